@@ -1,0 +1,54 @@
+# Everything happens in a virtual environment that the first target makes.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
+STEPS ?= 20000
+
+.PHONY: demo test test-long lint bench five clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m training.fit --algo avae_ss --pretrain-steps 12000 --steps 6000 \
+	    --obs-var 0.1 --pictures-every 6000 --run-dir $(RUN_DIR)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+test-long: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m long
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Steps per second of each objective, and images per second of the input pipeline.
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.rates
+
+# The five objectives at the defaults, one after the other; a stopped one goes on where it was.
+five: $(VENV)/.installed
+	for algo in vae avae se se_avae avae_ss; do \
+	    dir=runs/five-$(STEPS)/$$algo; \
+	    if [ -d $$dir ]; then set -- --resume; else set -- --algo $$algo --steps $(STEPS); fi; \
+	    $(BIN)/python -m training.fit --run-dir $$dir "$$@" || exit; \
+	done
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed: setup.py $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: setup.py $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.installed-lint: setup.py $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[lint]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,38 @@
+"""What the package needs, and why each requirement is there."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="tf-avae",
+    version="0.1.0",
+    description="Image representations that stay put under adversarial perturbation",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=find_packages(include=["tf_avae", "tf_avae.*", "training", "training.*"]),
+    package_data={"tf_avae.datasets": ["mnist/*"], "tf_avae": ["py.typed"]},
+    # The bounds are the releases that the test suite was run with: see docs/dependencies.md.
+    install_requires=[
+        "tensorflow>=2.20,<2.22",
+        "keras>=3.12,<3.16",
+        # Densities and divergences. TFP still imports Keras 2, which now ships as tf-keras.
+        "tensorflow-probability>=0.25,<0.26",
+        "tf-keras>=2.20,<2.22",
+        # The ColorMNIST builder. TFDS 4.9.10 imports importlib_resources without requiring it.
+        "tensorflow-datasets>=4.9.9,<4.10",
+        "importlib-resources>=6",
+        # The protocol buffers of TensorFlow Serving, for the gRPC client and the exporter.
+        "tensorflow-serving-api>=2.19,<2.22",
+        # Writes and shows the scalars and pictures of a run; tensorflow no longer brings it.
+        "tensorboard>=2.19,<2.22",
+        # Pictures of a run: labelled grids of images.
+        "matplotlib>=3.10,<4",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
+        "test": ["pytest>=9,<10"],
+        "lint": ["ruff>=0.17,<0.18", "mypy>=2.4,<3"],
+    },
+)
