@@ -1,0 +1,26 @@
+"""Image representations that stay put under adversarial perturbation, learned without labels."""
+
+from tf_avae.attacks import BALLS, pgd
+from tf_avae.config import Config
+from tf_avae.datasets import DATASETS
+from tf_avae.distributions import Posterior
+from tf_avae.errors import InputError, TrainingDiverged
+from tf_avae.model import AVAE
+from tf_avae.networks import ARCHITECTURES
+from tf_avae.objectives import COUPLINGS, OBJECTIVES
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ARCHITECTURES",
+    "AVAE",
+    "BALLS",
+    "COUPLINGS",
+    "DATASETS",
+    "OBJECTIVES",
+    "Config",
+    "InputError",
+    "Posterior",
+    "TrainingDiverged",
+    "pgd",
+]

@@ -1,0 +1,284 @@
+"""What a run is: one frozen, validated record that travels as strict JSON.
+
+Each field carries its help text, its limits and where its default comes from, so the command line
+and the error messages are made from this one table. Names of registries' rows (objective,
+architecture, data set ...) are checked by those registries when they are looked up.
+"""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tf_avae.errors import InputError
+from tf_avae.registry import unknown
+
+PAPER = "App. F"
+AUTHORS = "authors' code"
+OURS = "this project"
+
+
+@dataclass(frozen=True)
+class Option:
+    """How one field of `Config` is shown and checked.
+
+    Attributes:
+        help: one sentence for `--help`.
+        group: the heading under which `--help` lists it.
+        source: where the default comes from.
+        default: how `--help` words the default where it depends on other choices.
+        low: smallest value allowed.
+        above: every value must be larger than this.
+        below: every value must be smaller than this.
+        choices: the values allowed, where no registry has them.
+    """
+
+    help: str
+    group: str
+    source: str = OURS
+    default: str = ""
+    low: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def limit(self) -> str:
+        """The range in words, for an error message."""
+        bounds = [
+            f"{word} {value:g}"
+            for word, value in (
+                ("at least", self.low),
+                ("above", self.above),
+                ("below", self.below),
+            )
+            if value is not None
+        ]
+        return " and ".join(bounds)
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises `InputError` where a number is not finite or out of range, or not a choice."""
+        if self.choices and value not in self.choices:
+            raise unknown(name, value, list(self.choices))
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            inside = (
+                math.isfinite(value)
+                and (self.low is None or value >= self.low)
+                and (self.above is None or value > self.above)
+                and (self.below is None or value < self.below)
+            )
+            if not inside:
+                limit = self.limit() or "finite"
+                raise InputError(f"{name} is {value:g}; it must be {limit}")
+
+
+def _option(value: Any, help: str, group: str, **limits: Any) -> Any:
+    return dataclasses.field(default=value, metadata={"option": Option(help, group, **limits)})
+
+
+WHAT, DATA, MODEL = "what to train", "data", "model"
+OBJECTIVE, ATTACK, OPTIMISATION = "objective", "adversarial images", "optimisation"
+OUTPUT = "what is written"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the outcome of a run. `None` stands for "the default of ...".
+
+    Raises:
+        InputError: a value of the wrong type or out of range, naming the field and the limit.
+    """
+
+    algo: str = _option("", "training objective", WHAT, default="none: say which")
+    init_from: str | None = _option(
+        None, "run whose encoder and decoder to start from", WHAT, default="random weights"
+    )
+
+    dataset: str = _option("color_mnist", "data set", DATA, source=PAPER)
+    data_dir: str | None = _option(
+        None,
+        "folder of the data set's files (color_mnist: four idx files, gzipped or not)",
+        DATA,
+        default="the MNIST that ships with the package",
+    )
+    validation: int = _option(
+        0,
+        "last training images to hold out; held-out terms are then measured on these, "
+        "not on the test images",
+        DATA,
+        low=0,
+    )
+
+    arch: str = _option("", "architecture", MODEL, default="the data set's: mlp", source=PAPER)
+    latent_dim: int = _option(64, "latent dimensions D", MODEL, source=AUTHORS, low=1)
+    obs_var: float = _option(
+        0.5, "observation variance v of p(x|z) = N(g(z), v I)", MODEL, source=AUTHORS, above=0
+    )
+    batch_norm: str = _option(
+        "data",
+        "which encoder passes update batch normalisation's statistics: the pass over the data, "
+        "or all passes but the attack's",
+        MODEL,
+        choices=("data", "all"),
+    )
+    precision: str = _option(
+        "float32",
+        "Keras dtype policy; weights, heads, densities and attacks are float32 under each",
+        MODEL,
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+
+    rho: float = _option(
+        0.975, "coupling rho of (z, z') in avae, se, se_avae and avae_ss", OBJECTIVE,
+        source=AUTHORS, low=0, below=1,
+    )  # fmt: skip
+    rho_se: float = _option(
+        0.975, "coupling of the adversarial pair in se_avae", OBJECTIVE,
+        source="Fig. 9", low=0, below=1,
+    )  # fmt: skip
+    coupling: str = _option(
+        "analytic",
+        "E log p_rho(z'|z): in closed form over q(z|x), or for the z that was decoded",
+        OBJECTIVE,
+        source="eq. 13",
+    )
+    reconstruction_weight: float = _option(
+        1.0, "weight of log p(x|z) in avae_ss; 0 is eq. 34 as printed, which collapses", OBJECTIVE,
+        low=0,
+    )  # fmt: skip
+
+    epsilon: float = _option(
+        0.1, "radius of the ball, in units of pixel values in [0, 1]", ATTACK,
+        source="Table 3", low=0,
+    )  # fmt: skip
+    pgd_norm: str = _option("linf", "norm of the ball", ATTACK, source="the paper")
+    pgd_steps: int | None = _option(
+        None, "iterations of PGD", ATTACK, source=PAPER, low=1,
+        default="the architecture's: 20, celeba 5",
+    )  # fmt: skip
+    pgd_step_size: float | None = _option(
+        None, "step of PGD, in units of epsilon's", ATTACK, above=0,
+        default="2.5 epsilon / steps",
+    )  # fmt: skip
+
+    steps: int = _option(102_000, "optimiser steps", OPTIMISATION, source=AUTHORS, low=1)
+    pretrain_steps: int | None = _option(
+        None, "steps of the VAE that avae_ss starts from, without --init-from", OPTIMISATION,
+        default="as --steps", low=1,
+    )  # fmt: skip
+    batch_size: int = _option(64, "images per step", OPTIMISATION, source=AUTHORS, low=1)
+    learning_rate: float = _option(
+        1e-4, "Adam's learning rate", OPTIMISATION, source=PAPER, above=0
+    )
+    seed: int = _option(
+        0, "seed of weights, order, colours, noise and attacks", OPTIMISATION, low=0, below=2**31
+    )
+
+    log_every: int = _option(100, "steps between rows of metrics.jsonl", OUTPUT, low=1)
+    checkpoint_every: int = _option(1_000, "steps between checkpoints", OUTPUT, low=1)
+    keep_checkpoints: int = _option(3, "newest checkpoints to keep", OUTPUT, low=1)
+    eval_every: int = _option(5_000, "steps between measurements on held-out images", OUTPUT, low=1)
+    eval_images: int = _option(
+        1_000, "held-out images to measure on during training (all at the end)", OUTPUT, low=1
+    )
+    pictures_every: int = _option(10_000, "steps between pictures", OUTPUT, low=1)
+    steps_per_execution: int | None = _option(
+        None, "steps between looks at signals and progress", OUTPUT, low=1,
+        default="up to 10; 1 for objectives that attack",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = _typed(field.name, getattr(self, field.name), _types()[field.name])
+            object.__setattr__(self, field.name, value)
+            if value is not None:
+                option(field.name).check(field.name, value)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
+        """The config of a mapping from field names to values.
+
+        Raises:
+            InputError: an unknown key, or a value that its field does not take.
+        """
+        check_keys(values)
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Field names and values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
+        """The fields in which two configs differ, with both values."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return {key: (mine[key], theirs[key]) for key in mine if mine[key] != theirs[key]}
+
+
+def check_keys(values: Mapping[str, Any]) -> None:
+    """Raises `InputError` for a key that is not a field of `Config`."""
+    for key in values:
+        if key not in _types():
+            raise unknown("config key", key, list(_types()))
+
+
+def option(name: str) -> Option:
+    """The `Option` of a field of `Config`."""
+    return Config.__dataclass_fields__[name].metadata["option"]
+
+
+def check(**values: Any) -> None:
+    """Checks values against the limits of the fields of the same name.
+
+    Raises:
+        InputError: a value out of range, naming it and the limit.
+    """
+    for name, value in values.items():
+        option(name).check(name, value)
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        InputError: the file is missing, not readable, not JSON or not an object.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {_reason(error)}") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds a {type(values).__name__}; it must hold a JSON object")
+    return values
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _types() -> dict[str, tuple[type, ...]]:
+    hints = typing.get_type_hints(Config)
+    return {
+        name: typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        for name, hint in hints.items()
+    }
+
+
+def field_type(name: str) -> type:
+    """The type of a field, `None` aside: what a word on the command line is converted to."""
+    return next(kind for kind in _types()[name] if kind is not type(None))
+
+
+def _typed(name: str, value: Any, allowed: tuple[type, ...]) -> Any:
+    """The value in its field's type; an integer is taken for a float, nothing else is converted."""
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
+        raise InputError(f"{name} is {value!r}; it must be of type {names}")
+    return value

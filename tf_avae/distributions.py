@@ -1,0 +1,219 @@
+"""The Gaussian terms that the objectives are made of.
+
+Equation numbers are those of the supplement of "The Autoencoding Variational Autoencoder"
+(Cemgil, Ghaisas, Dvijotham, Gowal and Kohli, NeurIPS 2020). Every term is per example, shape [B],
+in nats, summed over latent or pixel dimensions, with its constants, so that bounds are comparable
+across the coupling rho and the observation variance v. Nothing here is reduced over the batch.
+
+All functions work in the dtype of their inputs (float32 in training, float64 for closed forms);
+`rho` and `observation_variance` are Python floats, so that 1 - rho^2 never loses digits.
+"""
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tf_avae.types import Images, Latents, PerExample, Tensor
+
+tfd = tfp.distributions
+
+
+class Posterior(NamedTuple):
+    """q(z|x) = N(mean, diag(variance)), what the encoder says of a batch of images.
+
+    Attributes:
+        mean: mu, shape [B, D].
+        variance: sigma squared (never the standard deviation), shape [B, D], positive.
+    """
+
+    mean: Latents
+    variance: Latents
+
+    @property
+    def stddev(self) -> Latents:
+        """sigma, shape [B, D]."""
+        return tf.sqrt(self.variance)
+
+    @property
+    def distribution(self) -> tfp.distributions.Distribution:
+        """The same as a TFP distribution with batch shape [B] and event shape [D]."""
+        return tfd.Independent(tfd.Normal(self.mean, self.stddev), 1)
+
+    def sample(self, seed: Tensor) -> Latents:
+        """One z = mu + sigma * noise for each example, shape [B, D].
+
+        Args:
+            seed: a stateless seed, an int32 tensor of shape [2].
+        """
+        return self.distribution.sample(seed=seed)
+
+    def stop_gradient(self) -> "Posterior":
+        """The same posterior as a constant."""
+        return Posterior(tf.stop_gradient(self.mean), tf.stop_gradient(self.variance))
+
+
+def prior_sample(batch: Tensor, latent_dim: int, seed: Tensor) -> Latents:
+    """z ~ p(z) = N(0, I), shape [batch, latent_dim]."""
+    return tf.random.stateless_normal([batch, latent_dim], seed=seed)
+
+
+def reconstruction(x: Images, decoded: Images, observation_variance: float) -> PerExample:
+    """rec(x, z) = log N(x; g(z), v I), with the Gaussian's constant.
+
+    Args:
+        x: [B, H, W, C].
+        decoded: g(z), as x.
+        observation_variance: v > 0.
+    """
+    likelihood = tfd.Normal(decoded, math.sqrt(observation_variance))
+    return tfd.Independent(likelihood, x.shape.rank - 1).log_prob(x)
+
+
+def kl_to_prior(q: Posterior) -> PerExample:
+    """KL(q || N(0, I)) = 1/2 sum(sigma^2 + mu^2 - 1 - log sigma^2), at least 0."""
+    prior = tfd.Independent(tfd.Normal(tf.zeros_like(q.mean), 1.0), 1)
+    return tfd.kl_divergence(q.distribution, prior)
+
+
+def entropy(q: Posterior) -> PerExample:
+    """H(q) = 1/2 sum log(2 pi e sigma^2)."""
+    return q.distribution.entropy()
+
+
+def couple(q: Posterior, other: Posterior, rho: float) -> PerExample:
+    """E_{q(z) q'(z')} log p_rho(z'|z), the analytic coupling of eq. 13.
+
+    p_rho(z'|z) = N(rho z, (1 - rho^2) I): the pair is zero-mean Gaussian with unit marginals and
+    correlation rho.
+
+    Args:
+        q: the posterior of z.
+        other: q', the posterior of z'.
+        rho: in [0, 1).
+    """
+    spread = other.variance + rho**2 * q.variance
+    return _log_kernel(other.mean, q.mean, rho) - _expected_square(spread, rho)
+
+
+def couple_sampled(z: Latents, other: Posterior, rho: float) -> PerExample:
+    """E_{q'(z')} log p_rho(z'|z) for one given z: the expectation over q(z) left to the sample.
+
+    Its mean over z ~ q is `couple`. With the z that was decoded into the image behind `other`, it
+    is the bound's own expectation, which the analytic form replaces by that of an independent z.
+
+    Args:
+        z: [B, D].
+        other: q', the posterior of z'.
+        rho: in [0, 1).
+    """
+    return _log_kernel(other.mean, z, rho) - _expected_square(other.variance, rho)
+
+
+def _log_kernel(z_next: Latents, z: Latents, rho: float) -> PerExample:
+    """log p_rho(z_next | z)."""
+    kernel = tfd.Normal(rho * z, math.sqrt(_noise_variance(rho)))
+    return tfd.Independent(kernel, 1).log_prob(z_next)
+
+
+def _expected_square(variance: Tensor, rho: float) -> PerExample:
+    """What a variance of z' - rho z takes off the expected log kernel."""
+    return 0.5 * tf.reduce_sum(variance, axis=-1) / _noise_variance(rho)
+
+
+def _noise_variance(rho: float) -> float:
+    """1 - rho^2 without cancellation as rho goes to 1."""
+    return (1.0 - rho) * (1.0 + rho)
+
+
+class Joint(NamedTuple):
+    """The Gaussian q~ on (z, z') of App. C.3.1 that makes the bound of `se` tightest.
+
+    Attributes:
+        log_prior: E_q~ log p_rho(z', z), eq. 31, shape [B]. (Eq. 29 lacks the squares on the
+            means; eq. 31 is right.)
+        entropy: H[q~], shape [B].
+        covariance: psi, the cross-covariance of z and z' per dimension, shape [B, D].
+    """
+
+    log_prior: PerExample
+    entropy: PerExample
+    covariance: Latents
+
+
+def joint(q: Posterior, other: Posterior, rho: float) -> Joint:
+    """The tighter joint bound of C.3.1, with the optimal cross-covariance.
+
+    With gamma = rho/(1-rho^2), u = 2 gamma sigma sigma' and r = sqrt(1 + u^2) the optimum is
+    psi = sigma sigma' u/(1 + r). Everything below is a sum of terms of one sign, so it is exact
+    at rho = 0 and loses no digits for small variances, equal posteriors or rho close to 1:
+
+        sigma^2 + sigma'^2 - 2 rho psi = (sigma - sigma')^2 + 2 (sigma sigma' - rho psi)
+        sigma sigma' - rho psi = sigma sigma' (1 + 1/(r + u) + (1 - rho) u)/(1 + r)
+        mu^2 + mu'^2 - 2 rho mu mu' = (1 - rho)(mu^2 + mu'^2) + rho (mu - mu')^2
+        sigma^2 sigma'^2 - psi^2 = 2 sigma^2 sigma'^2/(1 + r)
+
+    Args:
+        q: the posterior of z.
+        other: the posterior of z'.
+        rho: in [0, 1).
+    """
+    noise = _noise_variance(rho)
+    s, t = q.stddev, other.stddev
+    u = 2.0 * rho / noise * s * t
+    r = tf.sqrt(1.0 + tf.square(u))
+    residual = s * t * (1.0 + 1.0 / (r + u) + (1.0 - rho) * u) / (1.0 + r)
+    spread = tf.math.squared_difference(s, t) + 2.0 * residual
+    means = (1.0 - rho) * (tf.square(q.mean) + tf.square(other.mean))
+    means += rho * tf.math.squared_difference(q.mean, other.mean)
+    log_prior = -math.log(2.0 * math.pi) - 0.5 * math.log(noise) - (spread + means) / (2.0 * noise)
+    joint_entropy = (
+        math.log(2.0 * math.pi * math.e)
+        + 0.5 * math.log(2.0)
+        + tf.math.log(s)
+        + tf.math.log(t)
+        - 0.5 * tf.math.log1p(r)
+    )
+    return Joint(
+        log_prior=tf.reduce_sum(log_prior, axis=-1),
+        entropy=tf.reduce_sum(joint_entropy, axis=-1),
+        covariance=s * t * u / (1.0 + r),
+    )
+
+
+def w2_squared(q: Posterior, other: Posterior) -> PerExample:
+    """Squared 2-Wasserstein distance of two diagonal Gaussians (App. E).
+
+    sum (mu - mu')^2 + sum (sigma - sigma')^2, at least 0.
+    """
+    means = tf.math.squared_difference(q.mean, other.mean)
+    stddevs = tf.math.squared_difference(q.stddev, other.stddev)
+    return tf.reduce_sum(means + stddevs, axis=-1)
+
+
+def w2_squared_full(
+    mean: Tensor, covariance: Tensor, other_mean: Tensor, other_covariance: Tensor
+) -> PerExample:
+    """Squared 2-Wasserstein distance of two Gaussians with full covariances (App. E).
+
+    |mu - mu'|^2 + Tr(S + S' - 2 (S'^(1/2) S S'^(1/2))^(1/2)).
+
+    Args:
+        mean, other_mean: [..., D].
+        covariance, other_covariance: [..., D, D], symmetric and positive semi-definite.
+
+    Returns:
+        [...].
+    """
+    root = _symmetric_sqrt(other_covariance)
+    cross = _symmetric_sqrt(root @ covariance @ root)
+    trace = tf.linalg.trace(covariance + other_covariance - 2.0 * cross)
+    return tf.reduce_sum(tf.math.squared_difference(mean, other_mean), axis=-1) + trace
+
+
+def _symmetric_sqrt(matrix: Tensor) -> Tensor:
+    """The positive semi-definite root, [..., D, D]; rounding below zero is taken for zero."""
+    values, vectors = tf.linalg.eigh(matrix)
+    roots = tf.sqrt(tf.maximum(values, 0.0))
+    return tf.einsum("...ij,...j,...kj->...ik", vectors, roots, vectors)

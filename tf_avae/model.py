@@ -1,0 +1,320 @@
+"""The one Keras model, and the one train step that serves every objective."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_avae import config as options
+from tf_avae.attacks import BALLS, Ball, pgd
+from tf_avae.distributions import Posterior, prior_sample, w2_squared
+from tf_avae.networks import ARCHITECTURES, Architecture, float32_compute
+from tf_avae.objectives import (
+    ADVERSARIAL,
+    COUPLINGS,
+    DECODED,
+    DECODER,
+    ENCODER,
+    GENERATED,
+    OBJECTIVES,
+    Coupling,
+    Hyperparameters,
+    Objective,
+    Passes,
+)
+from tf_avae.types import Images, ImageShape, Latents, Tensor, Terms
+
+_POSTERIOR, _PRIOR, _ATTACK, _USES = 0, 1, 2, 3  # uses of random numbers within a step
+
+
+@keras.saving.register_keras_serializable("tf_avae")
+class AVAE(keras.Model):
+    """A variational autoencoder trained by a row of `OBJECTIVES`.
+
+    `compile(optimizer=...)`, then `fit` on batches of images [B, H, W, C] float32 in [0, 1], or on
+    pairs of which the images come first (labels are ignored). `fit` and `evaluate` report the
+    mean over the examples of each term of the bound, in nats, and `loss`, minus the bound.
+
+    Calling the model, and `predict`, give what the served model gives, computed in float32:
+    "embedding" (the posterior mean, [B, D]), "variance" ([B, D]) and "inconsistency" ([B]), the
+    squared 2-Wasserstein distance between q(z|x) and q(z|g(mu(x))): how far an image is from what
+    the model would encode if it had generated it.
+
+    All randomness is a function of (seed, step, use), so training that goes on from saved weights
+    and the saved `step` goes on to the bit.
+
+    Args:
+        objective: a row of `OBJECTIVES`.
+        architecture: a row of `ARCHITECTURES`.
+        image_shape: (H, W, C).
+        latent_dim: D.
+        observation_variance: v of p(x|z) = N(g(z), v I), above 0.
+        rho: coupling, in [0, 1).
+        rho_se: coupling of the adversarial pair in `se_avae`, in [0, 1).
+        coupling: a row of `COUPLINGS`.
+        reconstruction_weight: weight of log p(x|z) in `avae_ss`, at least 0.
+        epsilon: radius of the attack's ball, at least 0, in units of pixel values.
+        ball: a row of `BALLS`.
+        pgd_steps: iterations of the attack; the architecture's unless given.
+        pgd_step_size: 2.5 * epsilon / pgd_steps unless given.
+        batch_norm: "data": encoder passes over x~ and x^a use the moving statistics; "all": they
+            use, and update, those of their own batch. The attack never updates any.
+        seed: of the initial weights and of all noise.
+
+    Raises:
+        InputError: a value out of range, or an architecture that does not fit the images.
+    """
+
+    def __init__(
+        self,
+        *,
+        objective: Objective,
+        architecture: Architecture,
+        image_shape: ImageShape,
+        latent_dim: int = 64,
+        observation_variance: float = 0.5,
+        rho: float = 0.975,
+        rho_se: float = 0.975,
+        coupling: Coupling = COUPLINGS["analytic"],
+        reconstruction_weight: float = 1.0,
+        epsilon: float = 0.1,
+        ball: Ball = BALLS["linf"],
+        pgd_steps: int | None = None,
+        pgd_step_size: float | None = None,
+        batch_norm: str = "data",
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        # Inputs are not cast to the compute dtype: images and densities stay float32.
+        super().__init__(**kwargs, autocast=False)
+        pgd_steps = architecture.pgd_steps if pgd_steps is None else pgd_steps
+        options.check(
+            latent_dim=latent_dim,
+            obs_var=observation_variance,
+            rho=rho,
+            rho_se=rho_se,
+            reconstruction_weight=reconstruction_weight,
+            epsilon=epsilon,
+            pgd_steps=pgd_steps,
+            pgd_step_size=pgd_step_size,
+            batch_norm=batch_norm,
+            seed=seed,
+        )
+        self.objective = objective
+        self.architecture = architecture
+        height, width, channels = image_shape
+        self.image_shape = (height, width, channels)
+        self.latent_dim = latent_dim
+        self.hyperparameters = Hyperparameters(
+            observation_variance, rho, rho_se, coupling, reconstruction_weight
+        )
+        self.epsilon = epsilon
+        self.ball = ball
+        self.pgd_steps = pgd_steps
+        self.pgd_step_size = pgd_step_size
+        self.batch_norm = batch_norm
+        self.seed = seed
+
+        policy = self.dtype_policy.name
+        encoder_seed, decoder_seed = np.random.SeedSequence(seed).generate_state(2)
+        self.encoder = architecture.encoder(
+            self.image_shape, latent_dim, policy=policy, seed=encoder_seed
+        )
+        self.decoder = architecture.decoder(
+            self.image_shape, latent_dim, policy=policy, seed=decoder_seed
+        )
+        # A network that is not trained also keeps its moving statistics: Keras runs batch
+        # normalisation in inference mode where trainable is False.
+        self.encoder.trainable = ENCODER in objective.trains
+        self.decoder.trainable = DECODER in objective.trains
+        self.step = self.add_weight(
+            shape=(), dtype="int64", trainable=False, initializer="zeros", name="step",
+            aggregation="only_first_replica",
+        )  # fmt: skip
+        self.loss_mean = keras.metrics.Mean(name="loss")
+        self.term_means = {name: keras.metrics.Mean(name=name) for name in objective.terms}
+        self._first_nonfinite = tf.Variable(
+            [-1] * len(objective.terms),
+            dtype=tf.int64,
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+        self.built = True
+
+    # ------------------------------------------------------------------ networks
+
+    def encode(self, images: Images, *, training: bool = False) -> Posterior:
+        """q(z|x): images [B, H, W, C] to means and variances [B, D]."""
+        outputs = self.encoder(images, training=training)
+        return Posterior(outputs["mean"], outputs["variance"])
+
+    def decode(self, latents: Latents, *, training: bool = False) -> Images:
+        """g(z): latents [B, D] to images [B, H, W, C]."""
+        return self.decoder(latents, training=training)
+
+    def call(self, images: Images) -> dict[str, Tensor]:
+        with float32_compute(self.encoder, self.decoder):
+            q = self.encode(images)
+            again = self.encode(self.decode(q.mean))
+        return {
+            "embedding": q.mean,
+            "variance": q.variance,
+            "inconsistency": w2_squared(q, again),
+        }
+
+    def attack(self, images: Images, *, seed: Tensor) -> Images:
+        """x^a, the images that the objective's own attack finds, [B, H, W, C].
+
+        Runs with the networks in inference mode and in float32 whatever the precision.
+
+        Args:
+            images: [B, H, W, C] in [0, 1].
+            seed: a stateless seed, an int32 tensor of shape [2].
+
+        Raises:
+            ValueError: the objective attacks nothing.
+        """
+        loss = self.objective.attack
+        if loss is None:
+            raise ValueError(f"objective {self.objective.name!r} attacks nothing")
+        with float32_compute(self.encoder):
+            q = self.encode(images).stop_gradient()
+            return pgd(
+                lambda candidate: loss(q, self.encode(candidate), self.hyperparameters),
+                images,
+                epsilon=self.epsilon,
+                ball=self.ball,
+                steps=self.pgd_steps,
+                step_size=self.pgd_step_size,
+                seed=seed,
+            )
+
+    def generate(self, count: Tensor, *, seed: Tensor) -> Images:
+        """Decoder means of `count` samples of the prior, [count, H, W, C]."""
+        return self.decode(prior_sample(count, self.latent_dim, seed))
+
+    # ------------------------------------------------------------------ the bound
+
+    def terms(self, images: Images, *, seed: Tensor, training: bool = False) -> Terms:
+        """The objective's terms for these images, [B] each, in nats.
+
+        One encoder pass over x, one decoder pass, and one encoder pass over each auxiliary image
+        that the row asks for.
+
+        Args:
+            images: x, [B, H, W, C]; whatever they are, they are encoded as they stand.
+            seed: an int32 tensor of shape [2]: (seed, a number of its own for each step).
+            training: normalise by the batch where the architecture does, and update statistics.
+        """
+        auxiliary_training = training and self.batch_norm == "all"
+        q = self.encode(images, training=training)
+        z = q.sample(_use(seed, _POSTERIOR))
+        g = self.decode(z, training=training)
+        make = {
+            DECODED: lambda: tf.stop_gradient(g),
+            ADVERSARIAL: lambda: self.attack(images, seed=_use(seed, _ATTACK)),
+        }
+        auxiliary: dict[str, Any] = dict.fromkeys(make)
+        for name in self.objective.auxiliaries:
+            auxiliary[name] = self.encode(make[name](), training=auxiliary_training)
+        passes = Passes(images, z, g, q, auxiliary[DECODED], auxiliary[ADVERSARIAL])
+        return self.objective.bound(passes, self.hyperparameters)
+
+    # ------------------------------------------------------------------ Keras
+
+    def train_step(self, data: Any) -> dict[str, Tensor]:
+        """One optimiser step on one batch: the same for every objective."""
+        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        replica = tf.distribute.get_replica_context()
+        number = tf.cast(self.step, tf.int32)
+        if replica.num_replicas_in_sync > 1:
+            number = number * replica.num_replicas_in_sync + replica.replica_id_in_sync_group
+        seed = tf.stack([self.seed, number])
+        if self.objective.encodes == GENERATED:
+            images = tf.stop_gradient(self.generate(tf.shape(images)[0], seed=_use(seed, _PRIOR)))
+        with tf.GradientTape() as tape:
+            terms = self.terms(images, seed=seed, training=True)
+            loss = -tf.reduce_mean(terms["bound"])
+            # Gradients are summed over replicas; the optimiser takes the scale off again.
+            scaled = self.optimizer.scale_loss(loss / replica.num_replicas_in_sync)
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        self._note_nonfinite(terms)
+        self.step.assign_add(1)
+        return self._report(terms)
+
+    def test_step(self, data: Any) -> dict[str, Tensor]:
+        """The same terms for held-out images, which `avae_ss` too encodes as they stand.
+
+        Noise and attacks depend on the seed and on the position in the data, not on the training
+        step, so two evaluations of one model agree.
+        """
+        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        # Negative numbers: a stream apart from that of training.
+        seed = tf.stack([self.seed, -1 - tf.cast(self.loss_mean.count, tf.int32)])
+        return self._report(self.terms(images, seed=seed))
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [self.loss_mean, *self.term_means.values()]
+
+    def _report(self, terms: Terms) -> dict[str, Tensor]:
+        for name, mean in self.term_means.items():
+            mean.update_state(terms[name])
+        self.loss_mean.update_state(-terms["bound"])
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _note_nonfinite(self, terms: Terms) -> None:
+        finite = tf.stack(
+            [tf.reduce_all(tf.math.is_finite(terms[name])) for name in self.term_means]
+        )
+        first = self._first_nonfinite
+        first.assign(tf.where(finite | (first >= 0), first, tf.convert_to_tensor(self.step)))
+
+    def nonfinite(self) -> tuple[int, list[str]] | None:
+        """The first training step (from 1) at which terms were not finite, and those terms."""
+        steps = self._first_nonfinite.numpy()
+        if (steps < 0).all():
+            return None
+        first = steps[steps >= 0].min()
+        return int(first) + 1, [
+            n for n, s in zip(self.term_means, steps, strict=True) if s == first
+        ]
+
+    def get_config(self) -> dict[str, Any]:
+        h = self.hyperparameters
+        return {
+            **super().get_config(),
+            "objective": self.objective.name,
+            "architecture": self.architecture.name,
+            "image_shape": self.image_shape,
+            "latent_dim": self.latent_dim,
+            "observation_variance": h.observation_variance,
+            "rho": h.rho,
+            "rho_se": h.rho_se,
+            "coupling": h.coupling.name,
+            "reconstruction_weight": h.reconstruction_weight,
+            "epsilon": self.epsilon,
+            "ball": self.ball.name,
+            "pgd_steps": self.pgd_steps,
+            "pgd_step_size": self.pgd_step_size,
+            "batch_norm": self.batch_norm,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "AVAE":
+        rows = {
+            "objective": OBJECTIVES[config["objective"]],
+            "architecture": ARCHITECTURES[config["architecture"]],
+            "coupling": COUPLINGS[config["coupling"]],
+            "ball": BALLS[config["ball"]],
+        }
+        return cls(**{**config, **rows})
+
+
+def _use(seed: Tensor, use: int) -> Tensor:
+    """The seed of one use of random numbers within a step, from the seed of the step."""
+    return tf.stack([seed[0], seed[1] * _USES + use])

@@ -1,0 +1,270 @@
+"""Encoders and decoders: the architectures of App. F, and a linear one for probabilistic PCA.
+
+A network is a plain functional Keras model made of Keras' own layers (the linear encoder's
+constant variance aside). An encoder maps images [B, H, W, C] to {"mean": [B, D], "variance":
+[B, D]}; a decoder maps latents [B, D] to the mean g(z) of p(x|z), [B, H, W, C]. Their outputs are
+float32 under every precision policy. Distributions are built outside of them.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import layers
+
+from tf_avae.errors import InputError
+from tf_avae.registry import Registry
+from tf_avae.types import ImageShape, Tensor
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One convolution (or its transpose) of a stack."""
+
+    channels: int
+    stride: int
+    batch_norm: bool
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An encoder and a decoder for images of any size that fits.
+
+    Attributes:
+        name: the row's name.
+        summary: what it is, for `--help` and the docs.
+        encoder_body: (images, Build) to features, as Keras tensors.
+        decoder_body: (latents, Build) to images before the float32 output, as Keras tensors.
+        output: name of the activation of the decoder's output.
+        constant_variance: the posterior's variance does not depend on the image.
+        divisor: height and width must be multiples of this.
+        pgd_steps: iterations of PGD in training (App. F).
+    """
+
+    name: str
+    summary: str
+    encoder_body: Callable[[Tensor, "Build"], Tensor]
+    decoder_body: Callable[[Tensor, "Build"], Tensor]
+    output: str = "sigmoid"
+    constant_variance: bool = False
+    divisor: int = 1
+    pgd_steps: int = 20
+
+    def check(self, image_shape: ImageShape) -> None:
+        """Raises `InputError` where images of this shape do not fit."""
+        height, width, _ = image_shape
+        if height % self.divisor or width % self.divisor:
+            raise InputError(
+                f"architecture {self.name!r} does not fit images of {height}x{width}: height and "
+                f"width must be multiples of {self.divisor}; choose another architecture or size"
+            )
+
+    def encoder(
+        self, image_shape: ImageShape, latent_dim: int, *, policy: str = "float32", seed: int = 0
+    ) -> keras.Model:
+        """A new encoder: images [B, H, W, C] to {"mean", "variance"}, [B, D] float32 each."""
+        self.check(image_shape)
+        build = Build(image_shape, policy, seed)
+        images = keras.Input(image_shape, name="image")
+        features = layers.Flatten(dtype=policy)(self.encoder_body(images, build))
+        mean = layers.Dense(
+            latent_dim, dtype="float32", kernel_initializer=build.initializer(), name="mean"
+        )
+        variance: layers.Layer
+        if self.constant_variance:
+            variance = ConstantVariance(latent_dim, dtype="float32", name="variance")
+        else:
+            # The network's last layer is log sigma^2, as in the authors' code.
+            variance = layers.Dense(
+                latent_dim,
+                activation="exponential",
+                dtype="float32",
+                kernel_initializer=build.initializer(),
+                name="variance",
+            )
+        outputs = {"mean": mean(features), "variance": variance(features)}
+        return keras.Model(images, outputs, name="encoder")
+
+    def decoder(
+        self, image_shape: ImageShape, latent_dim: int, *, policy: str = "float32", seed: int = 0
+    ) -> keras.Model:
+        """A new decoder: latents [B, D] to g(z), [B, H, W, C] float32."""
+        self.check(image_shape)
+        latents = keras.Input((latent_dim,), name="latent")
+        body = self.decoder_body(latents, Build(image_shape, policy, seed))
+        images = layers.Activation(self.output, dtype="float32", name="image")(body)
+        return keras.Model(latents, images, name="decoder")
+
+
+class Build:
+    """What the bodies need to know, and initialisers that differ from layer to layer.
+
+    Args:
+        image_shape: (H, W, C).
+        policy: dtype policy of the hidden layers.
+        seed: seed of the initial weights.
+    """
+
+    def __init__(self, image_shape: ImageShape, policy: str, seed: int):
+        self.image_shape = image_shape
+        self.policy = policy
+        self._seeds = np.random.default_rng(seed)
+
+    def initializer(self) -> keras.initializers.Initializer:
+        """A truncated normal of variance 1/fan-in, the default of the authors' library."""
+        return keras.initializers.LecunNormal(seed=int(self._seeds.integers(2**31)))
+
+
+@keras.saving.register_keras_serializable("tf_avae")
+class ConstantVariance(layers.Layer):
+    """A learned variance per latent dimension that is the same for every image.
+
+    Features [B, F] to exp(log_variance) repeated, [B, D].
+    """
+
+    def __init__(self, latent_dim: int, **kwargs):
+        super().__init__(**kwargs)
+        self.latent_dim = latent_dim
+
+    def build(self, input_shape):
+        self.log_variance = self.add_weight(
+            shape=(self.latent_dim,), initializer="zeros", name="log_variance"
+        )
+
+    def call(self, features):
+        batch = keras.ops.shape(features)[0]
+        return keras.ops.broadcast_to(keras.ops.exp(self.log_variance), (batch, self.latent_dim))
+
+    def get_config(self):
+        return {**super().get_config(), "latent_dim": self.latent_dim}
+
+
+@contextlib.contextmanager
+def float32_compute(*networks: keras.Model) -> Iterator[None]:
+    """Calls of these networks that are traced inside compute in float32, with the same weights.
+
+    Attacks, evaluation and exported models must not inherit the rounding of mixed precision.
+    """
+    parts = [part for network in networks for part in (network, *network.layers)]
+    policies = [part.dtype_policy for part in parts]
+    for part in parts:
+        part.dtype_policy = "float32"
+    try:
+        yield
+    finally:
+        for part, policy in zip(parts, policies, strict=True):
+            part.dtype_policy = policy
+
+
+def _dense_stack(x: Tensor, build: Build, units: tuple[int, ...]) -> Tensor:
+    for count in units:
+        x = layers.Dense(
+            count,
+            activation="relu",
+            dtype=build.policy,
+            kernel_initializer=build.initializer(),
+        )(x)
+    return x
+
+
+def _convolution_stack(
+    x: Tensor, build: Build, kind: type[layers.Layer], kernel: int, stack: tuple[Convolution, ...]
+) -> Tensor:
+    for convolution in stack:
+        x = kind(
+            convolution.channels,
+            kernel,
+            strides=convolution.stride,
+            padding="same",
+            use_bias=not convolution.batch_norm,
+            dtype=build.policy,
+            kernel_initializer=build.initializer(),
+        )(x)
+        if convolution.batch_norm:
+            x = layers.BatchNormalization(dtype=build.policy)(x)
+        x = layers.ReLU(dtype=build.policy)(x)
+    return x
+
+
+def _dense_output(x: Tensor, build: Build) -> Tensor:
+    """A dense layer onto the pixels, in float32."""
+    size = int(np.prod(build.image_shape))
+    x = layers.Dense(size, dtype="float32", kernel_initializer=build.initializer())(x)
+    return layers.Reshape(build.image_shape, dtype="float32")(x)
+
+
+def _convolution_decoder(
+    latents: Tensor,
+    build: Build,
+    *,
+    shrink: int,
+    start_channels: int,
+    kernel: int,
+    stack: tuple[Convolution, ...],
+    last_stride: int,
+) -> Tensor:
+    """A dense layer onto a map 1/shrink as large, transposed convolutions, a float32 output."""
+    height, width, channels = build.image_shape
+    start = (height // shrink, width // shrink, start_channels)
+    x = _dense_stack(latents, build, (int(np.prod(start)),))
+    x = layers.Reshape(start, dtype=build.policy)(x)
+    x = _convolution_stack(x, build, layers.Conv2DTranspose, kernel, stack)
+    return layers.Conv2DTranspose(
+        channels,
+        kernel,
+        strides=last_stride,
+        padding="same",
+        dtype="float32",
+        kernel_initializer=build.initializer(),
+    )(x)
+
+
+_MLP_UNITS = (200, 200, 200, 200)
+_CONV_ENCODER = tuple(
+    # Normalised between the layers: not after the last.
+    Convolution(channels, stride, batch_norm=channels < 512)
+    for channels, stride in zip((8, 16, 32, 64, 128, 256, 512), (2, 1, 2, 1, 2, 1, 2), strict=True)
+)
+_CONV_DECODER = (Convolution(64, 1, batch_norm=True), Convolution(32, 2, batch_norm=True))
+_CELEBA_ENCODER = tuple(Convolution(c, 2, batch_norm=True) for c in (128, 256, 512, 1024))
+_CELEBA_DECODER = tuple(Convolution(c, 2, batch_norm=True) for c in (512, 256, 128))
+
+
+ARCHITECTURES: Registry[Architecture] = Registry(
+    "architecture",
+    Architecture(
+        name="mlp",
+        summary="ColorMNIST MLP of App. F: 4 x 200 dense each way",
+        encoder_body=lambda x, b: _dense_stack(layers.Flatten(dtype=b.policy)(x), b, _MLP_UNITS),
+        decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, _MLP_UNITS), b),
+    ),
+    Architecture(
+        name="conv",
+        summary="ColorMNIST convolutional network of App. F: 7 convolutions 3x3, 3 transposed",
+        encoder_body=lambda x, b: _convolution_stack(x, b, layers.Conv2D, 3, _CONV_ENCODER),
+        decoder_body=lambda z, b: _convolution_decoder(
+            z, b, shrink=2, start_channels=64, kernel=3, stack=_CONV_DECODER, last_stride=1
+        ),
+        divisor=2,
+    ),
+    Architecture(
+        name="celeba",
+        summary="CelebA network of App. F: 4 convolutions 5x5 of stride 2, 4 transposed",
+        encoder_body=lambda x, b: _convolution_stack(x, b, layers.Conv2D, 5, _CELEBA_ENCODER),
+        decoder_body=lambda z, b: _convolution_decoder(
+            z, b, shrink=16, start_channels=1024, kernel=5, stack=_CELEBA_DECODER, last_stride=2
+        ),
+        divisor=16,
+        pgd_steps=5,
+    ),
+    Architecture(
+        name="linear",
+        summary="probabilistic PCA of App. B: affine mean each way, one variance per latent",
+        encoder_body=lambda x, b: layers.Flatten(dtype=b.policy)(x),
+        decoder_body=_dense_output,
+        output="linear",
+        constant_variance=True,
+    ),
+)

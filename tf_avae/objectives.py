@@ -1,0 +1,266 @@
+"""The five objectives, side by side. Each is a row: data, and one pure function.
+
+Equation and algorithm numbers are those of the supplement of "The Autoencoding Variational
+Autoencoder" (NeurIPS 2020). Every bound is maximised. To add an objective, add a row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tf_avae import distributions as d
+from tf_avae.registry import Registry
+from tf_avae.types import Images, Latents, PerExample, Terms
+
+DATA, GENERATED = "data", "generated"
+"""Where x comes from: the data set, or the decoder: x = sg g(z''), z'' ~ N(0, I)."""
+
+DECODED, ADVERSARIAL = "decoded", "adversarial"
+"""Auxiliary images: x~ = sg g(z) with z ~ q(z|x), and x^a = sg PGD(x)."""
+
+ENCODER, DECODER = "encoder", "decoder"
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """A form of E log p_rho(z'|z) between x and x~.
+
+    Attributes:
+        name: the row's name.
+        summary: for the docs.
+        value: (q, z, other posterior, rho) to [B].
+    """
+
+    name: str
+    summary: str
+    value: Callable[[d.Posterior, Latents, d.Posterior, float], PerExample]
+
+
+COUPLINGS: Registry[Coupling] = Registry(
+    "coupling",
+    Coupling(
+        name="analytic",
+        summary="the expectation over q(z|x), as eq. 13 is printed",
+        value=lambda q, z, other, rho: d.couple(q, other, rho),
+    ),
+    Coupling(
+        name="sampled",
+        summary="log p_rho for the z that was decoded: the bound's own expectation",
+        value=lambda q, z, other, rho: d.couple_sampled(z, other, rho),
+    ),
+)
+
+
+class Hyperparameters(NamedTuple):
+    """What the bounds depend on beside the networks."""
+
+    observation_variance: float
+    rho: float
+    rho_se: float
+    coupling: Coupling
+    reconstruction_weight: float
+
+
+class Passes(NamedTuple):
+    """What the networks made of one batch; an auxiliary is None where the row asks for none.
+
+    Attributes:
+        x: the images encoded, [B, H, W, C].
+        z: one sample of `q`, [B, D]. The same z feeds the reconstruction and x~.
+        g: g(z), [B, H, W, C].
+        q: q(z|x).
+        q_decoded: q(z|x~).
+        q_adversarial: q(z|x^a).
+    """
+
+    x: Images
+    z: Latents
+    g: Images
+    q: d.Posterior
+    q_decoded: d.Posterior
+    q_adversarial: d.Posterior
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One training objective.
+
+    Attributes:
+        name: the row's name.
+        equation: where the paper has it.
+        summary: one line, for `--help` and the docs.
+        bound: (passes, hyperparameters) to the named terms, [B] each, "bound" among them.
+        terms: the names that `bound` returns.
+        encodes: DATA or GENERATED.
+        auxiliaries: which of DECODED and ADVERSARIAL images it encodes beside x.
+        trains: which of ENCODER and DECODER it changes.
+        attack: (q(z|x), q(z|x^a), hyperparameters) to what PGD maximises, [B]: minus the terms of
+            the bound that depend on x^a (eqs. 25-27). Given exactly where ADVERSARIAL is.
+        starts_from: the objective that must have been trained before, if any.
+        uses: the options of `Config` that this objective reads beside those that all read.
+    """
+
+    name: str
+    equation: str
+    summary: str
+    bound: Callable[[Passes, Hyperparameters], Terms]
+    terms: tuple[str, ...]
+    encodes: str = DATA
+    auxiliaries: tuple[str, ...] = ()
+    trains: tuple[str, ...] = (ENCODER, DECODER)
+    attack: Callable[[d.Posterior, d.Posterior, Hyperparameters], PerExample] | None = None
+    starts_from: str | None = None
+    uses: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        def need(condition: bool, what: str) -> None:
+            if not condition:
+                raise ValueError(f"objective {self.name!r}: {what}")
+
+        need(self.encodes in (DATA, GENERATED), f"cannot encode {self.encodes!r} images")
+        need(set(self.auxiliaries) <= {DECODED, ADVERSARIAL}, "unknown auxiliary image")
+        need(set(self.trains) <= {ENCODER, DECODER}, "unknown network")
+        need(bool(self.trains), "trains nothing")
+        need("bound" in self.terms, "has no term named 'bound'")
+        need(
+            (self.attack is not None) == (ADVERSARIAL in self.auxiliaries),
+            "an attack and adversarial images go together",
+        )
+        need(
+            self.encodes == DATA or DECODER not in self.trains,
+            "a decoder that is trained on its own images learns nothing",
+        )
+
+
+def _reconstruction(p: Passes, h: Hyperparameters) -> PerExample:
+    return d.reconstruction(p.x, p.g, h.observation_variance)
+
+
+def _vae(p: Passes, h: Hyperparameters) -> Terms:
+    rec = _reconstruction(p, h)
+    kl = d.kl_to_prior(p.q)
+    return {"bound": rec - kl, "reconstruction": rec, "kl": kl}
+
+
+def _avae(p: Passes, h: Hyperparameters) -> Terms:
+    rec = _reconstruction(p, h)
+    kl = d.kl_to_prior(p.q)
+    couple = h.coupling.value(p.q, p.z, p.q_decoded, h.rho)
+    entropy = d.entropy(p.q_decoded)
+    return {
+        "bound": rec - kl + couple + entropy,
+        "reconstruction": rec,
+        "kl": kl,
+        "coupling": couple,
+        "entropy": entropy,
+    }
+
+
+def _se(p: Passes, h: Hyperparameters) -> Terms:
+    rec = _reconstruction(p, h)
+    joint = d.joint(p.q, p.q_adversarial, h.rho)
+    return {
+        "bound": rec + joint.log_prior + joint.entropy,
+        "reconstruction": rec,
+        "joint_prior": joint.log_prior,
+        "joint_entropy": joint.entropy,
+    }
+
+
+def _se_attack(q: d.Posterior, other: d.Posterior, h: Hyperparameters) -> PerExample:
+    joint = d.joint(q, other, h.rho)
+    return -(joint.log_prior + joint.entropy)
+
+
+def _se_avae(p: Passes, h: Hyperparameters) -> Terms:
+    rec = _reconstruction(p, h)
+    kl = d.kl_to_prior(p.q)
+    couple = h.coupling.value(p.q, p.z, p.q_decoded, h.rho)
+    entropy = d.entropy(p.q_decoded)
+    # x^a is not decoded from z, so the analytic expectation is the bound's own here.
+    couple_se = d.couple(p.q, p.q_adversarial, h.rho_se)
+    entropy_se = d.entropy(p.q_adversarial)
+    return {
+        "bound": rec - kl + couple + entropy + couple_se + entropy_se,
+        "reconstruction": rec,
+        "kl": kl,
+        "coupling": couple,
+        "entropy": entropy,
+        "coupling_se": couple_se,
+        "entropy_se": entropy_se,
+    }
+
+
+def _se_avae_attack(q: d.Posterior, other: d.Posterior, h: Hyperparameters) -> PerExample:
+    return -(d.couple(q, other, h.rho_se) + d.entropy(other))
+
+
+def _avae_ss(p: Passes, h: Hyperparameters) -> Terms:
+    rec = _reconstruction(p, h)
+    kl = d.kl_to_prior(p.q)
+    couple = h.coupling.value(p.q, p.z, p.q_decoded, h.rho)
+    entropy = d.entropy(p.q_decoded)
+    return {
+        # Eq. 34 has no reconstruction; without it the encoder collapses, see docs/objectives.md.
+        "bound": -kl + couple + entropy + h.reconstruction_weight * rec,
+        "reconstruction": rec,
+        "kl": kl,
+        "coupling": couple,
+        "entropy": entropy,
+    }
+
+
+_PGD = ("epsilon", "pgd_norm", "pgd_steps", "pgd_step_size")
+_AVAE_TERMS = ("bound", "reconstruction", "kl", "coupling", "entropy")
+
+OBJECTIVES: Registry[Objective] = Registry(
+    "objective",
+    Objective(
+        name="vae",
+        equation="the evidence lower bound",
+        summary="rec - KL(q_x||p)",
+        bound=_vae,
+        terms=("bound", "reconstruction", "kl"),
+    ),
+    Objective(
+        name="avae",
+        equation="Alg. 1, eq. 13",
+        summary="rec - KL(q_x||p) + couple(q_x, q_x~; rho) + H(q_x~)",
+        bound=_avae,
+        terms=_AVAE_TERMS,
+        auxiliaries=(DECODED,),
+        uses=("rho", "coupling"),
+    ),
+    Objective(
+        name="se",
+        equation="Alg. 2, eq. 32",
+        summary="rec + E log p_rho(z', z) + H of the joint of q_x and q_x^a",
+        bound=_se,
+        terms=("bound", "reconstruction", "joint_prior", "joint_entropy"),
+        auxiliaries=(ADVERSARIAL,),
+        attack=_se_attack,
+        uses=("rho", *_PGD),
+    ),
+    Objective(
+        name="se_avae",
+        equation="Alg. 3, eq. 35 with log p(x|z)",
+        summary="the avae bound + couple(q_x, q_x^a; rho_se) + H(q_x^a)",
+        bound=_se_avae,
+        terms=(*_AVAE_TERMS, "coupling_se", "entropy_se"),
+        auxiliaries=(DECODED, ADVERSARIAL),
+        attack=_se_avae_attack,
+        uses=("rho", "rho_se", "coupling", *_PGD),
+    ),
+    Objective(
+        name="avae_ss",
+        equation="Alg. 4, eq. 34 with a weighted reconstruction",
+        summary="-KL(q_x||p) + couple(q_x, q_x~; rho) + H(q_x~) + w rec, on the decoder's images",
+        bound=_avae_ss,
+        terms=_AVAE_TERMS,
+        encodes=GENERATED,
+        auxiliaries=(DECODED,),
+        trains=(ENCODER,),
+        starts_from="vae",
+        uses=("rho", "coupling", "reconstruction_weight"),
+    ),
+)
