@@ -1,0 +1,20 @@
+"""`training.fit`, killed as by `kill -9` in the middle of a step: KILL_AT=STAGE:STEP."""
+
+import os
+import signal
+import sys
+
+from training import fit, session
+
+stage, step = os.environ["KILL_AT"].split(":")
+record = session.Recorder.on_train_batch_end
+
+
+def on_train_batch_end(self, batch, logs=None):
+    record(self, batch, logs)
+    if self.stage.number == int(stage) and self._step() >= int(step):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+session.Recorder.on_train_batch_end = on_train_batch_end
+sys.exit(fit.main())

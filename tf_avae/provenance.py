@@ -1,0 +1,73 @@
+"""Where a result comes from: versions, commit, machine, command."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = (
+    "tf-avae",
+    "tensorflow",
+    "keras",
+    "tensorflow-probability",
+    "tf-keras",
+    "tensorflow-datasets",
+    "numpy",
+)
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, source commit, processor count and platform of this process."""
+    return {
+        "versions": {"python": platform.python_version()}
+        | {name: _version(name) for name in _PACKAGES},
+        "commit": source_commit(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+    }
+
+
+def session() -> dict[str, str]:
+    """The command that is running, and when it started."""
+    program = sys.argv[0]
+    module = sys.modules["__main__"].__spec__
+    words = ["python", "-m", module.name] if module else ["python", program]
+    return {
+        "command": shlex.join([*words, *sys.argv[1:]]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def source_commit() -> str | None:
+    """The commit of the checkout this package runs from, with "+changes" where it was edited.
+
+    None where the package is installed without its repository.
+    """
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+changes" if changed else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

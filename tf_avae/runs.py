@@ -1,0 +1,341 @@
+"""A run directory: exact config, provenance, metrics, checkpoints, weights and pictures."""
+
+import fcntl
+import json
+import math
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import keras
+
+from tf_avae import checkpoints
+from tf_avae.attacks import BALLS
+from tf_avae.checkpoints import Checkpoint, DamagedCheckpoint
+from tf_avae.config import Config, read_json
+from tf_avae.datasets import DATASETS
+from tf_avae.errors import InputError
+from tf_avae.files import replacing, write_bytes, write_json
+from tf_avae.model import AVAE
+from tf_avae.networks import ARCHITECTURES
+from tf_avae.objectives import COUPLINGS, OBJECTIVES
+from tf_avae.provenance import provenance, session
+from tf_avae.types import ImageShape
+
+
+class Stage(NamedTuple):
+    """One objective trained for so many steps; most runs have one stage, `avae_ss` has two."""
+
+    number: int
+    algo: str
+    steps: int
+
+
+def stages(config: Config) -> list[Stage]:
+    """What a run trains, in order. An objective that starts from another one trains that first,
+    unless the run starts from a run that has done so."""
+    first = OBJECTIVES[config.algo].starts_from
+    if first is None or config.init_from:
+        return [Stage(0, config.algo, config.steps)]
+    return [
+        Stage(0, first, config.pretrain_steps or config.steps),
+        Stage(1, config.algo, config.steps),
+    ]
+
+
+def resolve(config: Config) -> Config:
+    """The same config with every default that depends on another choice filled in.
+
+    Raises:
+        InputError: a name that no registry has, or intervals that do not fit one another.
+    """
+    if not config.algo:
+        raise InputError(f"algo is not given; choose one of: {', '.join(OBJECTIVES)}")
+    objective = OBJECTIVES[config.algo]
+    COUPLINGS[config.coupling], BALLS[config.pgd_norm]
+    architecture = ARCHITECTURES[config.arch or DATASETS[config.dataset].architecture]
+    intervals = ("log_every", "checkpoint_every", "eval_every", "pictures_every")
+    common = math.gcd(*(getattr(config, name) for name in intervals))
+    if config.steps_per_execution is None:
+        most = 1 if objective.attack else 10
+        execution = max(n for n in range(1, most + 1) if common % n == 0)
+    else:
+        execution = config.steps_per_execution
+        if common % execution:
+            raise InputError(
+                f"steps_per_execution is {execution}; it must divide {', '.join(intervals)}, "
+                f"so one of the divisors of {common}"
+            )
+    return replace(
+        config,
+        arch=architecture.name,
+        pgd_steps=config.pgd_steps or architecture.pgd_steps,
+        pretrain_steps=config.pretrain_steps or config.steps,
+        steps_per_execution=execution,
+        data_dir=_absolute(config.data_dir),
+        init_from=_absolute(config.init_from),
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    return str(Path(path).expanduser().resolve()) if path else None
+
+
+def build_model(config: Config, image_shape: ImageShape, algo: str | None = None) -> AVAE:
+    """The compiled model of a resolved config.
+
+    Args:
+        config: from `resolve`.
+        image_shape: (H, W, C).
+        algo: the objective, where it is not the config's own (an earlier stage).
+    """
+    model = AVAE(
+        objective=OBJECTIVES[algo or config.algo],
+        architecture=ARCHITECTURES[config.arch],
+        image_shape=image_shape,
+        latent_dim=config.latent_dim,
+        observation_variance=config.obs_var,
+        rho=config.rho,
+        rho_se=config.rho_se,
+        coupling=COUPLINGS[config.coupling],
+        reconstruction_weight=config.reconstruction_weight,
+        epsilon=config.epsilon,
+        ball=BALLS[config.pgd_norm],
+        pgd_steps=config.pgd_steps,
+        pgd_step_size=config.pgd_step_size,
+        batch_norm=config.batch_norm,
+        seed=config.seed,
+        dtype=config.precision,
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(config.learning_rate),
+        steps_per_execution=config.steps_per_execution,
+    )
+    return model
+
+
+def copy_networks(source: AVAE, target: AVAE, name: str = "the model") -> None:
+    """Gives `target` the encoder and decoder weights of `source`.
+
+    Raises:
+        InputError: they have different architectures, latent dimensions or image shapes.
+    """
+    for what, of in (
+        ("architecture", lambda m: m.architecture.name),
+        ("latent dimension", lambda m: m.latent_dim),
+        ("image shape", lambda m: m.image_shape),
+    ):
+        if of(source) != of(target):
+            raise InputError(
+                f"{name} has {what} {of(source)}, this run asks for {of(target)}; "
+                "they must be the same to start from its weights"
+            )
+    target.encoder.set_weights(source.encoder.get_weights())
+    target.decoder.set_weights(source.decoder.get_weights())
+
+
+class Run:
+    """A run directory that this process may read, and write while it holds the lock.
+
+    Attributes:
+        path: the directory.
+        config: the resolved config.
+    """
+
+    def __init__(self, path: Path, config: Config):
+        self.path = path
+        self.config = config
+        self._lock: IO[str] | None = None
+
+    # ------------------------------------------------------------------ opening
+
+    @classmethod
+    def create(cls, path: str | Path, config: Config, data_checksums: dict[str, str]) -> "Run":
+        """Makes a new run directory, whole or not at all.
+
+        Raises:
+            InputError: the directory exists and is not empty, or cannot be written.
+        """
+        path = Path(path).expanduser().resolve()
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(
+                f"{path} exists; give another --run-dir, or --resume to go on with the run in it"
+            )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=path.parent))
+            try:
+                for folder in ("checkpoints", "pictures", "tensorboard"):
+                    (draft / folder).mkdir()
+                write_json(draft / "config.json", config.to_dict())
+                write_json(
+                    draft / "provenance.json",
+                    provenance() | {"data": data_checksums, "sessions": []},
+                )
+                (draft / "metrics.jsonl").touch()
+                draft.chmod(0o755)  # mkdtemp's folders are private
+                draft.rename(path)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot write the run directory {path}: {error.strerror or error}; "
+                "give another --run-dir"
+            ) from error
+        run = cls(path, config)
+        run.lock()
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """An existing run, to read.
+
+        Raises:
+            InputError: there is no run at this path, or its config is damaged.
+        """
+        path = Path(path).expanduser().resolve()
+        if not (path / "config.json").is_file():
+            raise InputError(f"{path} holds no run: it has no config.json")
+        return cls(path, Config.from_dict(read_json(path / "config.json")))
+
+    def lock(self) -> None:
+        """Keeps other processes from writing here until this one ends.
+
+        Raises:
+            InputError: another process has the lock, or the directory cannot be written.
+        """
+        try:
+            self._lock = (self.path / ".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process is training {self.path}; wait, or stop it"
+            ) from error
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def begin_session(self, data_checksums: dict[str, str]) -> None:
+        """Notes this command in the provenance.
+
+        Raises:
+            InputError: the data are not those the run was started with.
+        """
+        notes = read_json(self.path / "provenance.json")
+        for name, checksum in notes["data"].items():
+            if data_checksums.get(name) != checksum:
+                raise InputError(
+                    f"{name} is not the file this run was trained on (MD5 "
+                    f"{data_checksums.get(name)}, was {checksum}); put the old one back"
+                )
+        notes["sessions"].append(session())
+        write_json(self.path / "provenance.json", notes)
+
+    # ------------------------------------------------------------------ metrics
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object a line: stage, step, split and the mean of each term, in nats.
+
+        No times, so that a resumed run's file is that of an uninterrupted one, to the byte.
+        """
+        return self.path / "metrics.jsonl"
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Adds a row to metrics.jsonl."""
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def checkpoint_paths(self) -> list[Path]:
+        """Checkpoints, newest first."""
+        return sorted((self.path / "checkpoints").glob("[0-9]*.npz"), reverse=True)
+
+    def save_checkpoint(self, stage: Stage, model: AVAE) -> Path:
+        """Saves the exact state of training, and drops all but the newest checkpoints."""
+        step = int(model.step.numpy())
+        with self.metrics_path.open("rb") as file:
+            os.fsync(file.fileno())
+            length = file.seek(0, os.SEEK_END)
+        path = self.path / "checkpoints" / f"{stage.number}-{stage.algo}-{step:09d}.npz"
+        meta = {"stage": stage.number, "step": step, "metrics_length": length}
+        checkpoints.save(path, checkpoints.model_state(model), meta)
+        for old in self.checkpoint_paths()[self.config.keep_checkpoints :]:
+            old.unlink()
+        return path
+
+    def newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest whole checkpoint, and what is wrong with newer ones.
+
+        Raises:
+            InputError: there are checkpoints, and none is whole.
+        """
+        damage: list[str] = []
+        paths = self.checkpoint_paths()
+        for path in paths:
+            try:
+                return checkpoints.load(path), damage
+            except DamagedCheckpoint as error:
+                damage.append(str(error))
+        if paths:
+            raise InputError(
+                f"no checkpoint of {self.path} is whole: {'; '.join(damage)}; start a new run"
+            )
+        return None, []
+
+    def rewind_metrics(self, checkpoint: Checkpoint | None) -> None:
+        """Drops the rows that were written after a checkpoint (all of them, if there is none)."""
+        length = checkpoint.meta["metrics_length"] if checkpoint else 0
+        kept = self.metrics_path.read_bytes()[:length] if self.metrics_path.exists() else b""
+        write_bytes(self.metrics_path, kept)
+
+    # ------------------------------------------------------------------ results
+
+    @property
+    def model_path(self) -> Path:
+        """The trained model, for `keras.saving.load_model`."""
+        return self.path / "model.keras"
+
+    @property
+    def encoder_path(self) -> Path:
+        """The trained encoder alone: plain Keras, images to {"mean", "variance"}."""
+        return self.path / "encoder.keras"
+
+    @property
+    def result_path(self) -> Path:
+        """Terms on all held-out images; it exists when the run is complete."""
+        return self.path / "result.json"
+
+    def save_model(self, model: AVAE, path: Path) -> None:
+        """Saves a whole model without its optimiser, atomically."""
+        twin = AVAE.from_config(model.get_config())  # Keras saves the optimiser of what has one
+        twin.set_weights(model.get_weights())
+        with replacing(path) as temporary:
+            twin.save(temporary)
+
+    def save_encoder(self, model: AVAE) -> None:
+        """Saves the encoder, atomically."""
+        with replacing(self.encoder_path) as temporary:
+            model.encoder.save(temporary)
+
+
+def load_trained(path: str | Path) -> AVAE:
+    """The model of a run: its trained weights, or those of its newest checkpoint.
+
+    Raises:
+        InputError: there is no run at this path, or it has no weights yet.
+    """
+    run = Run.open(path)
+    if run.model_path.is_file():
+        return keras.saving.load_model(run.model_path, compile=False)
+    checkpoint, _ = run.newest_checkpoint()
+    if checkpoint is None:
+        raise InputError(f"{run.path} has no weights yet; let it train first")
+    config = run.config
+    image_shape = DATASETS[config.dataset].open(config.data_dir, config.validation).image_shape
+    model = build_model(config, image_shape, stages(config)[checkpoint.meta["stage"]].algo)
+    checkpoints.restore(model, checkpoint.arrays)
+    return model

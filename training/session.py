@@ -1,0 +1,255 @@
+"""What happens around `model.fit`: records, checkpoints, pictures, progress, signals."""
+
+import signal
+import sys
+import time
+from collections import deque
+from types import FrameType
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_avae.checkpoints import metrics_state, restore_metrics
+from tf_avae.config import Config
+from tf_avae.datasets import ImageData
+from tf_avae.errors import TrainingDiverged
+from tf_avae.files import write_bytes
+from tf_avae.model import AVAE
+from tf_avae.pictures import model_pictures
+from tf_avae.runs import Run, Stage
+
+_PICTURE_COLUMNS = 12
+_HELD_OUT_BATCH = 250
+
+
+class Interrupted(Exception):
+    """The user, or the system, asked the run to stop; its state is saved.
+
+    Attributes:
+        signum: the signal.
+    """
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class StopSignals:
+    """Notes the first SIGINT or SIGTERM, so that the step can be finished; a second one is
+    left to the system."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._note)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.received = signum
+        say("\nfinishing the step and saving; once more to stop at once")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+
+    def check(self) -> None:
+        """Raises `Interrupted` once a signal has come."""
+        if self.received is not None:
+            raise Interrupted(self.received)
+
+
+def say(text: str) -> None:
+    """A line for the user."""
+    print(text, flush=True)
+
+
+class Recorder(keras.callbacks.Callback):
+    """Records one stage of a run while Keras trains it.
+
+    All events happen at multiples of their intervals, counted from the start of the stage, so a
+    resumed run writes what an uninterrupted one writes.
+
+    Args:
+        run: where to write; locked by this process.
+        stage: the stage being trained.
+        data: for held-out terms and pictures.
+        signals: asked after each execution whether to stop.
+        metrics: running sums to start the first interval with, from a checkpoint.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        stage: Stage,
+        data: ImageData,
+        signals: StopSignals,
+        metrics: list | None = None,
+    ):
+        super().__init__()
+        self.run = run
+        self.stage = stage
+        self.data = data
+        self.signals = signals
+        self._start_metrics = metrics
+        self._progress = Progress(stage)
+        self._writer = tf.summary.create_file_writer(str(run.path / "tensorboard"))
+
+    @property
+    def config(self) -> Config:
+        return self.run.config
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        # Keras has just reset the metrics; a run that stopped within an interval goes on in it.
+        if self._start_metrics is not None:
+            restore_metrics(self.model, self._start_metrics)
+        self._progress.start(self._step())
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        step = self._step()
+        self._stop_if_not_finite()
+        last = step == self.stage.steps
+        due = step % self.config.log_every == 0 or last
+        self._progress.update(step, self.model, force=due)
+        if due:
+            self._record("train", _results(self.model))
+            self.model.reset_metrics()
+        if step % self.config.eval_every == 0 and not last:
+            self._record("held_out", held_out_terms(self.model, self.data, self.config.eval_images))
+        if step % self.config.pictures_every == 0 or last:
+            self.save_pictures()
+        stopping = self.signals.received is not None
+        if step % self.config.checkpoint_every == 0 or last or stopping:
+            self.run.save_checkpoint(self.stage, self.model)
+        self.signals.check()
+
+    def save_pictures(self) -> None:
+        """Writes PNGs into the run and into TensorBoard's log."""
+        step = self._step()
+        images, _ = next(iter(self.data.held_out(_PICTURE_COLUMNS)))
+        title = f"{self.stage.algo} after {step:,} steps"
+        for name, png in model_pictures(self.model, images, title).items():
+            file = f"{self.stage.number}-{self.stage.algo}-{step:09d}-{name}.png"
+            write_bytes(self.run.path / "pictures" / file, png)
+            with self._writer.as_default():
+                picture = tf.io.decode_png(png, channels=3)[tf.newaxis]
+                tf.summary.image(f"{self.stage.algo}/{name}", picture, step=step)
+        self._writer.flush()
+
+    def _step(self) -> int:
+        return int(self.model.step.numpy())
+
+    def _stop_if_not_finite(self) -> None:
+        found = self.model.nonfinite()
+        if found:
+            step, terms = found
+            kept = self.run.checkpoint_paths()
+            raise TrainingDiverged(
+                f"step {step} of {self.stage.algo}: {', '.join(terms)} not finite; the last good "
+                f"checkpoint is {kept[0]}. A smaller --learning-rate or rho, a larger --obs-var, "
+                "or --precision float32 may help"
+            )
+
+    def _record(self, split: str, terms: dict[str, float]) -> None:
+        step = self._step()
+        self.run.append_metrics({"stage": self.stage.algo, "step": step, "split": split} | terms)
+        with self._writer.as_default():
+            for name, value in terms.items():
+                tf.summary.scalar(f"{self.stage.algo}/{split}/{name}", value, step=step)
+            if self._progress.rate:
+                tf.summary.scalar(f"{self.stage.algo}/steps_per_second", self._progress.rate, step)
+        self._writer.flush()
+
+
+def _results(model: AVAE) -> dict[str, float]:
+    return {metric.name: float(metric.result()) for metric in model.metrics}
+
+
+def held_out_terms(model: AVAE, data: ImageData, count: int | None = None) -> dict[str, float]:
+    """Mean of each term over the first `count` held-out images, or over all; the means of the
+    training interval that is under way are left as they are."""
+    kept = metrics_state(model)
+    count = min(count or data.held_out_size, data.held_out_size)
+    batches = data.held_out(_HELD_OUT_BATCH).unbatch().take(count).batch(_HELD_OUT_BATCH)
+    steps = -(-count // _HELD_OUT_BATCH)
+    terms = model.evaluate(batches, steps=steps, verbose=0, return_dict=True)
+    restore_metrics(model, kept)
+    return {metric.name: terms[metric.name] for metric in model.metrics}
+
+
+class Progress:
+    """The line that says where a stage is: step, rate, time left, the bound's terms.
+
+    On a terminal one line is rewritten about twice a second; in a log a line is added when a row
+    of metrics is written, and not more often than every ten seconds.
+    """
+
+    def __init__(self, stage: Stage):
+        self.stage = stage
+        self.rate: float | None = None
+        self._marks: deque[tuple[float, int]] = deque(maxlen=50)
+        self._terminal = sys.stdout.isatty()
+        self._shown = 0.0
+
+    def start(self, step: int) -> None:
+        """Notes where this process began."""
+        self._marks.append((time.monotonic(), step))
+
+    def update(self, step: int, model: AVAE, *, force: bool) -> None:
+        """Shows the line if it is time to."""
+        now = time.monotonic()
+        pause = 0.5 if self._terminal else 10.0
+        last = step == self.stage.steps
+        if now - self._shown < pause and not last and not (force and self._shown == 0.0):
+            return
+        then, before = self._marks[0]
+        # The first steps include tracing and say little about the rate.
+        self.rate = (step - before) / max(now - then, 1e-9)
+        if len(self._marks) == 1 and before < step:
+            self._marks.clear()
+        self._marks.append((now, step))
+        self._shown = now
+        left = (self.stage.steps - step) / self.rate if self.rate else float("inf")
+        terms = "  ".join(
+            f"{name} {value:.1f}" for name, value in _results(model).items() if name != "loss"
+        )
+        line = (
+            f"{self.stage.algo} {step:,}/{self.stage.steps:,}  {self.rate:.1f} steps/s  "
+            f"{_duration(left)} left  {terms}"
+        )
+        end = "\n" if last or not self._terminal else ""
+        lead = "\r\x1b[2K" if self._terminal else ""
+        print(lead + line, end=end, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def train_stage(
+    run: Run, stage: Stage, model: AVAE, data: ImageData, signals: StopSignals, metrics: Any
+) -> None:
+    """Trains a stage from the model's step to its end.
+
+    Raises:
+        Interrupted: a signal came; the state is saved.
+        TrainingDiverged: a term stopped being finite.
+    """
+    start = int(model.step.numpy())
+    if start >= stage.steps:
+        return
+    batch_size = run.config.batch_size
+    if model.objective.encodes == "data":
+        batches = data.train(batch_size, seed=run.config.seed, start=start)
+    else:
+        # The objective makes its own images; it is given the batch size and nothing to learn from.
+        nothing = tf.zeros((batch_size, *data.image_shape))
+        batches = tf.data.Dataset.from_tensors(nothing).repeat()
+    model.fit(
+        batches.take(stage.steps - start),
+        epochs=1,
+        shuffle=False,
+        verbose=0,
+        callbacks=[Recorder(run, stage, data, signals, metrics)],
+    )
