@@ -40,6 +40,7 @@ class Architecture:
         output: name of the activation of the decoder's output.
         constant_variance: the posterior's variance does not depend on the image.
         divisor: height and width must be multiples of this.
+        smallest: height and width must be at least this.
         pgd_steps: iterations of PGD in training (App. F).
     """
 
@@ -50,15 +51,18 @@ class Architecture:
     output: str = "sigmoid"
     constant_variance: bool = False
     divisor: int = 1
+    smallest: int = 1
     pgd_steps: int = 20
 
     def check(self, image_shape: ImageShape) -> None:
         """Raises `InputError` where images of this shape do not fit."""
         height, width, _ = image_shape
-        if height % self.divisor or width % self.divisor:
+        fits = all(side % self.divisor == 0 and side >= self.smallest for side in (height, width))
+        if not fits:
             raise InputError(
                 f"architecture {self.name!r} does not fit images of {height}x{width}: height and "
-                f"width must be multiples of {self.divisor}; choose another architecture or size"
+                f"width must be multiples of {self.divisor} and at least {self.smallest}; choose "
+                "another architecture or size"
             )
 
     def encoder(
@@ -248,6 +252,9 @@ ARCHITECTURES: Registry[Architecture] = Registry(
             z, b, shrink=2, start_channels=64, kernel=3, stack=_CONV_DECODER, last_stride=1
         ),
         divisor=2,
+        # On 8x8 images the last convolution would see one pixel; there TensorFlow's bfloat16
+        # kernels for CPUs leave the gradient of the other weights uninitialised.
+        smallest=10,
     ),
     Architecture(
         name="celeba",
@@ -257,6 +264,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
             z, b, shrink=16, start_channels=1024, kernel=5, stack=_CELEBA_DECODER, last_stride=2
         ),
         divisor=16,
+        smallest=16,
         pgd_steps=5,
     ),
     Architecture(

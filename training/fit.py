@@ -73,8 +73,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    # Ops that could differ from run to run raise instead, or take their reproducible form.
-    tf.config.experimental.enable_op_determinism()
     given = given_options(arguments)
     if arguments.config:
         from_file = read_json(arguments.config)
@@ -142,6 +140,8 @@ def _warn_of_unused(given: dict, config: Config) -> None:
 
 def _train(run: Run, data: ImageData, initial: AVAE | None) -> None:
     """Trains all stages from where the newest checkpoint is, and writes the results."""
+    # Ops that could differ from run to run raise instead, or take their reproducible form.
+    tf.config.experimental.enable_op_determinism()
     signals = StopSignals()
     checkpoint, damage = run.newest_checkpoint()
     for problem in damage:

@@ -1,0 +1,47 @@
+"""Small models and data that the tests share."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import pytest
+
+import tf_avae
+
+SMALL = (12, 12, 3)
+
+
+def small_model(algo="avae", *, arch="mlp", precision="float32", compiled=True, **options):
+    """A model for 12x12 images with 4 latents and a short attack."""
+    model = tf_avae.AVAE(
+        objective=tf_avae.OBJECTIVES[algo],
+        architecture=tf_avae.ARCHITECTURES[arch],
+        image_shape=SMALL,
+        dtype=precision,
+        **({"latent_dim": 4, "pgd_steps": 3} | options),
+    )
+    if compiled:
+        model.compile(optimizer=keras.optimizers.Adam(1e-3))
+    return model
+
+
+@pytest.fixture
+def make_model():
+    return small_model
+
+
+@pytest.fixture(scope="session")
+def small_images():
+    """64 smooth images [64, 12, 12, 3] in [0, 1]: blobs of random place and colour."""
+    rng = np.random.default_rng(7)
+    grid = np.stack(np.meshgrid(np.arange(12), np.arange(12), indexing="ij"), -1)
+    centers = rng.uniform(2, 9, (64, 1, 1, 2))
+    blobs = np.exp(-((grid - centers) ** 2).sum(-1) / 8.0)
+    return (blobs[..., None] * rng.uniform(0.2, 1, (64, 1, 1, 3))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def color_mnist():
+    return tf_avae.DATASETS["color_mnist"].open()

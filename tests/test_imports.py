@@ -1,0 +1,87 @@
+"""Imports point one way."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Which parts of tf_avae each part may import, its own aside.
+FOUNDATIONS = {"types", "errors", "registry", "config", "files"}
+ALLOWED = {
+    "types": set(),
+    "errors": set(),
+    "files": set(),
+    "provenance": set(),
+    "registry": {"errors"},
+    "config": {"errors", "registry"},
+    "distributions": FOUNDATIONS,
+    "networks": FOUNDATIONS,
+    "attacks": FOUNDATIONS,
+    "datasets": FOUNDATIONS,
+    "checkpoints": FOUNDATIONS,
+    "objectives": FOUNDATIONS | {"distributions"},
+    "model": FOUNDATIONS | {"distributions", "networks", "attacks", "objectives"},
+    "pictures": FOUNDATIONS | {"networks", "model"},
+    "runs": FOUNDATIONS
+    | {"attacks", "checkpoints", "datasets", "model", "networks", "objectives", "provenance"},
+}
+
+
+def imported(path):
+    """Dotted names of all that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def parts(path):
+    """The parts of tf_avae that a file imports."""
+    for name in imported(path):
+        words = name.split(".")
+        if words[0] == "tf_avae" and len(words) > 1 and words[1] in ALLOWED:
+            yield words[1]
+
+
+FILES = sorted((ROOT / "tf_avae").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_parts_import_only_what_lies_below_them(path):
+    part = path.relative_to(ROOT / "tf_avae").parts[0].removesuffix(".py")
+    if part == "__init__":
+        return
+    assert set(parts(path)) - {part} <= ALLOWED[part]
+
+
+def test_every_part_is_in_the_table_and_the_table_has_no_cycle():
+    found = {p.relative_to(ROOT / "tf_avae").parts[0].removesuffix(".py") for p in FILES}
+    assert found - {"__init__"} == ALLOWED.keys()
+    left = dict(ALLOWED)
+    while left:
+        free = [part for part, needs in left.items() if not needs & left.keys()]
+        assert free, f"cycle among {sorted(left)}"
+        for part in free:
+            del left[part]
+
+
+def test_the_package_does_not_know_its_command_lines():
+    for path in FILES:
+        assert not {n.split(".")[0] for n in imported(path)} & {"training", "serving"}
+
+
+def test_training_and_serving_do_not_know_one_another():
+    for folder, other in (("training", "serving"), ("serving", "training")):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert other not in {name.split(".")[0] for name in imported(path)}
+
+
+def test_the_check_sees_imports_inside_functions(tmp_path):
+    file = tmp_path / "f.py"
+    file.write_text("def f():\n    from tf_avae import model\n    import tf_avae.runs as r\n")
+    assert set(parts(file)) == {"model", "runs"}

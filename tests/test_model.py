@@ -1,0 +1,209 @@
+"""The model as a Keras user meets it: compile, fit, evaluate, predict, callbacks, saving."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_avae import distributions as d
+from tf_avae.errors import InputError
+from tf_avae.objectives import OBJECTIVES
+
+SEED = tf.constant([0, 5])
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@pytest.mark.parametrize("precision", POLICIES)
+@pytest.mark.parametrize("algo", OBJECTIVES)
+def test_every_objective_takes_steps_in_every_precision(make_model, small_images, algo, precision):
+    model = make_model(algo, arch="conv", precision=precision)
+    history = model.fit(small_images, batch_size=32, epochs=2, verbose=0).history
+    assert set(history) == {"loss", *OBJECTIVES[algo].terms}
+    assert np.isfinite([*history.values()]).all()
+    assert model.nonfinite() is None
+    assert int(model.step) == 4
+    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == "mixed_float16")
+    moved = sum(float(tf.reduce_sum(tf.abs(w))) for w in model.optimizer.variables)
+    assert np.isfinite(moved)
+    assert {w.dtype for w in model.trainable_weights} == {"float32"}
+    terms = model.terms(tf.constant(small_images), seed=SEED)
+    assert {value.dtype for value in terms.values()} == {tf.float32}
+
+
+def test_mixed_precision_learns_as_float32_does(make_model, small_images):
+    """Loss scaling that was not undone, or undone twice, would show."""
+    bounds = {}
+    for precision in POLICIES:
+        model = make_model("avae", precision=precision)
+        history = model.fit(small_images, batch_size=32, epochs=30, verbose=0).history
+        bounds[precision] = history["bound"][0], history["bound"][-1]
+    for start, end in bounds.values():
+        assert end == pytest.approx(bounds["float32"][1], rel=0.02)
+        assert end > start
+
+
+def test_reported_terms_are_the_means_over_the_epoch(make_model, small_images):
+    """Batches of 24, 24 and 16: each example counts once."""
+    model = make_model("vae")
+    model.optimizer.learning_rate = 0.0
+    reported = model.fit(small_images, batch_size=24, shuffle=False, verbose=0).history
+    again = make_model("vae")
+    kl = d.kl_to_prior(again.encode(small_images)).numpy().mean()
+    assert reported["kl"][0] == pytest.approx(kl, rel=1e-5)
+    assert reported["loss"][0] == pytest.approx(-reported["bound"][0])
+    parts = reported["reconstruction"][0] - reported["kl"][0]
+    assert reported["bound"][0] == pytest.approx(parts, rel=1e-5)
+
+
+def test_evaluation_is_repeatable_and_changes_nothing(make_model, small_images):
+    model = make_model("se_avae", arch="conv")
+    before = [w.numpy() for w in model.weights]
+    one = model.evaluate(small_images, batch_size=20, verbose=0, return_dict=True)
+    two = model.evaluate(small_images, batch_size=20, verbose=0, return_dict=True)
+    assert one == two
+    assert set(one) == {"loss", *OBJECTIVES["se_avae"].terms}
+    for a, b in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("algo", ["vae", "avae_ss"])
+def test_evaluation_encodes_the_images_it_is_given(make_model, small_images, algo):
+    model = make_model(algo)
+    terms = model.evaluate(small_images, batch_size=64, verbose=0, return_dict=True)
+    kl = d.kl_to_prior(model.encode(small_images)).numpy().mean()
+    assert terms["kl"] == pytest.approx(kl, rel=1e-5)
+
+
+def test_predict_gives_embedding_variance_and_inconsistency(make_model, small_images):
+    model = make_model("avae")
+    outputs = model.predict(small_images, batch_size=10, verbose=0)
+    q = model.encode(small_images)
+    again = model.encode(model.decode(q.mean))
+    np.testing.assert_allclose(outputs["embedding"], q.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(outputs["variance"], q.variance, rtol=1e-5)
+    means = ((q.mean - again.mean) ** 2).numpy().sum(1)
+    stddevs = ((np.sqrt(q.variance) - np.sqrt(again.variance)) ** 2).sum(1)
+    np.testing.assert_allclose(outputs["inconsistency"], means + stddevs, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", POLICIES[1:])
+def test_predictions_are_float32_whatever_the_precision(make_model, small_images, precision):
+    mixed, plain = make_model(precision=precision, seed=4), make_model(seed=4)
+    for name, value in mixed.predict(small_images, verbose=0).items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, plain.predict(small_images, verbose=0)[name])
+
+
+@pytest.mark.parametrize("algo", OBJECTIVES)
+def test_saved_and_loaded_model_is_the_same(make_model, small_images, tmp_path, algo):
+    options = {"observation_variance": 0.3, "rho": 0.9, "rho_se": 0.8, "epsilon": 0.2, "seed": 3}
+    model = make_model(algo, arch="conv", precision="mixed_bfloat16", **options)
+    model.fit(small_images, batch_size=32, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.get_config() == model.get_config()
+    ours, theirs = (m.predict(small_images, verbose=0) for m in (model, again))
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    np.testing.assert_array_equal(
+        model.decode(ours["embedding"]), again.decode(theirs["embedding"])
+    )
+    # Training goes on from there as it would have gone on.
+    for m in (model, again):
+        m.fit(small_images, batch_size=32, shuffle=False, verbose=0)
+    for a, b in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_steps_per_execution_and_callbacks_change_nothing(make_model, small_images, tmp_path):
+    batches = tf.data.Dataset.from_tensor_slices(small_images).batch(16).repeat(3)
+    one, many = make_model("avae"), make_model("avae")
+    one.fit(batches, shuffle=False, verbose=0)
+    many.compile(optimizer=keras.optimizers.Adam(1e-3), steps_per_execution=5)
+    many.fit(
+        batches,
+        shuffle=False,
+        verbose=0,
+        validation_data=batches,
+        callbacks=[
+            keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", save_best_only=True),
+            keras.callbacks.EarlyStopping(monitor="val_bound", mode="max"),
+            keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        ],
+    )
+    assert (tmp_path / "best.keras").exists()
+    for a, b in zip(one.weights, many.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_labels_beside_the_images_are_ignored(make_model, small_images):
+    batches = tf.data.Dataset.from_tensor_slices(small_images).batch(16)
+    labelled = batches.map(lambda x: (x, {"digit": tf.zeros(16, tf.int32)}))
+    one, other = make_model("avae"), make_model("avae")
+    one.fit(batches, verbose=0, shuffle=False)
+    other.fit(labelled, verbose=0, shuffle=False)
+    for a, b in zip(one.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_noise_differs_from_step_to_step_and_is_decided_by_the_seed(make_model, small_images):
+    images = tf.constant(small_images)
+    model = make_model("vae")
+
+    def reconstruction(*seed):
+        return model.terms(images, seed=tf.constant(seed))["reconstruction"].numpy()
+
+    np.testing.assert_array_equal(reconstruction(0, 1), reconstruction(0, 1))
+    assert (reconstruction(0, 1) != reconstruction(0, 2)).all()
+    assert (reconstruction(0, 1) != reconstruction(1, 1)).all()
+
+
+@pytest.mark.parametrize(("batch_norm", "same"), [("data", True), ("all", False)])
+def test_which_passes_update_moving_statistics(make_model, small_images, batch_norm, same):
+    """With "data", avae moves them as vae does: the pass over x~ leaves them alone."""
+    moved = []
+    for algo in ("vae", "avae"):
+        model = make_model(algo, arch="conv", batch_norm=batch_norm)
+        model.terms(tf.constant(small_images), seed=SEED, training=True)
+        moved.append(model.encoder.non_trainable_weights[0].numpy())
+    assert (moved[0] == moved[1]).all() == same
+
+
+def test_a_step_that_is_not_finite_is_known_with_its_terms(make_model, small_images):
+    model = make_model("avae")
+    bad = small_images.copy()
+    bad[40] = np.nan  # the third batch of 16
+    model.fit(bad, batch_size=16, shuffle=False, verbose=0)
+    step, terms = model.nonfinite()
+    assert step == 3
+    # Rectified units turn it into 0, so the encoder does not see it.
+    assert terms == ["bound", "reconstruction"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"rho": 1.0}, "rho is 1; it must be at least 0 and below 1"),
+        ({"observation_variance": 0.0}, "obs_var is 0; it must be above 0"),
+        ({"latent_dim": 0}, "latent_dim is 0"),
+        ({"epsilon": -1.0}, "epsilon is -1"),
+        ({"pgd_steps": 0}, "pgd_steps is 0"),
+        ({"batch_norm": "none"}, "unknown batch_norm 'none'"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_values_are_named(make_model, bad, words):
+    with pytest.raises(InputError, match=words):
+        make_model(**bad)
+
+
+def test_an_objective_without_an_attack_says_so(make_model, small_images):
+    with pytest.raises(ValueError, match="'vae' attacks nothing"):
+        make_model("vae").attack(tf.constant(small_images), seed=SEED)
+
+
+def test_networks_and_heads_are_of_the_asked_size(make_model):
+    model = make_model(latent_dim=7)
+    assert model.decode(tf.zeros((3, 7))).shape == (3, 12, 12, 3)
+    assert model.generate(5, seed=SEED).shape == (5, 12, 12, 3)

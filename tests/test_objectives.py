@@ -1,0 +1,261 @@
+"""The five rows: what each bound is the sum of, what it trains, what it attacks."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_avae import distributions as d
+from tf_avae.objectives import COUPLINGS, OBJECTIVES, Hyperparameters, Objective, Passes
+from tf_avae.runs import copy_networks
+
+SEED = tf.constant([0, 5])
+
+
+def example(**changes):
+    rng = np.random.default_rng(3)
+
+    def normal(*shape):
+        return tf.constant(rng.normal(size=shape))
+
+    def posterior():
+        return d.Posterior(normal(6, 4), tf.exp(normal(6, 4)))
+
+    passes = Passes(
+        x=normal(6, 2, 2, 3), z=normal(6, 4), g=normal(6, 2, 2, 3),
+        q=posterior(), q_decoded=posterior(), q_adversarial=posterior(),
+    )  # fmt: skip
+    values = {
+        "observation_variance": 0.3, "rho": 0.9, "rho_se": 0.7,
+        "coupling": COUPLINGS["analytic"], "reconstruction_weight": 0.5,
+    }  # fmt: skip
+    return passes, Hyperparameters(**(values | changes))
+
+
+def test_bounds_are_those_of_the_table():
+    """Against the definitions in plain numpy, each written out from the paper."""
+    p, h = example()
+    v, rho, se = h.observation_variance, h.rho, h.rho_se
+    m, s = (np.asarray(t) for t in p.q)
+    m1, s1 = (np.asarray(t) for t in p.q_decoded)
+    m2, s2 = (np.asarray(t) for t in p.q_adversarial)
+    residual = (np.asarray(p.x) - np.asarray(p.g)).reshape(6, -1)
+    log2pi = np.log(2 * np.pi)
+    rec = (-0.5 * np.log(2 * np.pi * v) - residual**2 / (2 * v)).sum(1)
+    kl = 0.5 * (s + m**2 - 1 - np.log(s)).sum(1)
+
+    def couple(b, t, r):
+        square = (t + r**2 * s + (b - r * m) ** 2) / (1 - r**2)
+        return -0.5 * (log2pi + np.log(1 - r**2) + square).sum(1)
+
+    def entropy(t):
+        return 0.5 * (log2pi + 1 + np.log(t)).sum(1)
+
+    gamma = rho / (1 - rho**2)
+    psi = (np.sqrt(1 + 4 * gamma**2 * s * s2) - 1) / (2 * gamma)
+    spread = s + s2 + m**2 + m2**2 - 2 * rho * (psi + m * m2)
+    prior = (-log2pi - 0.5 * np.log(1 - rho**2) - spread / (2 * (1 - rho**2))).sum(1)
+    joint = prior + (log2pi + 1 + 0.5 * np.log(s * s2 - psi**2)).sum(1)
+    avae = rec - kl + couple(m1, s1, rho) + entropy(s1)
+    expected = {
+        "vae": rec - kl,
+        "avae": avae,
+        "se": rec + joint,
+        "se_avae": avae + couple(m2, s2, se) + entropy(s2),
+        "avae_ss": -kl + couple(m1, s1, rho) + entropy(s1) + 0.5 * rec,
+    }
+    assert expected.keys() == OBJECTIVES.keys()
+    for name, bound in expected.items():
+        terms = OBJECTIVES[name].bound(p, h)
+        assert tuple(terms) == OBJECTIVES[name].terms
+        np.testing.assert_allclose(terms["bound"], bound, rtol=1e-10, err_msg=name)
+        assert {value.shape for value in terms.values()} == {(6,)}
+
+
+def test_se_avae_is_the_sum_of_its_parts():
+    p, h = example()
+    avae = OBJECTIVES["avae"].bound(p, h)["bound"]
+    terms = OBJECTIVES["se_avae"].bound(p, h)
+    np.testing.assert_allclose(
+        terms["bound"], avae + terms["coupling_se"] + terms["entropy_se"], rtol=1e-12
+    )
+    parts = sum(value for name, value in terms.items() if name not in ("bound", "kl"))
+    np.testing.assert_allclose(terms["bound"], parts - terms["kl"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["se", "se_avae"])
+def test_attack_is_minus_what_depends_on_the_adversarial_image(name):
+    """The bound changes with q(z|x^a) by exactly minus what the attack's value changes by."""
+    row = OBJECTIVES[name]
+    p, h = example()
+    other = p._replace(q_adversarial=p.q_decoded)
+    bound = row.bound(other, h)["bound"] - row.bound(p, h)["bound"]
+    attack = row.attack(p.q, other.q_adversarial, h) - row.attack(p.q, p.q_adversarial, h)
+    np.testing.assert_allclose(bound, -attack, rtol=1e-10)
+
+
+def test_sampled_coupling_uses_the_z_that_was_decoded():
+    p, h = example(coupling=COUPLINGS["sampled"])
+    terms = OBJECTIVES["avae"].bound(p, h)
+    np.testing.assert_allclose(
+        terms["coupling"], d.couple_sampled(p.z, p.q_decoded, h.rho), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"encodes": "nothing"},
+        {"auxiliaries": ("decoded", "rotated")},
+        {"trains": ("encoder", "head")},
+        {"trains": ()},
+        {"terms": ("reconstruction",)},
+        {"auxiliaries": ("adversarial",)},
+        {"attack": lambda q, other, h: q},
+        {"encodes": "generated"},
+    ],
+)
+def test_a_row_that_contradicts_itself_is_refused(change):
+    with pytest.raises(ValueError, match="objective 'avae'"):
+        dataclasses.replace(OBJECTIVES["avae"], **change)
+
+
+# ---------------------------------------------------------------- in the model
+
+
+def gradients(model, images, weights=None):
+    """By variable path; None where the bound does not depend on it."""
+    variables = model.encoder.trainable_variables + model.decoder.trainable_variables
+    with tf.GradientTape() as tape:
+        terms = model.terms(tf.constant(images), seed=SEED, training=True)
+        loss = -tf.reduce_mean(terms["bound"])
+    found = tape.gradient(loss, [v.value for v in variables])
+    return dict(zip([v.path for v in variables], found, strict=True))
+
+
+@pytest.mark.parametrize("algo", OBJECTIVES)
+def test_each_objective_moves_exactly_the_networks_it_says(make_model, small_images, algo):
+    model = make_model(algo, arch="conv")
+    before = {w.path: w.numpy() for w in model.weights}
+    model.fit(small_images, batch_size=16, epochs=1, verbose=0)
+    moved = {path for path, value in before.items()
+             if (value != {w.path: w.numpy() for w in model.weights}[path]).any()}  # fmt: skip
+    for network in (model.encoder, model.decoder):
+        paths = {w.path for w in network.weights}
+        if network.name in model.objective.trains:
+            assert paths <= moved  # moving statistics too
+        else:
+            assert not paths & moved  # to the bit
+    assert int(model.step) == 4
+
+
+def test_ss_uses_no_data(make_model, small_images):
+    """Whatever images it is given, the encoder becomes the same."""
+    one, other = make_model("avae_ss"), make_model("avae_ss")
+    one.fit(small_images, batch_size=16, verbose=0)
+    other.fit(1 - small_images[::-1], batch_size=16, verbose=0)
+    for a, b in zip(one.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_decoded_image_carries_no_gradient(make_model, small_images):
+    """The decoder's gradient under avae is that of the reconstruction alone."""
+    avae, vae = make_model("avae"), make_model("vae")
+    a, b = gradients(avae, small_images), gradients(vae, small_images)
+    decoder = [v.path for v in avae.decoder.trainable_variables]
+    for mine, theirs in zip(
+        decoder, [v.path for v in vae.decoder.trainable_variables], strict=True
+    ):
+        np.testing.assert_allclose(a[mine], b[theirs], rtol=1e-5, atol=1e-6)
+    encoder = avae.encoder.trainable_variables[0].path
+    assert (a[encoder].numpy() != b[vae.encoder.trainable_variables[0].path].numpy()).any()
+
+
+def test_gradient_is_that_of_finite_differences(make_model, small_images):
+    """The decoder's bias, under the objective with the most parts."""
+    model = make_model("se_avae", epsilon=0.0)  # so that the attack does not move
+    found = gradients(model, small_images)
+
+    def loss():
+        terms = model.terms(tf.constant(small_images), seed=SEED, training=True)
+        # x~ carries no gradient, so the reconstruction moves the decoder's bias alone.
+        return -float(tf.reduce_mean(tf.cast(terms["reconstruction"], tf.float64)))
+
+    bias = model.decoder.trainable_variables[-1]
+    value = bias.numpy()
+    step = np.zeros_like(value)
+    step[5] = 1e-2
+    bias.assign(value + step)
+    up = loss()
+    bias.assign(value - step)
+    slope = (up - loss()) / 2e-2
+    assert found[bias.path].numpy()[5] == pytest.approx(slope, rel=1e-2)
+
+
+@pytest.mark.parametrize("algo", ["se", "se_avae"])
+def test_attack_stays_in_the_ball_and_raises_its_loss(make_model, small_images, algo):
+    model = make_model(algo, arch="conv", epsilon=0.05, pgd_steps=5)
+    statistics = [w.numpy() for w in model.weights]
+    attacked = model.attack(tf.constant(small_images), seed=SEED).numpy()
+    for before, now in zip(statistics, model.weights, strict=True):
+        np.testing.assert_array_equal(before, now)
+    assert np.abs(attacked - small_images).max() <= 0.05 + 1e-6
+    assert attacked.min() >= 0 and attacked.max() <= 1
+    q = model.encode(small_images)
+    noise = np.random.default_rng(0).uniform(-0.05, 0.05, small_images.shape)
+    noisy = np.clip(small_images + noise, 0, 1).astype(np.float32)
+    loss = lambda x: model.objective.attack(q, model.encode(x), model.hyperparameters)  # noqa: E731
+    assert (loss(attacked).numpy() > loss(noisy).numpy()).all()
+
+
+def test_without_a_radius_the_adversarial_image_is_the_image(make_model, small_images):
+    model = make_model("se", epsilon=0.0)
+    np.testing.assert_array_equal(model.attack(tf.constant(small_images), seed=SEED), small_images)
+    q = model.encode(small_images)
+    terms = model.terms(tf.constant(small_images), seed=SEED)
+    joint = d.joint(q, q, 0.975)
+    np.testing.assert_allclose(terms["joint_prior"], joint.log_prior, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_attack_is_that_of_float32_whatever_the_precision(make_model, small_images, precision):
+    mixed = make_model("se", precision=precision, seed=3)
+    plain = make_model("se", seed=3)
+    np.testing.assert_array_equal(
+        mixed.attack(tf.constant(small_images), seed=SEED),
+        plain.attack(tf.constant(small_images), seed=SEED),
+    )
+
+
+def active_units(model, images):
+    """Latent dimensions whose mean varies with the image by more than 0.01 (Burda et al.)."""
+    return int((model.encode(images).mean.numpy().var(0) > 0.01).sum())
+
+
+def test_eq_34_taken_literally_collapses_the_encoder(make_model, small_images):
+    """Without the reconstruction nothing ties z to the image; with it, z keeps to it."""
+    options = {"latent_dim": 8, "observation_variance": 0.02}
+    batches = tf.data.Dataset.from_tensor_slices(small_images).batch(32).repeat()
+
+    def train(model):
+        model.steps_per_execution = 100
+        model.fit(batches, steps_per_epoch=1200, verbose=0, shuffle=False)
+
+    vae = make_model("vae", **options)
+    train(vae)
+    trained = active_units(vae, small_images)
+    left = {}
+    for weight in (0.0, 1.0):
+        model = make_model("avae_ss", reconstruction_weight=weight, **options)
+        copy_networks(vae, model)
+        train(model)
+        left[weight] = active_units(model, model.generate(200, seed=SEED))
+    assert trained >= 3
+    assert left[0.0] == 0
+    assert left[1.0] >= 2
+
+
+def test_an_objective_is_one_row():
+    assert isinstance(OBJECTIVES["vae"], Objective)
+    assert list(OBJECTIVES) == ["vae", "avae", "se", "se_avae", "avae_ss"]
