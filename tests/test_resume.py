@@ -16,26 +16,9 @@ from tf_avae.objectives import OBJECTIVES
 ROOT = Path(__file__).parent.parent
 # Intervals that divide neither one another nor the steps; a short attack.
 OPTIONS = [
-    "--steps",
-    "60",
-    "--pretrain-steps",
-    "40",
-    "--batch-size",
-    "16",
-    "--latent-dim",
-    "8",
-    "--pgd-steps",
-    "3",
-    "--log-every",
-    "7",
-    "--checkpoint-every",
-    "10",
-    "--eval-every",
-    "25",
-    "--eval-images",
-    "300",
-    "--steps-per-execution",
-    "1",
+    *("--steps", "60", "--pretrain-steps", "40", "--batch-size", "16", "--latent-dim", "8"),
+    *("--pgd-steps", "3", "--log-every", "7", "--checkpoint-every", "10", "--eval-every", "25"),
+    *("--eval-images", "300", "--steps-per-execution", "1"),
 ]
 
 
