@@ -26,7 +26,7 @@ setup(
         # The protocol buffers of TensorFlow Serving, for the gRPC client and the exporter.
         "tensorflow-serving-api>=2.19,<2.22",
         # Writes and shows the scalars and pictures of a run; tensorflow no longer brings it.
-        "tensorboard>=2.19,<2.22",
+        "tensorboard>=2.20,<2.22",
         # Pictures of a run: labelled grids of images.
         "matplotlib>=3.10,<4",
     ],

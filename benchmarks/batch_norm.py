@@ -18,7 +18,6 @@ from pathlib import Path
 
 import tensorflow as tf
 
-import training  # noqa: F401 (imports TensorFlow without its start-up notices)
 from tf_avae.attacks import pgd
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS

@@ -9,7 +9,6 @@ import statistics
 import time
 from pathlib import Path
 
-import training  # noqa: F401 (imports TensorFlow without its start-up notices)
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
 from tf_avae.files import write_json

@@ -144,3 +144,17 @@ def test_resuming_a_complete_run_changes_nothing(tmp_path):
     done = fit("--run-dir", run, "--resume")
     assert "this run is complete" in done.stdout
     assert (run / "model.keras").read_bytes() == before
+
+
+def test_a_run_outlives_the_reader_of_its_output(tmp_path):
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training.fit", "--algo", "vae", *OPTIONS, "--run-dir", str(run)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdout.close()
+    complaint = process.stderr.read()
+    process.wait(timeout=300)
+    assert process.returncode == 0, complaint
+    assert b"Error" not in complaint
+    assert (run / "result.json").exists()

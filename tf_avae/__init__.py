@@ -9,8 +9,6 @@ from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
 
-__version__ = "0.1.0"
-
 __all__ = [
     "ARCHITECTURES",
     "AVAE",

@@ -70,6 +70,9 @@ def main(argv: list[str] | None = None) -> int:
     except TrainingDiverged as error:
         print(f"\nstopped: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before training, or a second one
+        print("\nstopped", file=sys.stderr)
+        return 130
 
 
 def _fit(arguments: argparse.Namespace) -> int:
@@ -94,7 +97,7 @@ def _fit(arguments: argparse.Namespace) -> int:
             copy_networks(initial, build_model(config, data.image_shape), config.init_from)
         run = Run.create(arguments.run_dir or _default_path(config), config, data.checksums)
     run.begin_session(data.checksums)
-    say(f"run directory: {run.path}")
+    say(f"run directory: {_shown(run.path)}")
     if run.result_path.exists():
         say("this run is complete")
     else:
@@ -178,23 +181,34 @@ def _train(run: Run, data: ImageData, initial: AVAE | None) -> None:
 
 
 def _resume_command(run: Run) -> str:
-    return shlex.join(["python", "-m", "training.fit", "--run-dir", str(run.path), "--resume"])
+    return f"{_python()} -m training.fit --run-dir {shlex.quote(_shown(run.path))} --resume"
+
+
+def _shown(path: str | Path) -> str:
+    """A path as a user in this folder would write it."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _python() -> str:
+    return shlex.quote(_shown(sys.executable))
 
 
 def _say_what_next(run: Run) -> None:
     say(
         f"""
-run:      {run.path}
-pictures: {run.path / "pictures"}
-encoder:  {run.encoder_path}
+run:      {_shown(run.path)}
+pictures: {_shown(run.path / "pictures")}
+encoder:  {_shown(run.encoder_path)}
 
-Next, embed images with it:
-  python -c 'import keras, tf_avae
-encoder = keras.saving.load_model("{run.encoder_path}")
-images = tf_avae.DATASETS["{run.config.dataset}"].open().held_out(500)
-print(encoder.predict(images.map(lambda x, labels: x))["mean"].shape)'
+Next, look at the pictures, or embed images in Python:
+  import keras, tf_avae
+  encoder = keras.saving.load_model("{_shown(run.encoder_path)}")
+  images = tf_avae.DATASETS["{run.config.dataset}"].open().held_out(500)
+  embedding = encoder.predict(images.map(lambda x, labels: x))["mean"]
 or train another objective from the same weights:
-  python -m training.fit --algo avae --init-from {run.path}"""
+  {_python()} -m training.fit --algo avae --latent-dim {run.config.latent_dim} \\
+      --arch {run.config.arch} --init-from {shlex.quote(_shown(run.path))}"""
     )
 
 

@@ -1,5 +1,6 @@
 """What happens around `model.fit`: records, checkpoints, pictures, progress, signals."""
 
+import os
 import signal
 import sys
 import time
@@ -56,9 +57,12 @@ class StopSignals:
             raise Interrupted(self.received)
 
 
-def say(text: str) -> None:
-    """A line for the user."""
-    print(text, flush=True)
+def say(text: str, end: str = "\n") -> None:
+    """A line for the user. A run outlives whoever reads its output (`| head`)."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (for the rest of the process)
 
 
 class Recorder(keras.callbacks.Callback):
@@ -100,14 +104,13 @@ class Recorder(keras.callbacks.Callback):
         # Keras has just reset the metrics; a run that stopped within an interval goes on in it.
         if self._start_metrics is not None:
             restore_metrics(self.model, self._start_metrics)
-        self._progress.start(self._step())
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         step = self._step()
         self._stop_if_not_finite()
         last = step == self.stage.steps
         due = step % self.config.log_every == 0 or last
-        self._progress.update(step, self.model, force=due)
+        self._progress.update(step, self.model)
         if due:
             self._record("train", _results(self.model))
             self.model.reset_metrics()
@@ -177,51 +180,42 @@ def held_out_terms(model: AVAE, data: ImageData, count: int | None = None) -> di
 class Progress:
     """The line that says where a stage is: step, rate, time left, the bound's terms.
 
-    On a terminal one line is rewritten about twice a second; in a log a line is added when a row
-    of metrics is written, and not more often than every ten seconds.
+    On a terminal one line is rewritten about twice a second; in a log a line is added every ten
+    seconds. Rates are those of the last few minutes; the first step, which includes tracing, is
+    left out.
     """
 
     def __init__(self, stage: Stage):
         self.stage = stage
         self.rate: float | None = None
-        self._marks: deque[tuple[float, int]] = deque(maxlen=50)
         self._terminal = sys.stdout.isatty()
-        self._shown = 0.0
+        self._marks: deque[tuple[float, int]] = deque(maxlen=50)
 
-    def start(self, step: int) -> None:
-        """Notes where this process began."""
-        self._marks.append((time.monotonic(), step))
-
-    def update(self, step: int, model: AVAE, *, force: bool) -> None:
+    def update(self, step: int, model: AVAE) -> None:
         """Shows the line if it is time to."""
         now = time.monotonic()
-        pause = 0.5 if self._terminal else 10.0
         last = step == self.stage.steps
-        if now - self._shown < pause and not last and not (force and self._shown == 0.0):
+        pause = 0.5 if self._terminal else 10.0
+        if self._marks and now - self._marks[-1][0] < pause and not last:
             return
-        then, before = self._marks[0]
-        # The first steps include tracing and say little about the rate.
-        self.rate = (step - before) / max(now - then, 1e-9)
-        if len(self._marks) == 1 and before < step:
-            self._marks.clear()
+        if self._marks:
+            then, before = self._marks[0]
+            self.rate = (step - before) / (now - then)
         self._marks.append((now, step))
-        self._shown = now
-        left = (self.stage.steps - step) / self.rate if self.rate else float("inf")
+        pace = ""
+        if self.rate:
+            left = _duration((self.stage.steps - step) / self.rate)
+            pace = f"  {self.rate:.1f} steps/s  {left} left"
         terms = "  ".join(
             f"{name} {value:.1f}" for name, value in _results(model).items() if name != "loss"
         )
-        line = (
-            f"{self.stage.algo} {step:,}/{self.stage.steps:,}  {self.rate:.1f} steps/s  "
-            f"{_duration(left)} left  {terms}"
-        )
-        end = "\n" if last or not self._terminal else ""
         lead = "\r\x1b[2K" if self._terminal else ""
-        print(lead + line, end=end, flush=True)
+        end = "\n" if last or not self._terminal else ""
+        line = f"{self.stage.algo} {step:,}/{self.stage.steps:,}{pace}  {terms}"
+        say(lead + line, end)
 
 
 def _duration(seconds: float) -> str:
-    if seconds == float("inf"):
-        return "?"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,79 @@
+"""The terms that complete runs reached, side by side.
+
+`python -m benchmarks.terms RUN [RUN ...]` prints a Markdown table of the terms on all held-out
+images; `--json FILE` keeps what the table was made from, `--from FILE` makes it again.
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from tf_avae.config import read_json
+from tf_avae.datasets import DATASETS
+from tf_avae.errors import InputError
+from tf_avae.files import write_json
+from tf_avae.objectives import OBJECTIVES
+from tf_avae.runs import Run
+
+
+def collect(path: str) -> dict[str, Any]:
+    """Config, commit, versions and held-out terms of a complete run."""
+    run = Run.open(path)
+    result = read_json(run.result_path)
+    notes = read_json(run.path / "provenance.json")
+    config = run.config.to_dict() | {"data_dir": None, "init_from": None}
+    data = DATASETS[run.config.dataset].open(run.config.data_dir, run.config.validation)
+    size = math.prod(data.image_shape)
+    return {
+        "config": config,
+        "commit": notes["commit"],
+        "versions": notes["versions"],
+        # What log p(x|z) is at most: that of a perfect reconstruction.
+        "reconstruction_limit": -0.5 * size * math.log(2 * math.pi * run.config.obs_var),
+        **result,
+    }
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """A Markdown table, a row per run and a column per term; nats per image."""
+    used = [name for row in OBJECTIVES.values() for name in row.terms]
+    terms = [name for name in dict.fromkeys(used) if any(name in run["held_out"] for run in runs)]
+    lines = [
+        "| objective | steps | " + " | ".join(terms).replace("_", " ") + " | squared error |",
+        "|---|---:|" + "---:|" * (len(terms) + 1),
+    ]
+    for run in runs:
+        config, held_out = run["config"], run["held_out"]
+        short = run["reconstruction_limit"] - held_out["reconstruction"]
+        values = [f"{held_out[name]:.1f}" if name in held_out else "" for name in terms]
+        values.append(f"{2 * config['obs_var'] * short:.1f}")
+        lines.append(f"| `{config['algo']}` | {config['steps']:,} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Prints the table and returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="directories of complete runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures here")
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="kept figures")
+    arguments = parser.parse_args()
+    try:
+        runs = [collect(path) for path in arguments.runs]
+        if arguments.source:
+            runs += read_json(arguments.source)["runs"]
+        if not runs:
+            raise InputError("no run is given; name run directories, or --from a kept file")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if arguments.json:
+        write_json(arguments.json, {"runs": runs})
+    print(table(runs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""What the README shows runs, as printed."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+# The same commands, shorter.
+SHORT = (
+    "--steps 4 --pretrain-steps 4 --batch-size 8 --pgd-steps 2 --log-every 2 --checkpoint-every 2 "
+    "--eval-every 2 --eval-images 50 --pictures-every 4"
+).split()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def shell_commands():
+    lines = "".join(blocks("sh")).splitlines()
+    return [line.split("#")[0].strip() for line in lines if line.strip()]
+
+
+def run(words, folder):
+    return subprocess.run(
+        words,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_runs_as_printed(tmp_path, number):
+    (tmp_path / "block.py").write_text(blocks("python")[number])
+    done = run([sys.executable, "block.py"], tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_training_commands_run_in_order(tmp_path):
+    commands = [c for c in shell_commands() if c.startswith("python -m training.fit")]
+    assert len(commands) >= 4
+    for command in commands:
+        done = run([sys.executable, *shlex.split(command)[1:], *SHORT], tmp_path)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert "encoder.keras" in done.stdout
+
+
+def test_make_targets_exist():
+    targets = [c.split()[1] for c in shell_commands() if c.startswith("make")]
+    assert {"demo", "test", "lint", "bench", "five"} <= set(targets)
+    for target in targets:
+        assert run(["make", "-n", target], ROOT).returncode == 0, target
+
+
+def test_table_is_the_one_made_from_the_kept_results():
+    done = run(
+        [sys.executable, "-m", "benchmarks.terms", "--from", "docs/results/objectives.json"], ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in README
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
