@@ -230,6 +230,8 @@ class Run:
                     f"{name} is not the file this run was trained on (MD5 "
                     f"{data_checksums.get(name)}, was {checksum}); put the old one back"
                 )
+        for left_over in self.path.rglob(".tmp-*"):  # of a process that was killed while writing
+            left_over.unlink()
         notes["sessions"].append(session())
         write_json(self.path / "provenance.json", notes)
 
