@@ -13,14 +13,15 @@ encoder that maps everything to one place moves little.
 """
 
 import argparse
-import json
+import itertools
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
 from tf_avae.attacks import pgd
-from tf_avae.config import Config
-from tf_avae.datasets import DATASETS
+from tf_avae.config import Config, read_json
+from tf_avae.datasets import DATASETS, ImageData
 from tf_avae.distributions import Posterior, w2_squared
 from tf_avae.files import write_json
 from tf_avae.model import AVAE
@@ -49,44 +50,72 @@ def measure(model: AVAE, images: tf.Tensor, epsilon: float) -> dict[str, float]:
     }
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table, a row per training."""
+    lines = [
+        "| objective | seed | `--batch-norm` | bound | reconstruction | spread | inconsistency "
+        "| displacement |",
+        "|---|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| `{row['algo']}` | {row['seed']} | {row['batch_norm']} | {row['bound']:.0f} "
+        f"| {row['reconstruction']:.0f} | {row['spread']:.1f} | {row['inconsistency']:.4f} "
+        f"| {row['displacement']:.4f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def train(
+    data: ImageData, algo: str, batch_norm: str, seed: int, given: argparse.Namespace
+) -> AVAE:
+    """The conv model after a short training, from scratch."""
+    config = resolve(
+        Config(
+            algo=algo,
+            arch="conv",
+            batch_norm=batch_norm,
+            obs_var=given.obs_var,
+            learning_rate=given.learning_rate,
+            pgd_steps=5,
+            seed=seed,
+        )
+    )
+    model = build_model(config, data.image_shape)
+    model.fit(data.train(64, seed=seed).take(given.steps), shuffle=False, verbose=0)
+    return model
+
+
 def main() -> None:
     """Trains, measures and prints a table; results go into a JSON file as they come."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--algos", nargs="+", default=["avae", "se_avae"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--obs-var", type=float, default=0.1)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--epsilon", type=float, default=0.05)
     parser.add_argument("--out", type=Path, default=Path("batch_norm.json"))
-    arguments = parser.parse_args()
+    parser.add_argument("--from", dest="source", type=Path, help="print the table of kept results")
+    given = parser.parse_args()
+    if given.source:
+        print(table(read_json(given.source)["rows"]))
+        return
     data = DATASETS["color_mnist"].open(validation=_IMAGES)
     images, _ = next(iter(data.held_out(_IMAGES)))
-    rows = []
-    for algo in arguments.algos:
-        for seed in arguments.seeds:
-            for batch_norm in ("data", "all"):
-                config = resolve(
-                    Config(
-                        algo=algo,
-                        arch="conv",
-                        batch_norm=batch_norm,
-                        obs_var=arguments.obs_var,
-                        learning_rate=arguments.learning_rate,
-                        pgd_steps=5,
-                        seed=seed,
-                    )
-                )
-                model = build_model(config, data.image_shape)
-                model.fit(data.train(64, seed=seed).take(arguments.steps), shuffle=False, verbose=0)
-                terms = held_out_terms(model, data)
-                row = {"algo": algo, "batch_norm": batch_norm, "seed": seed}
-                row |= {name: terms[name] for name in ("bound", "reconstruction")}
-                row |= measure(model, images, arguments.epsilon)
-                rows.append(row)
-                print(json.dumps(row), flush=True)
-                write_json(arguments.out, {"arguments": vars(arguments) | {"out": None},
-                                           "rows": rows})  # fmt: skip
+    settings = {k: v for k, v in vars(given).items() if k not in ("out", "source")}
+    rows: list[dict[str, Any]] = []
+    for algo, seed, batch_norm in itertools.product(given.algos, given.seeds, ("data", "all")):
+        model = train(data, algo, batch_norm, seed, given)
+        terms = held_out_terms(model, data)
+        rows.append(
+            {"algo": algo, "batch_norm": batch_norm, "seed": seed}
+            | {name: terms[name] for name in ("bound", "reconstruction")}
+            | measure(model, images, given.epsilon)
+        )
+        write_json(given.out, {"arguments": settings, "rows": rows})
+        print(rows[-1], flush=True)
+    print(table(rows))
 
 
 if __name__ == "__main__":

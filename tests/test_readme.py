@@ -61,12 +61,17 @@ def test_make_targets_exist():
         assert run(["make", "-n", target], ROOT).returncode == 0, target
 
 
-def test_table_is_the_one_made_from_the_kept_results():
-    done = run(
-        [sys.executable, "-m", "benchmarks.terms", "--from", "docs/results/objectives.json"], ROOT
-    )
+@pytest.mark.parametrize(
+    ("module", "results", "page"),
+    [
+        ("benchmarks.terms", "docs/results/objectives.json", "README.md"),
+        ("benchmarks.batch_norm", "docs/results/batch_norm.json", "docs/objectives.md"),
+    ],
+)
+def test_tables_are_those_made_from_the_kept_results(module, results, page):
+    done = run([sys.executable, "-m", module, "--from", results], ROOT)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() in README
+    assert done.stdout.strip() in (ROOT / page).read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

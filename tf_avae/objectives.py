@@ -142,18 +142,20 @@ def _vae(p: Passes, h: Hyperparameters) -> Terms:
     return {"bound": rec - kl, "reconstruction": rec, "kl": kl}
 
 
-def _avae(p: Passes, h: Hyperparameters) -> Terms:
-    rec = _reconstruction(p, h)
-    kl = d.kl_to_prior(p.q)
-    couple = h.coupling.value(p.q, p.z, p.q_decoded, h.rho)
-    entropy = d.entropy(p.q_decoded)
+def _avae_terms(p: Passes, h: Hyperparameters) -> Terms:
+    """What `avae`, `se_avae` and `avae_ss` share, without a bound."""
     return {
-        "bound": rec - kl + couple + entropy,
-        "reconstruction": rec,
-        "kl": kl,
-        "coupling": couple,
-        "entropy": entropy,
+        "reconstruction": _reconstruction(p, h),
+        "kl": d.kl_to_prior(p.q),
+        "coupling": h.coupling.value(p.q, p.z, p.q_decoded, h.rho),
+        "entropy": d.entropy(p.q_decoded),
     }
+
+
+def _avae(p: Passes, h: Hyperparameters) -> Terms:
+    t = _avae_terms(p, h)
+    bound = t["reconstruction"] - t["kl"] + t["coupling"] + t["entropy"]
+    return {"bound": bound, **t}
 
 
 def _se(p: Passes, h: Hyperparameters) -> Terms:
@@ -173,22 +175,12 @@ def _se_attack(q: d.Posterior, other: d.Posterior, h: Hyperparameters) -> PerExa
 
 
 def _se_avae(p: Passes, h: Hyperparameters) -> Terms:
-    rec = _reconstruction(p, h)
-    kl = d.kl_to_prior(p.q)
-    couple = h.coupling.value(p.q, p.z, p.q_decoded, h.rho)
-    entropy = d.entropy(p.q_decoded)
+    t = _avae(p, h)
     # x^a is not decoded from z, so the analytic expectation is the bound's own here.
-    couple_se = d.couple(p.q, p.q_adversarial, h.rho_se)
-    entropy_se = d.entropy(p.q_adversarial)
-    return {
-        "bound": rec - kl + couple + entropy + couple_se + entropy_se,
-        "reconstruction": rec,
-        "kl": kl,
-        "coupling": couple,
-        "entropy": entropy,
-        "coupling_se": couple_se,
-        "entropy_se": entropy_se,
-    }
+    couple = d.couple(p.q, p.q_adversarial, h.rho_se)
+    entropy = d.entropy(p.q_adversarial)
+    bound = t.pop("bound") + couple + entropy
+    return {"bound": bound, **t, "coupling_se": couple, "entropy_se": entropy}
 
 
 def _se_avae_attack(q: d.Posterior, other: d.Posterior, h: Hyperparameters) -> PerExample:
@@ -196,18 +188,10 @@ def _se_avae_attack(q: d.Posterior, other: d.Posterior, h: Hyperparameters) -> P
 
 
 def _avae_ss(p: Passes, h: Hyperparameters) -> Terms:
-    rec = _reconstruction(p, h)
-    kl = d.kl_to_prior(p.q)
-    couple = h.coupling.value(p.q, p.z, p.q_decoded, h.rho)
-    entropy = d.entropy(p.q_decoded)
-    return {
-        # Eq. 34 has no reconstruction; without it the encoder collapses, see docs/objectives.md.
-        "bound": -kl + couple + entropy + h.reconstruction_weight * rec,
-        "reconstruction": rec,
-        "kl": kl,
-        "coupling": couple,
-        "entropy": entropy,
-    }
+    t = _avae_terms(p, h)
+    # Eq. 34 has no reconstruction; without it the encoder collapses, see docs/objectives.md.
+    bound = -t["kl"] + t["coupling"] + t["entropy"] + h.reconstruction_weight * t["reconstruction"]
+    return {"bound": bound, **t}
 
 
 _PGD = ("epsilon", "pgd_norm", "pgd_steps", "pgd_step_size")
