@@ -17,6 +17,7 @@ setup(
     install_requires=[
         "tensorflow>=2.20,<2.22",
         "keras>=3.12,<3.16",
+        "numpy>=2,<3",
         # Densities and divergences. TFP still imports Keras 2, which now ships as tf-keras.
         "tensorflow-probability>=0.25,<0.26",
         "tf-keras>=2.20,<2.22",

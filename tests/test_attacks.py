@@ -169,6 +169,17 @@ def test_no_gradient_flows_through_the_attack():
     assert tape.gradient(found, images) is None
 
 
+def test_a_broken_loss_does_not_pass_for_a_robust_one():
+    """A network whose output is not a number off the image itself: the attack says so."""
+
+    def broken(x):
+        off = tf.reduce_any(x != MIDDLE, axis=[1, 2, 3])
+        return tf.where(off, np.nan, 0.0)
+
+    found = pgd(broken, MIDDLE, epsilon=0.1, steps=3, seed=SEED)
+    assert np.isnan(broken(found)).all()
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [

@@ -94,6 +94,9 @@ def test_bad_config_files(capsys, tmp_path):
     for text, words in (
         ("{", ["c.json is not JSON"]),
         ("[1]", ["holds a list", "JSON object"]),
+        ("[" * 100_000, ["c.json is not JSON"]),
+        ('{"algo": "vae", "steps": 1' + "0" * 5000 + "}", ["c.json is not JSON"]),
+        ('{"algo": "vae", "rho": 1' + "0" * 400 + "}", ["it must be a floating-point number"]),
         ('{"algo": "vae", "stepz": 3}', ["unknown config key 'stepz'", "did you mean 'steps'"]),
         ('{"algo": "vae", "steps": "3"}', ["steps is '3'", "type int"]),
     ):
@@ -185,6 +188,36 @@ def test_a_directory_that_cannot_be_written_is_named(capsys, tmp_path, kind):
     assert_refused(capsys, ["cannot write the run directory"], "--algo", "vae", "--run-dir", target)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--run-dir", "~nosuchuser/x"], ["'~nosuchuser/x' cannot be a path"]),
+        (["--run-dir", "x" * 300], ["cannot use", "File name too long"]),
+        (["--data-dir", "x" * 300], ["cannot use", "File name too long"]),
+        (["--init-from", "~nosuchuser/x"], ["cannot be a path"]),
+        (["--data-dir", ""], ["data_dir is empty"]),
+        (["--init-from", ""], ["init_from is empty"]),
+        (["--steps", "1" + "0" * 400], ["steps is 1000", "below 5.36871e+08"]),
+        (["--batch-size", "10000000000000"], ["batch_size is 10000000000000", "below"]),
+        (["--epsilon", "1e39"], ["epsilon is 1e+39", "below 1e+06"]),
+    ],
+)
+def test_hostile_values_are_named(capsys, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(capsys, words, "--algo", "vae", *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_run_files_are_named(capsys, tmp_path, old_run):
+    (old_run / "model.keras").write_bytes(b"half a model")
+    words = ["model.keras is damaged"]
+    assert_refused(
+        capsys, words, "--algo", "vae", "--init-from", old_run, "--run-dir", tmp_path / "new"
+    )
+    (old_run / "provenance.json").write_text("{}")
+    assert_refused(capsys, ["provenance.json is damaged"], "--resume", "--run-dir", old_run)
+
+
 def test_damaged_data_files_are_named(capsys, tmp_path):
     for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
         (tmp_path / name).write_bytes(b"\0\0\x08\x03")
@@ -224,3 +257,18 @@ def test_not_a_number_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path)
     assert f"{step - 1:09d}" in newest.name
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["bound"]) for row in rows)
+
+
+def test_a_run_that_diverges_in_its_last_step_is_not_complete(tmp_path):
+    from test_resume import OPTIONS
+    from test_resume import fit as fit_process
+
+    run = tmp_path / "run"
+    done = fit_process(
+        "--algo", "avae", *OPTIONS, "--steps", 1, "--learning-rate", 1e6, "--run-dir", run,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "not finite; the last good checkpoint" in done.stderr
+    assert not (run / "result.json").exists()
+    assert "000000000" in max((run / "checkpoints").iterdir()).name

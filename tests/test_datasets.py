@@ -202,6 +202,10 @@ def rewrite(name, change):
         (rewrite("train-images-idx3-ubyte", lambda b: b[:-7]), "cut short or altered"),
         (rewrite("train-images-idx3-ubyte", lambda b: b + b"x"), "cut short or altered"),
         (rewrite("train-images-idx3-ubyte", lambda b: b""), "not an idx file"),
+        (
+            rewrite("train-images-idx3-ubyte", lambda b: b[:8] + b"\xff" * 8 + b[16:]),
+            "cut short or altered",
+        ),
         (rewrite("train-images-idx3-ubyte", lambda b: b"<html>" + b), "not an idx file"),
         (rewrite("t10k-labels-idx1-ubyte.gz", lambda b: b[:-9]), "cut short or altered"),
         (
@@ -242,6 +246,22 @@ def test_altered_package_data_is_noticed(monkeypatch):
     monkeypatch.setattr(idx, "_read_bytes", lambda *a: read(*a)[:-1] + b"\x07")
     load_split.cache_clear()
     with pytest.raises(InputError, match="of this package is altered"):
+        load_split("test")
+    load_split.cache_clear()
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_damaged_package_data_is_named(monkeypatch, tmp_path, damage):
+    import importlib.resources
+
+    (tmp_path / "mnist").mkdir()
+    if damage == "cut short":
+        packaged = importlib.resources.files("tf_avae.datasets") / "mnist"
+        name = "t10k-images-idx3-ubyte.gz"
+        (tmp_path / "mnist" / name).write_bytes((packaged / name).read_bytes()[:1000])
+    monkeypatch.setattr(importlib.resources, "files", lambda package: tmp_path)
+    load_split.cache_clear()
+    with pytest.raises(InputError, match="install the package again"):
         load_split("test")
     load_split.cache_clear()
 

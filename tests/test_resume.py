@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -51,22 +53,37 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize(
-    ("algo", "arch", "kill_at"),
+    ("algo", "kill_at", "more"),
     [
-        *[(algo, "mlp", "0:37") for algo in OBJECTIVES if algo != "avae_ss"],
-        ("avae_ss", "mlp", "0:23"),
-        ("avae_ss", "mlp", "1:37"),
-        ("avae", "conv", "0:37"),
+        *[(algo, "0:37", "") for algo in OBJECTIVES if algo != "avae_ss"],
+        ("avae_ss", "0:23", ""),
+        ("avae_ss", "0:40", ""),  # between the stages
+        ("avae_ss", "1:37", ""),
+        ("vae", "0:60", ""),  # between training and results
+        ("avae", "0:37", "--arch conv"),
+        ("avae", "0:37", "--precision mixed_float16"),
+        # Ten steps at a time, the last time five.
+        ("avae", "0:37", "--log-every 10 --eval-every 20 --steps-per-execution 10 --steps 65"),
+        *[
+            pytest.param(
+                algo, "0:37", f"--arch {arch} --precision {precision}", marks=pytest.mark.long
+            )
+            for algo in OBJECTIVES
+            for arch in ("mlp", "conv", "linear")
+            for precision in ("float32", "mixed_bfloat16", "mixed_float16")
+        ],
     ],
 )
-def test_killed_and_resumed_run_is_the_uninterrupted_run(tmp_path, algo, arch, kill_at):
-    options = ["--algo", algo, "--arch", arch, *OPTIONS]
+def test_killed_and_resumed_run_is_the_uninterrupted_run(tmp_path, algo, kill_at, more):
+    options = ["--algo", algo, *OPTIONS, *more.split()]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    fit(*options, "--run-dir", straight)
-    done = fit(
-        *options, "--run-dir", killed,
-        program=("tests/killed_fit.py",), check=False, KILL_AT=kill_at,
-    )  # fmt: skip
+    with ThreadPoolExecutor() as pool:  # both at once, since starting up takes longest
+        uninterrupted = pool.submit(fit, *options, "--run-dir", straight)
+        done = fit(
+            *options, "--run-dir", killed,
+            program=("tests/killed_fit.py",), check=False, KILL_AT=kill_at,
+        )  # fmt: skip
+        uninterrupted.result()
     assert done.returncode == -signal.SIGKILL
     assert not (killed / "result.json").exists()
     resumed = fit("--run-dir", killed, "--resume")
@@ -92,14 +109,35 @@ def test_damaged_checkpoint_is_passed_over_and_said(tmp_path):
     assert_same(straight, killed)
 
 
+@pytest.mark.parametrize("folder", ["kept", "gone"])
+def test_a_run_that_lost_its_checkpoints_is_not_begun_again(tmp_path, folder):
+    run = tmp_path / "run"
+    fit(
+        "--algo", "vae", *OPTIONS, "--run-dir", run,
+        program=("tests/killed_fit.py",), check=False, KILL_AT="0:45",
+    )  # fmt: skip
+    before = (run / "metrics.jsonl").read_bytes()
+    shutil.rmtree(run / "checkpoints")
+    if folder == "kept":
+        (run / "checkpoints").mkdir()
+    done = fit("--run-dir", run, "--resume", check=False)
+    assert done.returncode == 2
+    assert "has metrics but no checkpoint" in done.stderr and "Traceback" not in done.stderr
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
 def test_one_altered_byte_makes_a_checkpoint_bad(tmp_path):
     path = tmp_path / "c.npz"
     checkpoints.save(path, {"a": np.arange(1000.0)}, {"step": 1})
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content = path.read_bytes()
+    for position in range(0, len(content), 37):
+        path.write_bytes(
+            content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+        )
+        with pytest.raises(checkpoints.DamagedCheckpoint):
+            checkpoints.load(path)
     path.write_bytes(content)
-    with pytest.raises(checkpoints.DamagedCheckpoint):
-        checkpoints.load(path)
+    np.testing.assert_array_equal(checkpoints.load(path).arrays["a"], np.arange(1000.0))
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

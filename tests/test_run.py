@@ -32,7 +32,7 @@ def test_metrics_have_a_row_per_interval_and_stage(runs):
     for stage, steps in train.items():
         assert [step for s, split, step in found if (s, split) == (stage, "train")] == steps
     held_out = [(s, step) for s, split, step in found if split == "held_out"]
-    assert held_out == [("vae", 25), ("avae_ss", 25), ("avae_ss", 50)]
+    assert held_out == [("vae", 25), ("vae", 40), ("avae_ss", 25), ("avae_ss", 50), ("avae_ss", 60)]
     for row in rows(runs / "se_avae"):
         assert set(row) == {"stage", "step", "split", "loss", *OBJECTIVES["se_avae"].terms}
 
@@ -92,6 +92,16 @@ def test_model_and_encoder_files_agree(runs, color_mnist):
     assert int(model.step) == 60
 
 
+def test_encoder_file_computes_in_float32_whatever_the_precision(tmp_path, color_mnist):
+    run = tmp_path / "run"
+    fit("--algo", "vae", *OPTIONS, "--precision", "mixed_bfloat16", "--run-dir", run)
+    images, _ = next(iter(color_mnist.held_out(20)))
+    encoder = keras.saving.load_model(run / "encoder.keras")
+    assert {layer.compute_dtype for layer in encoder.layers} == {"float32"}
+    embedding = load_trained(run).predict(images, verbose=0)["embedding"]
+    np.testing.assert_allclose(encoder(images)["mean"], embedding, rtol=1e-5, atol=1e-6)
+
+
 def test_ss_changes_the_encoder_of_the_vae_it_started_from_and_nothing_else(runs):
     vae = keras.saving.load_model(runs / "avae_ss" / "vae.keras")
     model = load_trained(runs / "avae_ss")
@@ -118,7 +128,7 @@ def test_ss_from_a_run_is_what_ss_alone_does_after_its_own_vae(runs, tmp_path):
 
 
 def test_resuming_clears_what_a_killed_process_left(runs, tmp_path):
-    left = runs / "se_avae" / "checkpoints" / ".tmp-x.npz"
+    left = runs / "se_avae" / "checkpoints" / ".tmp-x.ckpt"
     left.write_bytes(b"half")
     fit("--run-dir", runs / "se_avae", "--resume")
     assert not left.exists()

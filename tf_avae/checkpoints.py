@@ -1,12 +1,12 @@
 """Exact checkpoints: everything a model's training depends on, in one file that proves itself.
 
-A checkpoint is an npz archive: a ZIP, whose directory comes last and whose members each carry a
-CRC. A file that was cut short or altered therefore cannot be read as a good one.
+A checkpoint is the SHA-256 of an npz archive, then that archive. A file that was cut short or
+altered therefore cannot be taken for a good one.
 """
 
+import hashlib
+import io
 import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +14,10 @@ import keras
 import numpy as np
 
 from tf_avae.errors import InputError
-from tf_avae.files import replacing
+from tf_avae.files import write_bytes
 
 _META = "meta.json"
+_DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 class Checkpoint(NamedTuple):
@@ -37,10 +38,11 @@ class DamagedCheckpoint(Exception):
 
 def save(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
     """Writes a checkpoint atomically."""
-    encoded = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        members: dict[str, Any] = {_META: encoded, **arrays}
-        np.savez(file, **members)
+    members: dict[str, Any] = {_META: np.frombuffer(json.dumps(meta).encode(), np.uint8)} | arrays
+    buffer = io.BytesIO()
+    np.savez(buffer, **members)
+    content = buffer.getvalue()
+    write_bytes(path, hashlib.sha256(content).digest() + content)
 
 
 def load(path: Path) -> Checkpoint:
@@ -49,12 +51,13 @@ def load(path: Path) -> Checkpoint:
     Raises:
         DamagedCheckpoint: the file is cut short, altered or not a checkpoint.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        meta = json.loads(arrays.pop(_META).tobytes())
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DamagedCheckpoint(f"{path.name} is cut short or altered ({error})") from error
+    content = path.read_bytes()
+    digest, archived = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
+    if hashlib.sha256(archived).digest() != digest:
+        raise DamagedCheckpoint(f"{path.name} is cut short or altered")
+    with np.load(io.BytesIO(archived), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    meta = json.loads(arrays.pop(_META).tobytes())
     return Checkpoint(arrays, meta)
 
 
@@ -94,7 +97,8 @@ def restore_metrics(model: keras.Model, state: list[np.ndarray]) -> None:
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:  # a second time, LossScaleOptimizer would take new variables
+        model.optimizer.build(model.trainable_variables)
     sections = {
         "weights": model.weights,
         "optimizer": model.optimizer.variables,

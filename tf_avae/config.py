@@ -8,6 +8,7 @@ architecture, data set ...) are checked by those registries when they are looked
 import dataclasses
 import json
 import math
+import numbers
 import types
 import typing
 from collections.abc import Mapping
@@ -64,16 +65,17 @@ class Option:
         """Raises `InputError` where a number is not finite or out of range, or not a choice."""
         if self.choices and value not in self.choices:
             raise unknown(name, value, list(self.choices))
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if number:
             inside = (
-                math.isfinite(value)
+                (isinstance(value, int) or math.isfinite(value))
                 and (self.low is None or value >= self.low)
                 and (self.above is None or value > self.above)
                 and (self.below is None or value < self.below)
             )
             if not inside:
-                limit = self.limit() or "finite"
-                raise InputError(f"{name} is {value:g}; it must be {limit}")
+                shown = value if isinstance(value, int) else f"{value:g}"
+                raise InputError(f"{name} is {shown}; it must be {self.limit() or 'finite'}")
 
 
 def _option(value: Any, help: str, group: str, **limits: Any) -> Any:
@@ -114,7 +116,7 @@ class Config:
     )
 
     arch: str = _option("", "architecture", MODEL, default="the data set's: mlp", source=PAPER)
-    latent_dim: int = _option(64, "latent dimensions D", MODEL, source=AUTHORS, low=1)
+    latent_dim: int = _option(64, "latent dimensions D", MODEL, source=AUTHORS, low=1, below=2**16)
     obs_var: float = _option(
         0.5, "observation variance v of p(x|z) = N(g(z), v I)", MODEL, source=AUTHORS, above=0
     )
@@ -153,11 +155,11 @@ class Config:
 
     epsilon: float = _option(
         0.1, "radius of the ball, in units of pixel values in [0, 1]", ATTACK,
-        source="Table 3", low=0,
+        source="Table 3", low=0, below=1e6,
     )  # fmt: skip
     pgd_norm: str = _option("linf", "norm of the ball", ATTACK, source="the paper")
     pgd_steps: int | None = _option(
-        None, "iterations of PGD", ATTACK, source=PAPER, low=1,
+        None, "iterations of PGD", ATTACK, source=PAPER, low=1, below=2**20,
         default="the architecture's: 20, celeba 5",
     )  # fmt: skip
     pgd_step_size: float | None = _option(
@@ -165,12 +167,16 @@ class Config:
         default="2.5 epsilon / steps",
     )  # fmt: skip
 
-    steps: int = _option(102_000, "optimiser steps", OPTIMISATION, source=AUTHORS, low=1)
+    steps: int = _option(
+        102_000, "optimiser steps", OPTIMISATION, source=AUTHORS, low=1, below=2**29
+    )
     pretrain_steps: int | None = _option(
         None, "steps of the VAE that avae_ss starts from, without --init-from", OPTIMISATION,
-        default="as --steps", low=1,
+        default="as --steps", low=1, below=2**29,
     )  # fmt: skip
-    batch_size: int = _option(64, "images per step", OPTIMISATION, source=AUTHORS, low=1)
+    batch_size: int = _option(
+        64, "images per step", OPTIMISATION, source=AUTHORS, low=1, below=2**20
+    )
     learning_rate: float = _option(
         1e-4, "Adam's learning rate", OPTIMISATION, source=PAPER, above=0
     )
@@ -178,16 +184,18 @@ class Config:
         0, "seed of weights, order, colours, noise and attacks", OPTIMISATION, low=0, below=2**31
     )
 
-    log_every: int = _option(100, "steps between rows of metrics.jsonl", OUTPUT, low=1)
-    checkpoint_every: int = _option(1_000, "steps between checkpoints", OUTPUT, low=1)
-    keep_checkpoints: int = _option(3, "newest checkpoints to keep", OUTPUT, low=1)
-    eval_every: int = _option(5_000, "steps between measurements on held-out images", OUTPUT, low=1)
+    log_every: int = _option(100, "steps between rows of metrics.jsonl", OUTPUT, low=1, below=2**31)
+    checkpoint_every: int = _option(1_000, "steps between checkpoints", OUTPUT, low=1, below=2**31)
+    keep_checkpoints: int = _option(3, "newest checkpoints to keep", OUTPUT, low=1, below=2**31)
+    eval_every: int = _option(
+        5_000, "steps between measurements on held-out images", OUTPUT, low=1, below=2**31
+    )
     eval_images: int = _option(
         1_000, "held-out images to measure on during training (all at the end)", OUTPUT, low=1
     )
-    pictures_every: int = _option(10_000, "steps between pictures", OUTPUT, low=1)
+    pictures_every: int = _option(10_000, "steps between pictures", OUTPUT, low=1, below=2**31)
     steps_per_execution: int | None = _option(
-        None, "steps between looks at signals and progress", OUTPUT, low=1,
+        None, "steps between looks at signals and progress", OUTPUT, low=1, below=2**31,
         default="up to 10; 1 for objectives that attack",
     )  # fmt: skip
 
@@ -248,9 +256,9 @@ def read_json(path: str | Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(f"cannot read {path}: {_reason(error)}") from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds a {type(values).__name__}; it must hold a JSON object")
@@ -277,7 +285,12 @@ def field_type(name: str) -> type:
 def _typed(name: str, value: Any, allowed: tuple[type, ...]) -> Any:
     """The value in its field's type; an integer is taken for a float, nothing else is converted."""
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise InputError(f"{name} is {value}; it must be a floating-point number") from error
+    if value == "" and type(None) in allowed:
+        raise InputError(f"{name} is empty; leave it out for its default, or give a path")
     if not isinstance(value, allowed) or isinstance(value, bool):
         names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
         raise InputError(f"{name} is {value!r}; it must be of type {names}")

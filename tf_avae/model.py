@@ -141,6 +141,10 @@ class AVAE(keras.Model):
             trainable=False,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
+        # Where the pass over x in training is the one that an attack would make again.
+        self._attack_shares_pass = policy == "float32" and not any(
+            isinstance(layer, keras.layers.BatchNormalization) for layer in self.encoder.layers
+        )
         self.built = True
 
     # ------------------------------------------------------------------ networks
@@ -164,7 +168,7 @@ class AVAE(keras.Model):
             "inconsistency": w2_squared(q, again),
         }
 
-    def attack(self, images: Images, *, seed: Tensor) -> Images:
+    def attack(self, images: Images, *, seed: Tensor, q: Posterior | None = None) -> Images:
         """x^a, the images that the objective's own attack finds, [B, H, W, C].
 
         Runs with the networks in inference mode and in float32 whatever the precision.
@@ -172,6 +176,7 @@ class AVAE(keras.Model):
         Args:
             images: [B, H, W, C] in [0, 1].
             seed: a stateless seed, an int32 tensor of shape [2].
+            q: q(z|x) in inference mode and float32, where it is known already.
 
         Raises:
             ValueError: the objective attacks nothing.
@@ -180,9 +185,9 @@ class AVAE(keras.Model):
         if loss is None:
             raise ValueError(f"objective {self.objective.name!r} attacks nothing")
         with float32_compute(self.encoder):
-            q = self.encode(images).stop_gradient()
+            clean = (self.encode(images) if q is None else q).stop_gradient()
             return pgd(
-                lambda candidate: loss(q, self.encode(candidate), self.hyperparameters),
+                lambda candidate: loss(clean, self.encode(candidate), self.hyperparameters),
                 images,
                 epsilon=self.epsilon,
                 ball=self.ball,
@@ -214,7 +219,9 @@ class AVAE(keras.Model):
         g = self.decode(z, training=training)
         make = {
             DECODED: lambda: tf.stop_gradient(g),
-            ADVERSARIAL: lambda: self.attack(images, seed=_use(seed, _ATTACK)),
+            ADVERSARIAL: lambda: self.attack(
+                images, seed=_use(seed, _ATTACK), q=q if self._attack_shares_pass else None
+            ),
         }
         auxiliary: dict[str, Any] = dict.fromkeys(make)
         for name in self.objective.auxiliaries:
@@ -226,19 +233,16 @@ class AVAE(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
         """One optimiser step on one batch: the same for every objective."""
-        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        replica = tf.distribute.get_replica_context()
-        number = tf.cast(self.step, tf.int32)
-        if replica.num_replicas_in_sync > 1:
-            number = number * replica.num_replicas_in_sync + replica.replica_id_in_sync_group
-        seed = tf.stack([self.seed, number])
+        images = _images(data)
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        seed = tf.stack([self.seed, _of_replica(tf.cast(self.step, tf.int32))])
         if self.objective.encodes == GENERATED:
             images = tf.stop_gradient(self.generate(tf.shape(images)[0], seed=_use(seed, _PRIOR)))
         with tf.GradientTape() as tape:
             terms = self.terms(images, seed=seed, training=True)
             loss = -tf.reduce_mean(terms["bound"])
             # Gradients are summed over replicas; the optimiser takes the scale off again.
-            scaled = self.optimizer.scale_loss(loss / replica.num_replicas_in_sync)
+            scaled = self.optimizer.scale_loss(loss / replicas)
         variables = self.trainable_variables
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
         self._note_nonfinite(terms)
@@ -249,12 +253,12 @@ class AVAE(keras.Model):
         """The same terms for held-out images, which `avae_ss` too encodes as they stand.
 
         Noise and attacks depend on the seed and on the position in the data, not on the training
-        step, so two evaluations of one model agree.
+        step, so two evaluations of one model agree. Computed in float32 whatever the precision.
         """
-        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         # Negative numbers: a stream apart from that of training.
-        seed = tf.stack([self.seed, -1 - tf.cast(self.loss_mean.count, tf.int32)])
-        return self._report(self.terms(images, seed=seed))
+        number = -1 - _of_replica(tf.cast(self.loss_mean.count, tf.int32))
+        with float32_compute(self.encoder, self.decoder):
+            return self._report(self.terms(_images(data), seed=tf.stack([self.seed, number])))
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -270,6 +274,10 @@ class AVAE(keras.Model):
         finite = tf.stack(
             [tf.reduce_all(tf.math.is_finite(terms[name])) for name in self.term_means]
         )
+        replica = tf.distribute.get_replica_context()
+        if replica.num_replicas_in_sync > 1:
+            count = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(finite, tf.int32))
+            finite = count == replica.num_replicas_in_sync
         first = self._first_nonfinite
         first.assign(tf.where(finite | (first >= 0), first, tf.convert_to_tensor(self.step)))
 
@@ -313,6 +321,22 @@ class AVAE(keras.Model):
             "ball": BALLS[config["ball"]],
         }
         return cls(**{**config, **rows})
+
+
+def _images(data: Any) -> Images:
+    """The images of a batch; labels are ignored."""
+    images, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if sample_weight is not None:
+        raise ValueError("sample weights are not supported: every example counts once")
+    return images
+
+
+def _of_replica(number: Tensor) -> Tensor:
+    """A number of its own for each replica, from one that all share; the same if there is one."""
+    replica = tf.distribute.get_replica_context()
+    if replica.num_replicas_in_sync == 1:
+        return number
+    return number * replica.num_replicas_in_sync + replica.replica_id_in_sync_group
 
 
 def _use(seed: Tensor, use: int) -> Tensor:

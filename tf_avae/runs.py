@@ -6,19 +6,21 @@ import math
 import os
 import shutil
 import tempfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import keras
+import numpy as np
 
 from tf_avae import checkpoints
 from tf_avae.attacks import BALLS
 from tf_avae.checkpoints import Checkpoint, DamagedCheckpoint
 from tf_avae.config import Config, read_json
 from tf_avae.datasets import DATASETS
-from tf_avae.errors import InputError
-from tf_avae.files import replacing, write_bytes, write_json
+from tf_avae.errors import InputError, TrainingDiverged
+from tf_avae.files import absolute, replacing, write_bytes, write_json
 from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
@@ -81,7 +83,7 @@ def resolve(config: Config) -> Config:
 
 
 def _absolute(path: str | None) -> str | None:
-    return str(Path(path).expanduser().resolve()) if path else None
+    return None if path is None else str(absolute(path))
 
 
 def build_model(config: Config, image_shape: ImageShape, algo: str | None = None) -> AVAE:
@@ -159,7 +161,7 @@ class Run:
         Raises:
             InputError: the directory exists and is not empty, or cannot be written.
         """
-        path = Path(path).expanduser().resolve()
+        path = absolute(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(
                 f"{path} exists; give another --run-dir, or --resume to go on with the run in it"
@@ -170,12 +172,10 @@ class Run:
             try:
                 for folder in ("checkpoints", "pictures", "tensorboard"):
                     (draft / folder).mkdir()
-                write_json(draft / "config.json", config.to_dict())
-                write_json(
-                    draft / "provenance.json",
-                    provenance() | {"data": data_checksums, "sessions": []},
-                )
                 (draft / "metrics.jsonl").touch()
+                write_json(draft / "config.json", config.to_dict())
+                notes = provenance() | {"data": data_checksums, "sessions": []}
+                write_json(draft / "provenance.json", notes)
                 draft.chmod(0o755)  # mkdtemp's folders are private
                 draft.rename(path)
             finally:
@@ -196,7 +196,7 @@ class Run:
         Raises:
             InputError: there is no run at this path, or its config is damaged.
         """
-        path = Path(path).expanduser().resolve()
+        path = absolute(path)
         if not (path / "config.json").is_file():
             raise InputError(f"{path} holds no run: it has no config.json")
         return cls(path, Config.from_dict(read_json(path / "config.json")))
@@ -221,9 +221,15 @@ class Run:
         """Notes this command in the provenance.
 
         Raises:
-            InputError: the data are not those the run was started with.
+            InputError: the data are not those the run was started with, or the provenance is
+                damaged.
         """
         notes = read_json(self.path / "provenance.json")
+        if not {"data", "sessions"} <= notes.keys():
+            raise InputError(
+                f"{self.path / 'provenance.json'} is damaged: it has no data or sessions; "
+                "start a new run"
+            )
         for name, checksum in notes["data"].items():
             if data_checksums.get(name) != checksum:
                 raise InputError(
@@ -254,26 +260,44 @@ class Run:
 
     def checkpoint_paths(self) -> list[Path]:
         """Checkpoints, newest first."""
-        return sorted((self.path / "checkpoints").glob("[0-9]*.npz"), reverse=True)
+        return sorted((self.path / "checkpoints").glob("[0-9]*.ckpt"), reverse=True)
 
     def save_checkpoint(self, stage: Stage, model: AVAE) -> Path:
-        """Saves the exact state of training, and drops all but the newest checkpoints."""
+        """Saves the exact state of training, and drops all but the newest checkpoints.
+
+        Raises:
+            TrainingDiverged: a weight is not finite; nothing is saved or dropped.
+        """
         step = int(model.step.numpy())
+        state = checkpoints.model_state(model)
+        if not all(np.isfinite(array).all() for array in state.values()):
+            raise self.diverged(stage, step, "weights")
         with self.metrics_path.open("rb") as file:
             os.fsync(file.fileno())
             length = file.seek(0, os.SEEK_END)
-        path = self.path / "checkpoints" / f"{stage.number}-{stage.algo}-{step:09d}.npz"
+        path = self.path / "checkpoints" / f"{stage.number}-{stage.algo}-{step:09d}.ckpt"
         meta = {"stage": stage.number, "step": step, "metrics_length": length}
-        checkpoints.save(path, checkpoints.model_state(model), meta)
+        path.parent.mkdir(exist_ok=True)
+        checkpoints.save(path, state, meta)
         for old in self.checkpoint_paths()[self.config.keep_checkpoints :]:
             old.unlink()
         return path
+
+    def diverged(self, stage: Stage, step: int, what: str) -> TrainingDiverged:
+        """The error for something that stopped being finite at a step."""
+        kept = self.checkpoint_paths()
+        return TrainingDiverged(
+            f"step {step} of {stage.algo}: {what} not finite; the last good checkpoint is "
+            f"{kept[0] if kept else 'none'}. A smaller --learning-rate or rho, a larger "
+            "--obs-var, or --precision float32 may help"
+        )
 
     def newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest whole checkpoint, and what is wrong with newer ones.
 
         Raises:
-            InputError: there are checkpoints, and none is whole.
+            InputError: there are checkpoints, and none is whole; or there are none, and yet
+                something was trained.
         """
         damage: list[str] = []
         paths = self.checkpoint_paths()
@@ -285,6 +309,11 @@ class Run:
         if paths:
             raise InputError(
                 f"no checkpoint of {self.path} is whole: {'; '.join(damage)}; start a new run"
+            )
+        if self.metrics_path.exists() and self.metrics_path.stat().st_size:
+            raise InputError(
+                f"{self.path} has metrics but no checkpoint to go on from; put its checkpoints "
+                "back, or start a new run"
             )
         return None, []
 
@@ -319,9 +348,11 @@ class Run:
             twin.save(temporary)
 
     def save_encoder(self, model: AVAE) -> None:
-        """Saves the encoder, atomically."""
+        """Saves the encoder, atomically; it computes in float32 whatever the precision was."""
+        encoder = model.architecture.encoder(model.image_shape, model.latent_dim)
+        encoder.set_weights(model.encoder.get_weights())
         with replacing(self.encoder_path) as temporary:
-            model.encoder.save(temporary)
+            encoder.save(temporary)
 
 
 def load_trained(path: str | Path) -> AVAE:
@@ -332,7 +363,10 @@ def load_trained(path: str | Path) -> AVAE:
     """
     run = Run.open(path)
     if run.model_path.is_file():
-        return keras.saving.load_model(run.model_path, compile=False)
+        try:
+            return keras.saving.load_model(run.model_path, compile=False)
+        except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{run.model_path} is damaged ({error}); train it again") from error
     checkpoint, _ = run.newest_checkpoint()
     if checkpoint is None:
         raise InputError(f"{run.path} has no weights yet; let it train first")

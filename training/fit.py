@@ -27,7 +27,14 @@ from tf_avae.runs import (
     stages,
 )
 from training.options import USAGE_ERROR, Parser, add_config_options, given_options
-from training.session import Interrupted, StopSignals, held_out_terms, say, train_stage
+from training.session import (
+    Interrupted,
+    StopSignals,
+    check_finite,
+    held_out_terms,
+    say,
+    train_stage,
+)
 
 _REGISTRIES: dict[str, Registry[Any]] = {
     "algo": OBJECTIVES,
@@ -70,17 +77,26 @@ def main(argv: list[str] | None = None) -> int:
     except TrainingDiverged as error:
         print(f"\nstopped: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before training, or a second one
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        print(
+            f"error: cannot use{place}: {error.strerror or error}; check the path, its "
+            "permissions and the space on its disk",
+            file=sys.stderr,
+        )
+        return USAGE_ERROR
+    except KeyboardInterrupt:  # before the signals are noted
         print("\nstopped", file=sys.stderr)
         return 130
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    given = given_options(arguments)
+    flags = given_options(arguments)
+    given = flags
     if arguments.config:
         from_file = read_json(arguments.config)
         check_keys(from_file)
-        given = from_file | given
+        given = from_file | flags
     if arguments.resume:
         run = _open_to_resume(arguments.run_dir, given)
         data = _open_data(run.config)
@@ -88,13 +104,16 @@ def _fit(arguments: argparse.Namespace) -> int:
         initial = None
     else:
         config = resolve(Config.from_dict(given))
-        _warn_of_unused(given, config)
+        _warn_of_unused(flags, config)
         data = _open_data(config)
         ARCHITECTURES[config.arch].check(data.image_shape)
         initial = None
         if config.init_from:
             initial = load_trained(config.init_from)
             copy_networks(initial, build_model(config, data.image_shape), config.init_from)
+            variance = initial.hyperparameters.observation_variance
+            if variance != config.obs_var:
+                say(f"note: {config.init_from} has obs_var {variance:g}, here {config.obs_var:g}")
         run = Run.create(arguments.run_dir or _default_path(config), config, data.checksums)
     run.begin_session(data.checksums)
     say(f"run directory: {_shown(run.path)}")
@@ -147,6 +166,8 @@ def _train(run: Run, data: ImageData, initial: AVAE | None) -> None:
     tf.config.experimental.enable_op_determinism()
     signals = StopSignals()
     checkpoint, damage = run.newest_checkpoint()
+    if checkpoint is None:
+        say("starting from the beginning")
     for problem in damage:
         say(f"warning: {problem}; using the one before")
     run.rewind_metrics(checkpoint)
@@ -176,6 +197,7 @@ def _train(run: Run, data: ImageData, initial: AVAE | None) -> None:
     say(f"measuring the terms on {data.held_out_size:,} held-out images")
     terms = held_out_terms(model, data)
     signals.check()
+    check_finite(run, plan[-1], plan[-1].steps, terms)
     write_json(run.result_path, {"held_out": terms, "images": data.held_out_size})
     say("held out: " + "  ".join(f"{name} {value:.2f}" for name, value in terms.items()))
 
@@ -195,6 +217,8 @@ def _python() -> str:
 
 
 def _say_what_next(run: Run) -> None:
+    here = shlex.quote(_shown(run.path))
+    source = repr(run.config.data_dir) if run.config.data_dir else ""
     say(
         f"""
 run:      {_shown(run.path)}
@@ -204,11 +228,11 @@ encoder:  {_shown(run.encoder_path)}
 Next, look at the pictures, or embed images in Python:
   import keras, tf_avae
   encoder = keras.saving.load_model("{_shown(run.encoder_path)}")
-  images = tf_avae.DATASETS["{run.config.dataset}"].open().held_out(500)
+  images = tf_avae.DATASETS["{run.config.dataset}"].open({source}).held_out(500)
   embedding = encoder.predict(images.map(lambda x, labels: x))["mean"]
-or train another objective from the same weights:
-  {_python()} -m training.fit --algo avae --latent-dim {run.config.latent_dim} \\
-      --arch {run.config.arch} --init-from {shlex.quote(_shown(run.path))}"""
+or train another objective from its weights, with its other options:
+  {_python()} -m training.fit --config {here}/config.json --init-from {here} \\
+      --algo avae --run-dir {here}-avae"""
     )
 
 

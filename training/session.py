@@ -1,5 +1,7 @@
 """What happens around `model.fit`: records, checkpoints, pictures, progress, signals."""
 
+import contextlib
+import math
 import os
 import signal
 import sys
@@ -14,7 +16,6 @@ import tensorflow as tf
 from tf_avae.checkpoints import metrics_state, restore_metrics
 from tf_avae.config import Config
 from tf_avae.datasets import ImageData
-from tf_avae.errors import TrainingDiverged
 from tf_avae.files import write_bytes
 from tf_avae.model import AVAE
 from tf_avae.pictures import model_pictures
@@ -47,7 +48,9 @@ class StopSignals:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
-        say("\nfinishing the step and saving; once more to stop at once")
+        # Not print: the signal may have come in the middle of one.
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nfinishing the step and saving; once more to stop at once\n")
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
 
@@ -114,8 +117,10 @@ class Recorder(keras.callbacks.Callback):
         if due:
             self._record("train", _results(self.model))
             self.model.reset_metrics()
-        if step % self.config.eval_every == 0 and not last:
-            self._record("held_out", held_out_terms(self.model, self.data, self.config.eval_images))
+        if step % self.config.eval_every == 0 or last:
+            terms = held_out_terms(self.model, self.data, self.config.eval_images)
+            check_finite(self.run, self.stage, step, terms)
+            self._record("held_out", terms)
         if step % self.config.pictures_every == 0 or last:
             self.save_pictures()
         stopping = self.signals.received is not None
@@ -143,12 +148,7 @@ class Recorder(keras.callbacks.Callback):
         found = self.model.nonfinite()
         if found:
             step, terms = found
-            kept = self.run.checkpoint_paths()
-            raise TrainingDiverged(
-                f"step {step} of {self.stage.algo}: {', '.join(terms)} not finite; the last good "
-                f"checkpoint is {kept[0]}. A smaller --learning-rate or rho, a larger --obs-var, "
-                "or --precision float32 may help"
-            )
+            raise self.run.diverged(self.stage, step, ", ".join(terms))
 
     def _record(self, split: str, terms: dict[str, float]) -> None:
         step = self._step()
@@ -177,12 +177,19 @@ def held_out_terms(model: AVAE, data: ImageData, count: int | None = None) -> di
     return {metric.name: terms[metric.name] for metric in model.metrics}
 
 
+def check_finite(run: Run, stage: Stage, step: int, terms: dict[str, float]) -> None:
+    """Raises `TrainingDiverged` where a held-out term is not a finite number."""
+    bad = [f"held-out {name}" for name, value in terms.items() if not math.isfinite(value)]
+    if bad:
+        raise run.diverged(stage, step, ", ".join(bad))
+
+
 class Progress:
     """The line that says where a stage is: step, rate, time left, the bound's terms.
 
     On a terminal one line is rewritten about twice a second; in a log a line is added every ten
-    seconds. Rates are those of the last few minutes; the first step, which includes tracing, is
-    left out.
+    seconds. Rates are those since 50 lines ago; the first step, which includes tracing, is left
+    out.
     """
 
     def __init__(self, stage: Stage):

@@ -67,7 +67,8 @@ def pgd(
     def better(
         value: PerExample, candidate: Images, best: PerExample, at: Images
     ) -> tuple[PerExample, Images]:
-        improved = value > best
+        # A value that is not a number stays, so that a broken loss does not pass for a robust one.
+        improved = ~(value <= best) & ~tf.math.is_nan(best)
         return tf.where(improved, value, best), tf.where(
             improved[:, tf.newaxis, tf.newaxis, tf.newaxis], candidate, at
         )

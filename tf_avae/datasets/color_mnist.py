@@ -19,6 +19,7 @@ from tf_avae.datasets.base import (
 )
 from tf_avae.datasets.idx import Split, load_split
 from tf_avae.errors import InputError
+from tf_avae.files import absolute
 from tf_avae.types import Images, ImageShape, Tensor
 
 COLORS = ("red", "green", "yellow", "blue", "magenta", "cyan", "white")
@@ -139,7 +140,7 @@ def open_color_mnist(data_dir: str | Path | None = None, validation: int = 0) ->
     Raises:
         InputError: missing, damaged or unfitting files, or no training image left.
     """
-    directory = Path(data_dir).expanduser().resolve() if data_dir else None
+    directory = absolute(data_dir) if data_dir is not None else None
     if directory and not directory.is_dir():
         raise InputError(f"{directory} is not a folder; it must hold four idx files")
     train, test = load_split("train", directory), load_split("test", directory)

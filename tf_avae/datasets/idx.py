@@ -4,6 +4,7 @@ import functools
 import gzip
 import hashlib
 import importlib.resources
+import math
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -85,8 +86,8 @@ def _read_array(
             f"{path} is not an idx file of unsigned bytes in {dimensions} dimensions "
             f"(it starts with {content[:4].hex() or 'nothing'}); download it again"
         )
-    shape = tuple(int(size) for size in np.frombuffer(content, ">i4", dimensions, offset=4))
-    expected = header + int(np.prod(shape, dtype=np.int64))
+    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
+    expected = header + math.prod(shape)
     if len(content) != expected:
         raise InputError(
             f"{path} holds {len(content)} bytes; its header asks for {expected}: "
@@ -97,22 +98,19 @@ def _read_array(
 
 def _read_bytes(directory: Path | None, name: str) -> bytes:
     """The uncompressed bytes of NAME or NAME.gz."""
-    if directory is None:
-        packaged = importlib.resources.files("tf_avae.datasets") / "mnist" / f"{name}.gz"
-        return gzip.decompress(packaged.read_bytes())
-    plain, zipped = directory / name, directory / f"{name}.gz"
+    place = directory or importlib.resources.files("tf_avae.datasets") / "mnist"
+    plain, zipped = place / name, place / f"{name}.gz"
+    remedy = "download it again" if directory else "install the package again"
     try:
-        if plain.exists():
+        if plain.is_file():
             return plain.read_bytes()
         return gzip.decompress(zipped.read_bytes())
     except FileNotFoundError as error:
         raise InputError(
-            f"{directory} has neither {name} nor {name}.gz; it must hold the four idx files "
-            f"{', '.join(_MD5_OF_MNIST)}"
+            f"{_place(directory)} has neither {name} nor {name}.gz; it must hold the four idx "
+            f"files {', '.join(_MD5_OF_MNIST)}: {remedy}"
         ) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{zipped} is cut short or altered ({error}); download it again"
-        ) from error
+        raise InputError(f"{zipped} is cut short or altered ({error}); {remedy}") from error
     except OSError as error:
-        raise InputError(f"cannot read {directory / name}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {place / name}: {error.strerror or error}") from error
