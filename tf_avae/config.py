@@ -51,7 +51,7 @@ class Option:
     def limit(self) -> str:
         """The range in words, for an error message."""
         bounds = [
-            f"{word} {value:g}"
+            f"{word} {value if isinstance(value, int) else format(value, 'g')}"
             for word, value in (
                 ("at least", self.low),
                 ("above", self.above),

@@ -166,8 +166,6 @@ def _train(run: Run, data: ImageData, initial: AVAE | None) -> None:
     tf.config.experimental.enable_op_determinism()
     signals = StopSignals()
     checkpoint, damage = run.newest_checkpoint()
-    if checkpoint is None:
-        say("starting from the beginning")
     for problem in damage:
         say(f"warning: {problem}; using the one before")
     run.rewind_metrics(checkpoint)
