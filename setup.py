@@ -12,7 +12,11 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["tf_avae", "tf_avae.*", "training", "training.*"]),
-    package_data={"tf_avae.datasets": ["mnist/*"], "tf_avae": ["py.typed"]},
+    package_data={
+        "tf_avae.datasets": ["mnist/*"],
+        "tf_avae": ["py.typed"],
+        "training.theory": ["*.md"],
+    },
     # The bounds are the releases that the test suite was run with: see docs/dependencies.md.
     install_requires=[
         "tensorflow>=2.20,<2.22",

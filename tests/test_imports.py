@@ -21,6 +21,7 @@ ALLOWED = {
     "attacks": FOUNDATIONS,
     "datasets": FOUNDATIONS,
     "checkpoints": FOUNDATIONS,
+    "theory": FOUNDATIONS | {"distributions"},
     "objectives": FOUNDATIONS | {"distributions"},
     "model": FOUNDATIONS | {"distributions", "networks", "attacks", "objectives"},
     "pictures": FOUNDATIONS | {"networks", "model"},

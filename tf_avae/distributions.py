@@ -206,13 +206,13 @@ def w2_squared_full(
     Returns:
         [...].
     """
-    root = _symmetric_sqrt(other_covariance)
-    cross = _symmetric_sqrt(root @ covariance @ root)
+    root = symmetric_sqrt(other_covariance)
+    cross = symmetric_sqrt(root @ covariance @ root)
     trace = tf.linalg.trace(covariance + other_covariance - 2.0 * cross)
     return tf.reduce_sum(tf.math.squared_difference(mean, other_mean), axis=-1) + trace
 
 
-def _symmetric_sqrt(matrix: Tensor) -> Tensor:
+def symmetric_sqrt(matrix: Tensor) -> Tensor:
     """The positive semi-definite root, [..., D, D]; rounding below zero is taken for zero."""
     values, vectors = tf.linalg.eigh(matrix)
     roots = tf.sqrt(tf.maximum(values, 0.0))

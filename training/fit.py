@@ -12,7 +12,7 @@ from tf_avae import checkpoints
 from tf_avae.attacks import BALLS
 from tf_avae.config import Config, check_keys, read_json
 from tf_avae.datasets import DATASETS, ImageData
-from tf_avae.errors import InputError, TrainingDiverged
+from tf_avae.errors import InputError
 from tf_avae.files import write_json
 from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
@@ -26,7 +26,7 @@ from tf_avae.runs import (
     resolve,
     stages,
 )
-from training.options import USAGE_ERROR, Parser, add_config_options, given_options
+from training.options import Parser, add_config_options, exit_code, given_options
 from training.session import (
     Interrupted,
     StopSignals,
@@ -69,25 +69,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     arguments = parser().parse_args(argv)
-    try:
-        return _fit(arguments)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except TrainingDiverged as error:
-        print(f"\nstopped: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        place = f" {error.filename}" if error.filename else ""
-        print(
-            f"error: cannot use{place}: {error.strerror or error}; check the path, its "
-            "permissions and the space on its disk",
-            file=sys.stderr,
-        )
-        return USAGE_ERROR
-    except KeyboardInterrupt:  # before the signals are noted
-        print("\nstopped", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _fit(arguments))
 
 
 def _fit(arguments: argparse.Namespace) -> int:

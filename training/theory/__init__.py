@@ -1,0 +1,1 @@
+"""The two solvable cases, measured and drawn: `python -m training.theory {ppca,circle}`."""
