@@ -1,11 +1,25 @@
-"""PGD against known optima, and the sets it must stay in."""
+"""Attacks against known optima, and the sets they must stay in."""
+
+import functools
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_avae.attacks import BALLS, pgd
+from tf_avae.attacks import (
+    BALLS,
+    apgd,
+    cross_entropy,
+    logit_ratio,
+    margin,
+    pgd,
+    square,
+    targeted_logit_ratio,
+)
+from tf_avae.attacks.apgd import _AutoStep, checkpoints
+from tf_avae.attacks.ascent import Domain
+from tf_avae.attacks.square import window_sides
 from tf_avae.errors import InputError
 
 SEED = tf.constant([1, 2])
@@ -28,14 +42,16 @@ def rough(x):
     return tf.reduce_sum(tf.sin(25.0 * x + SLOPE) * SLOPE, axis=[1, 2, 3])
 
 
+# In the L2 ball, each step of the ball's radius halves what is not along the slope.
+LONG_STEPS = functools.partial(pgd, step_size=0.1)
+
+
+@pytest.mark.parametrize("search", [LONG_STEPS, apgd])
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", BALLS)
-def test_linear_map_is_pushed_to_the_known_corner(name, compiled):
+def test_linear_map_is_pushed_to_the_known_corner(name, compiled, search):
     def attack(images):
-        # In the L2 ball, each step of the ball's radius halves what is not along the slope.
-        return pgd(
-            linear, images, epsilon=0.1, steps=20, step_size=0.1, seed=SEED, ball=BALLS[name]
-        )
+        return search(linear, images, epsilon=0.1, steps=20, seed=SEED, ball=BALLS[name])
 
     found = (tf.function(attack) if compiled else attack)(tf.constant(MIDDLE)).numpy()
     corner = {"linf": np.sign(SLOPE), "l2": SLOPE / np.sqrt((SLOPE**2).sum())}[name]
@@ -44,11 +60,9 @@ def test_linear_map_is_pushed_to_the_known_corner(name, compiled):
 
 @pytest.mark.parametrize("name", BALLS)
 @pytest.mark.parametrize("loss", [linear, rough])
-@pytest.mark.parametrize("step_size", [None, 10.0])
-def test_result_is_in_the_ball_and_in_the_bounds(name, loss, step_size):
-    found = pgd(
-        loss, ANYWHERE, epsilon=0.3, steps=7, seed=SEED, ball=BALLS[name], step_size=step_size
-    ).numpy()
+@pytest.mark.parametrize("search", [pgd, functools.partial(pgd, step_size=10.0), apgd])
+def test_result_is_in_the_ball_and_in_the_bounds(name, loss, search):
+    found = search(loss, ANYWHERE, epsilon=0.3, steps=7, seed=SEED, ball=BALLS[name]).numpy()
     assert found.dtype == np.float32
     assert found.min() >= 0 and found.max() <= 1
     assert NORMS[name](found - ANYWHERE).max() <= 0.3 * (1 + 1e-6)
@@ -77,6 +91,17 @@ def test_best_iterate_is_kept_not_the_last():
     np.testing.assert_array_equal(found, MIDDLE)
 
 
+@pytest.mark.parametrize("search", [functools.partial(pgd, step_size=0.03), apgd])
+def test_more_restarts_are_never_weaker(search):
+    def value(restarts):
+        how = {"epsilon": 0.2, "steps": 5, "seed": SEED, "restarts": restarts}
+        return rough(search(rough, ANYWHERE, **how)).numpy()
+
+    one, two, eight = value(1), value(2), value(8)
+    assert (two >= one).all() and (eight >= two).all()
+    assert (eight > one).any()
+
+
 def test_value_is_at_least_that_of_every_prefix_and_every_start():
     """More steps and more restarts of the same attack cannot do worse: the best is kept."""
 
@@ -91,10 +116,11 @@ def test_value_is_at_least_that_of_every_prefix_and_every_start():
     assert (more[2] > more[0]).any()
 
 
-def test_examples_do_not_depend_on_their_neighbours():
-    how = {"epsilon": 0.2, "steps": 5, "seed": SEED, "random_start": False}
-    together = pgd(rough, ANYWHERE, **how)
-    alone = tf.concat([pgd(rough, ANYWHERE[i : i + 1], **how) for i in range(6)], 0)
+@pytest.mark.parametrize("search", [pgd, apgd])
+def test_examples_do_not_depend_on_their_neighbours(search):
+    how = {"epsilon": 0.2, "steps": 12, "seed": SEED, "random_start": False}
+    together = search(rough, ANYWHERE, **how)
+    alone = tf.concat([search(rough, ANYWHERE[i : i + 1], **how) for i in range(6)], 0)
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
@@ -178,6 +204,175 @@ def test_a_broken_loss_does_not_pass_for_a_robust_one():
 
     found = pgd(broken, MIDDLE, epsilon=0.1, steps=3, seed=SEED)
     assert np.isnan(broken(found)).all()
+
+
+# ---------------------------------------------------------------------- Auto-PGD
+
+
+def test_checkpoints_are_those_of_the_paper():
+    assert checkpoints(100) == [0, 22, 41, 57, 70, 80, 87, 93, 99]
+    assert checkpoints(10) == [0, 3, 5, 6, 7, 8, 9, 10]
+    assert checkpoints(1) == [0, 1]
+
+
+def test_auto_pgd_goes_where_algorithm_1_goes():
+    """One pixel, worked out by hand: maximise -(x - 0.3)^2 within 0.5 of 0.5, ten steps.
+
+    eta is 1. The steps to x3 improve once in three, fewer than 75 %: back to the best point, which
+    is x3, with eta 0.5. Those to x5 improve once in two: back to x5, the best, with eta 0.25. The
+    one to x6 does not improve: back again, with eta 0.125.
+    """
+    image = tf.fill([1, 1, 1, 1], 0.5)
+    domain = Domain(image, BALLS["linf"], 0.5, (0.0, 1.0))
+    rule = _AutoStep(0.5, 10)
+    at, state, visited = image, rule.begin(image), []
+    for number in range(7):
+        visited.append(float(at[0, 0, 0, 0]))
+        value = -tf.square(at[:, 0, 0, 0] - 0.3)
+        at, state = rule.step(tf.constant(number), at, value, -2 * (at - 0.3), state, domain)
+    expected = [0.5, 0.0, 0.625, 0.3125, 0.0, 0.296875, 0.55859375]
+    np.testing.assert_allclose(visited, expected, atol=1e-6)
+    assert float(state.size[0]) == 0.125
+
+
+def test_auto_pgd_needs_no_step_size():
+    """Where PGD's step is too long or too short, Auto-PGD with as many steps is better."""
+
+    def value(search, **how):
+        how = {"epsilon": 0.2, "steps": 40, "seed": SEED} | how
+        return rough(search(rough, ANYWHERE, **how)).numpy().mean()
+
+    best = value(apgd)
+    assert best > value(pgd, step_size=0.2) + 0.5
+    assert best > value(pgd, step_size=0.001) + 0.5
+
+
+# ---------------------------------------------------------------------- Square
+
+
+def test_window_follows_the_papers_schedule():
+    sides = window_sides(10_000, 28, 28)
+    # sqrt(0.8 * 784) = 25.04; the part is halved after queries 10, 50, 200, ...
+    expected = {0: 25, 10: 25, 11: 18, 50: 18, 51: 13, 201: 9, 501: 6, 1001: 4, 9999: 1}
+    assert {at: int(sides[at]) for at in expected} == expected
+    assert (np.diff(sides) <= 0).all()
+    # Fewer queries run through the same schedule.
+    assert window_sides(100, 28, 28)[[0, 1, 99]].tolist() == [25, 13, 1]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_square_finds_the_corner_of_a_linear_map(compiled):
+    def attack(images):
+        return square(linear, images, epsilon=0.1, queries=3000, seed=SEED)
+
+    found = (tf.function(attack) if compiled else attack)(tf.constant(MIDDLE)).numpy()
+    np.testing.assert_allclose(linear(found), linear(MIDDLE + 0.1 * np.sign(SLOPE)), rtol=1e-4)
+
+
+def test_square_stays_in_the_ball_and_never_does_worse():
+    before = rough(ANYWHERE).numpy()
+    for queries in (1, 10, 100):
+        found = square(rough, ANYWHERE, epsilon=0.3, queries=queries, seed=SEED).numpy()
+        assert found.min() >= 0 and found.max() <= 1
+        assert NORMS["linf"](found - ANYWHERE).max() <= 0.3 * (1 + 1e-6)
+        after = rough(found).numpy()
+        assert (after >= before).all()
+        before = np.maximum(before, after) if queries == 1 else after
+    assert (before > rough(ANYWHERE).numpy()).all()
+
+
+def test_square_needs_no_gradient():
+    """A loss in steps, whose gradient is zero everywhere."""
+
+    def stairs(x):
+        return tf.floor(20.0 * linear(x)) / 20.0
+
+    stuck = pgd(stairs, MIDDLE, epsilon=0.1, steps=20, seed=SEED, random_start=False)
+    np.testing.assert_array_equal(stuck, MIDDLE)
+    found = square(stairs, MIDDLE, epsilon=0.1, queries=500, seed=SEED)
+    assert (stairs(found) > stairs(MIDDLE) + 0.9 * 0.1 * np.abs(SLOPE).sum()).numpy().all()
+
+
+@pytest.mark.parametrize("search", [apgd, functools.partial(square, queries=3)])
+def test_every_attack_refuses_what_pgd_refuses(search):
+    steps = {} if isinstance(search, functools.partial) else {"steps": 2}
+    with pytest.raises(InputError, match="epsilon is -1"):
+        search(linear, MIDDLE, epsilon=-1.0, seed=SEED, **steps)
+    with pytest.raises(InputError, match="bounds are"):
+        search(linear, MIDDLE, epsilon=0.1, seed=SEED, bounds=(1.0, 1.0), **steps)
+    with pytest.raises(ValueError, match="one float32 number per example"):
+        search(tf.reduce_sum, MIDDLE, epsilon=0.1, seed=SEED, **steps)
+    with pytest.raises(ValueError, match="float16"):
+        search(linear, MIDDLE.astype(np.float16), epsilon=0.1, seed=SEED, **steps)
+
+
+# ---------------------------------------------------------------------- losses on logits
+
+LOGITS = tf.constant([[3.0, 1.0, -2.0, 0.5], [0.0, 4.0, 1.0, 2.0]])
+LABELS = tf.constant([0, 2])
+
+
+def test_losses_on_logits_by_hand():
+    np.testing.assert_allclose(margin(LOGITS, LABELS), [1 - 3, 4 - 1])
+    np.testing.assert_allclose(
+        logit_ratio(LOGITS, LABELS), [-2 / (3 - 0.5), 3 / (4 - 1)], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        targeted_logit_ratio(LOGITS, LABELS, tf.constant([1, 1])),
+        [(1 - 3) / (3 - (0.5 - 2) / 2), (4 - 1) / (4 - (1 + 0) / 2)],
+        rtol=1e-6,
+    )
+    shifted = LOGITS.numpy() - LOGITS.numpy().max(1, keepdims=True)
+    expected = np.log(np.exp(shifted).sum(1)) - shifted[[0, 1], [0, 2]]
+    np.testing.assert_allclose(cross_entropy(LOGITS, LABELS), expected, rtol=1e-6)
+
+
+def test_logit_ratio_does_not_change_with_scale_where_cross_entropy_dies():
+    """Logits that are large hide a classifier's gradient from the cross-entropy."""
+
+    def gradient(loss, scale):
+        logits = scale * LOGITS[:1]
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = loss(logits, LABELS[:1])
+        return scale * tape.gradient(value, logits).numpy()
+
+    assert np.abs(gradient(cross_entropy, 1e3)).max() == 0
+    np.testing.assert_allclose(
+        gradient(logit_ratio, 1e3), gradient(logit_ratio, 1.0), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_only_the_targeted_loss_breaks_this_classifier():
+    """Class 1 is the runner-up and cannot win; class 2 can, and only a loss that asks for it
+    looks at the second pixel, on which it depends."""
+    image = np.full((1, 1, 2, 1), 0.5, np.float32)
+
+    def logits(x):
+        first, second = x[:, 0, 0, 0] - 0.5, x[:, 0, 1, 0] - 0.5
+        flat = tf.zeros_like(first)
+        return tf.stack([flat, -0.1 + 0.5 * first, -0.3 + 4.0 * second, flat - 3.0], axis=1)
+
+    label = tf.constant([0])
+
+    def breaks(loss):
+        how = {"epsilon": 0.1, "steps": 20, "seed": SEED, "random_start": False}
+        found = apgd(lambda x: loss(logits(x)), image, **how)
+        return float(margin(logits(found), label)[0]) > 0
+
+    assert not breaks(lambda z: margin(z, label))
+    assert not breaks(lambda z: logit_ratio(z, label))
+    assert not breaks(lambda z: targeted_logit_ratio(z, label, tf.constant([1])))
+    assert breaks(lambda z: targeted_logit_ratio(z, label, tf.constant([2])))
+
+
+def test_losses_say_how_many_classes_they_need():
+    two = LOGITS[:, :2]
+    with pytest.raises(InputError, match="2 classes; this loss needs at least 3"):
+        logit_ratio(two, tf.constant([0, 1]))
+    with pytest.raises(InputError, match="at least 4"):
+        targeted_logit_ratio(LOGITS[:, :3], LABELS, LABELS)
+    np.testing.assert_allclose(margin(two, tf.constant([0, 1])), [-2.0, -4.0])
 
 
 @pytest.mark.parametrize(

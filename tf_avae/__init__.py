@@ -1,6 +1,6 @@
 """Image representations that stay put under adversarial perturbation, learned without labels."""
 
-from tf_avae.attacks import BALLS, pgd
+from tf_avae.attacks import BALLS, apgd, pgd, square
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
 from tf_avae.distributions import Posterior
@@ -20,5 +20,7 @@ __all__ = [
     "InputError",
     "Posterior",
     "TrainingDiverged",
+    "apgd",
     "pgd",
+    "square",
 ]

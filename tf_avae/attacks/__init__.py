@@ -1,6 +1,24 @@
-"""White-box attacks over a loss callable: images [B, H, W, C] in, one number per example out."""
+"""Attacks over a loss callable: images [B, H, W, C] in, one number per example out."""
 
+from tf_avae.attacks.apgd import apgd
 from tf_avae.attacks.balls import BALLS, Ball
+from tf_avae.attacks.classification import (
+    cross_entropy,
+    logit_ratio,
+    margin,
+    targeted_logit_ratio,
+)
 from tf_avae.attacks.pgd import pgd
+from tf_avae.attacks.square import square
 
-__all__ = ["BALLS", "Ball", "pgd"]
+__all__ = [
+    "BALLS",
+    "Ball",
+    "apgd",
+    "cross_entropy",
+    "logit_ratio",
+    "margin",
+    "pgd",
+    "square",
+    "targeted_logit_ratio",
+]

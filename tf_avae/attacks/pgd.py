@@ -1,12 +1,29 @@
 """Projected gradient descent (Madry et al., ICLR 2018), over a loss callable."""
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
-import tensorflow as tf
-
+from tf_avae.attacks.ascent import Domain, ascend
 from tf_avae.attacks.balls import BALLS, Ball
 from tf_avae.errors import InputError
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
+
+
+@dataclass(frozen=True)
+class _FixedStep:
+    """Steps of one length along the ball's steepest ascent direction."""
+
+    size: float
+
+    def begin(self, start: Images) -> tuple[Tensor, ...]:
+        return ()
+
+    def step(
+        self, number: Tensor, at: Images, value: PerExample, gradient: Images, state: Any,
+        ball: Domain,
+    ) -> tuple[Images, tuple[Tensor, ...]]:  # fmt: skip
+        return ball.confine(at + self.size * ball.ball.direction(gradient)), ()
 
 
 def pgd(
@@ -53,92 +70,19 @@ def pgd(
         InputError: a number out of range, or `restarts` without a random start.
         ValueError: the loss is not one float32 number per example.
     """
-    step_size = 2.5 * epsilon / steps if step_size is None and steps > 0 else step_size
-    _check(epsilon, steps, step_size, restarts, random_start, bounds)
-    images = tf.convert_to_tensor(images)
-    if images.dtype != tf.float32:
-        raise ValueError(f"pgd works in float32; the images are {images.dtype.name}")
-    shape = tf.shape(images)
-
-    def confine(candidate: Images) -> Images:
-        delta = ball.project(candidate - images, epsilon)
-        return tf.clip_by_value(images + delta, *bounds)
-
-    def better(
-        value: PerExample, candidate: Images, best: PerExample, at: Images
-    ) -> tuple[PerExample, Images]:
-        # A value that is not a number stays, so that a broken loss does not pass for a robust one.
-        improved = ~(value <= best) & ~tf.math.is_nan(best)
-        return tf.where(improved, value, best), tf.where(
-            improved[:, tf.newaxis, tf.newaxis, tf.newaxis], candidate, at
-        )
-
-    def ascend(
-        step: Tensor, candidate: Images, best: PerExample, at: Images
-    ) -> tuple[Tensor, Images, PerExample, Images]:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(candidate)
-            value = _evaluate(loss, candidate)
-        gradient = tape.gradient(value, candidate, unconnected_gradients="zero")
-        best, at = better(value, candidate, best, at)
-        return step + 1, confine(candidate + step_size * ball.direction(gradient)), best, at
-
-    def restart(number: Tensor, best: PerExample, at: Images) -> tuple[Tensor, PerExample, Images]:
-        candidate = images
-        if random_start:
-            start_seed = tf.random.experimental.stateless_fold_in(seed, number)
-            candidate = confine(images + epsilon * ball.start(shape, start_seed))
-        _, candidate, best, at = tf.while_loop(
-            lambda step, *_: step < steps,
-            ascend,
-            (tf.constant(0), candidate, best, at),
-            parallel_iterations=1,
-            maximum_iterations=steps,
-        )
-        best, at = better(_evaluate(loss, candidate), candidate, best, at)
-        return number + 1, best, at
-
-    worst = tf.fill(shape[:1], -math.inf)
-    _, _, found = tf.while_loop(
-        lambda number, *_: number < restarts,
-        restart,
-        (tf.constant(0), worst, images),
-        parallel_iterations=1,
-        maximum_iterations=restarts,
-    )
-    return tf.stop_gradient(found)
-
-
-def _evaluate(loss: ImageLoss, candidate: Images) -> PerExample:
-    value = loss(candidate)
-    if value.dtype != tf.float32 or value.shape.rank != 1:
-        raise ValueError(
-            "an attack's loss must be one float32 number per example, shape [B]; "
-            f"it is {value.dtype.name} of shape {value.shape}"
-        )
-    return value
-
-
-def _check(
-    epsilon: float,
-    steps: int,
-    step_size: float | None,
-    restarts: int,
-    random_start: bool,
-    bounds: tuple[float, float],
-) -> None:
-    if steps < 1:
-        raise InputError(f"steps is {steps}; PGD takes at least 1")
-    if not (math.isfinite(epsilon) and epsilon >= 0):
-        raise InputError(f"epsilon is {epsilon}; it must be finite and at least 0")
-    if step_size is None or not (math.isfinite(step_size) and step_size >= 0):
+    if step_size is None:
+        step_size = 2.5 * epsilon / max(steps, 1)
+    elif not (math.isfinite(step_size) and step_size >= 0):
         raise InputError(f"step_size is {step_size}; it must be finite and at least 0")
-    if restarts < 1:
-        raise InputError(f"restarts is {restarts}; PGD starts at least once")
-    if restarts > 1 and not random_start:
-        raise InputError(
-            f"restarts is {restarts} without a random start: each would be the same; "
-            "use restarts=1 or random_start=True"
-        )
-    if not bounds[0] < bounds[1]:
-        raise InputError(f"bounds are {bounds}; the first must be below the second")
+    return ascend(
+        loss,
+        images,
+        _FixedStep(step_size),
+        epsilon=epsilon,
+        steps=steps,
+        seed=seed,
+        ball=ball,
+        restarts=restarts,
+        random_start=random_start,
+        bounds=bounds,
+    )

@@ -1,0 +1,163 @@
+"""The loop that every gradient attack is: start, step, come back, keep the best."""
+
+import math
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from tf_avae.attacks.balls import Ball
+from tf_avae.errors import InputError
+from tf_avae.types import ImageLoss, Images, PerExample, Tensor
+
+
+class Rule(Protocol):
+    """How an attack goes from one point to the next.
+
+    The state is a tuple of tensors whose shapes stay; a rule that needs none uses ().
+    """
+
+    def begin(self, start: Images) -> tuple[Tensor, ...]:
+        """The state before the first step of a restart."""
+
+    def step(
+        self, number: Tensor, at: Images, value: PerExample, gradient: Images, state: Any,
+        ball: "Domain",
+    ) -> tuple[Images, tuple[Tensor, ...]]:  # fmt: skip
+        """The next point, inside the ball, and the next state.
+
+        Args:
+            number: of the step, from 0.
+            at: the point, [B, H, W, C].
+            value: the loss there, [B].
+            gradient: of the loss there, as `at`.
+            state: from `begin` or the step before.
+            ball: where the attack may go.
+        """
+
+
+class Domain:
+    """The points in the ball around some images that lie within the bounds of pixel values.
+
+    Attributes:
+        images: the centres, [B, H, W, C].
+        ball: a row of `BALLS`.
+        epsilon: radius.
+        bounds: smallest and largest pixel value.
+    """
+
+    def __init__(self, images: Images, ball: Ball, epsilon: float, bounds: tuple[float, float]):
+        self.images, self.ball, self.epsilon, self.bounds = images, ball, epsilon, bounds
+
+    def confine(self, candidate: Images) -> Images:
+        """The point of the ball, and then of the bounds, next to a candidate."""
+        delta = self.ball.project(candidate - self.images, self.epsilon)
+        return tf.clip_by_value(self.images + delta, *self.bounds)
+
+    def start(self, seed: Tensor) -> Images:
+        """A random point."""
+        shape = tf.shape(self.images)
+        return self.confine(self.images + self.epsilon * self.ball.start(shape, seed))
+
+
+def ascend(
+    loss: ImageLoss,
+    images: Images,
+    rule: Rule,
+    *,
+    epsilon: float,
+    steps: int,
+    seed: Tensor,
+    ball: Ball,
+    restarts: int,
+    random_start: bool,
+    bounds: tuple[float, float],
+) -> Images:
+    """The best point that a rule finds for each example; see `pgd` for the arguments."""
+    check(epsilon=epsilon, steps=steps, bounds=bounds)
+    if restarts < 1:
+        raise InputError(f"restarts is {restarts}; an attack starts at least once")
+    if restarts > 1 and not random_start:
+        raise InputError(
+            f"restarts is {restarts} without a random start: each would be the same; "
+            "use restarts=1 or random_start=True"
+        )
+    images = images_of(images)
+    domain = Domain(images, ball, epsilon, bounds)
+
+    def step(number: Tensor, at: Images, best: PerExample, found: Images, state: Any) -> tuple:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(at)
+            value = evaluate(loss, at)
+        gradient = tape.gradient(value, at, unconnected_gradients="zero")
+        best, found = better(value, at, best, found)
+        at, state = rule.step(number, at, value, gradient, state, domain)
+        return number + 1, at, best, found, state
+
+    def restart(number: Tensor, best: PerExample, found: Images) -> tuple:
+        at = images
+        if random_start:
+            at = domain.start(tf.random.experimental.stateless_fold_in(seed, number))
+        _, at, best, found, _ = tf.while_loop(
+            lambda step, *_: step < steps,
+            step,
+            (tf.constant(0), at, best, found, rule.begin(at)),
+            parallel_iterations=1,
+            maximum_iterations=steps,
+        )
+        best, found = better(evaluate(loss, at), at, best, found)
+        return number + 1, best, found
+
+    worst = tf.fill(tf.shape(images)[:1], -math.inf)
+    _, _, found = tf.while_loop(
+        lambda number, *_: number < restarts,
+        restart,
+        (tf.constant(0), worst, images),
+        parallel_iterations=1,
+        maximum_iterations=restarts,
+    )
+    return tf.stop_gradient(found)
+
+
+def better(
+    value: PerExample, candidate: Images, best: PerExample, found: Images
+) -> tuple[PerExample, Images]:
+    """The larger value of each example, and where it is.
+
+    A value that is not a number stays, so that a broken loss does not pass for a robust one.
+    """
+    improved = ~(value <= best) & ~tf.math.is_nan(best)
+    return tf.where(improved, value, best), tf.where(over_images(improved), candidate, found)
+
+
+def over_images(values: Tensor) -> Tensor:
+    """[B] to [B, 1, 1, 1]."""
+    return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
+
+
+def evaluate(loss: ImageLoss, candidate: Images) -> PerExample:
+    """The loss, checked to be one float32 number per example."""
+    value = loss(candidate)
+    if value.dtype != tf.float32 or value.shape.rank != 1:
+        raise ValueError(
+            "an attack's loss must be one float32 number per example, shape [B]; "
+            f"it is {value.dtype.name} of shape {value.shape}"
+        )
+    return value
+
+
+def images_of(images: Images) -> Images:
+    """The images as a tensor, checked to be float32."""
+    images = tf.convert_to_tensor(images)
+    if images.dtype != tf.float32:
+        raise ValueError(f"attacks work in float32; the images are {images.dtype.name}")
+    return images
+
+
+def check(*, epsilon: float, steps: int, bounds: tuple[float, float]) -> None:
+    """Raises `InputError` for a number out of range."""
+    if steps < 1:
+        raise InputError(f"steps is {steps}; an attack takes at least 1")
+    if not (math.isfinite(epsilon) and epsilon >= 0):
+        raise InputError(f"epsilon is {epsilon}; it must be finite and at least 0")
+    if not bounds[0] < bounds[1]:
+        raise InputError(f"bounds are {bounds}; the first must be below the second")
