@@ -22,6 +22,8 @@ ALLOWED = {
     "datasets": FOUNDATIONS,
     "checkpoints": FOUNDATIONS,
     "theory": FOUNDATIONS | {"distributions"},
+    # Evaluation takes callables and arrays, never the model class.
+    "evaluation": FOUNDATIONS | {"attacks", "distributions"},
     "objectives": FOUNDATIONS | {"distributions"},
     "model": FOUNDATIONS | {"distributions", "networks", "attacks", "objectives"},
     "pictures": FOUNDATIONS | {"networks", "model"},

@@ -1,0 +1,167 @@
+"""The worst case over trials, on classifiers whose robustness is known exactly."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_avae import BALLS, InputError
+from tf_avae.evaluation import BUDGETS, Budget, worst_case
+
+RNG = np.random.default_rng(0)
+COUNT, CLASSES = 60, 5
+WEIGHTS = RNG.normal(size=(2 * 3 * 1, CLASSES)).astype(np.float32)
+# Away from 0 and 1, so that the ball alone limits an attack.
+IMAGES = RNG.uniform(0.4, 0.6, (COUNT, 2, 3, 1)).astype(np.float32)
+EPSILON = 0.015
+
+
+def linear(x):
+    return tf.reshape(x - 0.5, [-1, 6]) @ WEIGHTS
+
+
+LABELS = np.asarray(linear(IMAGES)).argmax(1)
+
+
+def exact(epsilon, dual):
+    """Whether each example of the linear classifier stands: the smallest perturbation that lifts
+    class k over the label has norm (z_label - z_k)/|w_label - w_k| in the dual norm."""
+    logits = np.asarray(linear(IMAGES))
+    stands = np.ones(COUNT, bool)
+    for i, label in enumerate(LABELS):
+        for k in range(CLASSES):
+            if k != label:
+                gap = np.linalg.norm(WEIGHTS[:, label] - WEIGHTS[:, k], dual)
+                stands[i] &= logits[i, label] - logits[i, k] > epsilon * gap
+    return stands
+
+
+@pytest.mark.parametrize(("name", "dual", "epsilon"), [("linf", 1, EPSILON), ("l2", 2, 0.03)])
+def test_strong_budget_finds_exactly_what_can_be_broken(name, dual, epsilon):
+    stands = exact(epsilon, dual)
+    assert 0.2 < stands.mean() < 0.8
+    found = worst_case(
+        linear, IMAGES, LABELS, epsilon=epsilon, budget=BUDGETS["strong"], ball=BALLS[name]
+    )
+    assert found.clean.all()
+    np.testing.assert_array_equal(found.survived, stands)
+    assert ("square/0" in found.trials) == (name == "linf")
+    assert found.accuracy_after()[0] == 1
+    assert found.accuracy_after()[-1] == pytest.approx(stands.mean())
+
+
+def test_what_broke_an_example_breaks_it_and_lies_in_the_ball():
+    found = worst_case(linear, IMAGES, LABELS, epsilon=EPSILON, budget=BUDGETS["paper"])
+    assert len(found.trials) == 10
+    answers = np.asarray(linear(found.attacked)).argmax(1)
+    np.testing.assert_array_equal(answers == LABELS, found.survived)
+    assert np.abs(found.attacked - IMAGES).max() <= EPSILON * (1 + 1e-5)
+    np.testing.assert_array_equal(found.attacked[found.survived], IMAGES[found.survived])
+    assert set(found.broken_by[~found.survived]) <= set(range(10))
+
+
+def test_more_trials_are_never_weaker_and_batches_do_not_matter():
+    how = {"epsilon": EPSILON, "seed": 3}
+    smoke = worst_case(linear, IMAGES, LABELS, budget=BUDGETS["smoke"], **how)
+    trials = BUDGETS["smoke"].trials + BUDGETS["paper"].trials
+    both = worst_case(linear, IMAGES, LABELS, budget=Budget("both", "", trials), **how)
+    assert (both.survived <= smoke.survived).all()
+    np.testing.assert_array_equal(both.broken_by[~smoke.survived], 0)
+    strong = [
+        worst_case(linear, IMAGES, LABELS, budget=BUDGETS["strong"], batch_size=size, **how)
+        for size in (7, 500)
+    ]
+    np.testing.assert_array_equal(strong[0].survived, strong[1].survived)
+
+
+def test_examples_that_are_wrong_or_broken_are_not_attacked_again():
+    labels = LABELS.copy()
+    labels[:20] = (labels[:20] + 1) % CLASSES
+    told = []
+    found = worst_case(
+        linear, IMAGES, labels, epsilon=EPSILON, budget=BUDGETS["paper"],
+        progress=lambda name, left: told.append((name, left)),
+    )  # fmt: skip
+    assert not found.clean[:20].any() and found.clean[20:].all()
+    assert (found.broken_by[:20] == -1).all() and not found.survived[:20].any()
+    assert told[0] == ("pgd-40/0", 40)
+    counts = [left for _, left in told]
+    assert counts == sorted(counts, reverse=True)
+    broken = [np.sum(found.broken_by == number) for number in range(9)]
+    assert counts[1:] == list(40 - np.cumsum(broken))
+
+
+def test_hidden_gradients_stop_pgd_and_not_the_ensemble():
+    """Logits in steps have no gradient: PGD finds next to nothing, Square finds it."""
+
+    def masked(x):
+        return tf.floor(linear(x) * 2000.0) / 2000.0
+
+    how = {"epsilon": EPSILON, "seed": 1}
+    labels = np.asarray(masked(IMAGES)).argmax(1)
+    paper = worst_case(masked, IMAGES, labels, budget=BUDGETS["paper"], **how)
+    strong = worst_case(masked, IMAGES, labels, budget=BUDGETS["strong"], **how)
+    assert paper.survived.mean() > strong.survived.mean() + 0.2
+    assert strong.survived.mean() == pytest.approx(exact(EPSILON, 1).mean(), abs=0.05)
+
+
+def test_large_logits_stop_cross_entropy_and_not_the_logit_ratio():
+    """Scaled by 1e4, the cross-entropy of a correct example is 0 and so is its gradient."""
+
+    def loud(x):
+        return 1e4 * linear(x)
+
+    how = {"epsilon": EPSILON, "seed": 1}
+    paper = worst_case(loud, IMAGES, LABELS, budget=BUDGETS["paper"], **how)
+    strong = worst_case(loud, IMAGES, LABELS, budget=BUDGETS["strong"], **how)
+    stands = exact(EPSILON, 1)
+    np.testing.assert_array_equal(strong.survived, stands)
+    assert paper.survived.sum() > stands.sum() + 5
+    by = {strong.trials[n].split("/")[0] for n in strong.broken_by[paper.survived & ~stands]}
+    assert "apgd-t" in by
+
+
+def test_two_classes_leave_out_what_needs_four():
+    def two(x):
+        return linear(x)[:, :2]
+
+    labels = np.asarray(two(IMAGES)).argmax(1)
+    found = worst_case(two, IMAGES, labels, epsilon=EPSILON, budget=BUDGETS["strong"])
+    assert {name.split("/")[0] for name in found.trials} == {"pgd-40", "apgd-ce", "square"}
+
+
+def test_seed_decides_everything():
+    def wavy(x):
+        return linear(0.5 + 0.1 * tf.sin(60.0 * x))
+
+    labels = np.asarray(wavy(IMAGES)).argmax(1)
+    one, again, other = (
+        worst_case(wavy, IMAGES, labels, epsilon=EPSILON, budget=BUDGETS["smoke"], seed=seed)
+        for seed in (2, 2, 3)
+    )
+    np.testing.assert_array_equal(one.attacked, again.attacked)
+    assert (one.attacked != other.attacked).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": IMAGES * 255}, "images go from"),
+        ({"images": IMAGES.astype(np.float64)}, "dtype float64"),
+        ({"images": IMAGES[0]}, r"shape \(2, 3, 1\)"),
+        ({"labels": LABELS[:-1]}, r"labels have shape \(59,\)"),
+        ({"labels": LABELS + 0.5}, "dtype float64"),
+        ({"labels": LABELS + CLASSES}, "the classifier has 5 classes"),
+        ({"epsilon": 8.0}, "epsilon is 8.0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"classify": lambda x: linear(x) * np.nan}, "not all finite"),
+        ({"classify": lambda x: linear(x)[:, 0]}, "logits have shape"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    given = {
+        "classify": linear, "images": IMAGES, "labels": LABELS, "epsilon": 0.1,
+        "budget": BUDGETS["smoke"],
+    } | change  # fmt: skip
+    with pytest.raises(InputError, match=message):
+        worst_case(given.pop("classify"), given.pop("images"), given.pop("labels"), **given)

@@ -1,0 +1,287 @@
+"""Accuracy of a classifier under attack: the worst case of each example over many trials.
+
+The protocol is the paper's, and a stronger one beside it. A trial is one search from one start, or
+towards one class. An example that one trial has broken is not attacked again: the outcome is that
+of attacking all examples with all trials, at a fraction of the cost.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_avae.attacks import (
+    BALLS,
+    Ball,
+    apgd,
+    cross_entropy,
+    margin,
+    pgd,
+    square,
+    targeted_logit_ratio,
+)
+from tf_avae.errors import InputError
+from tf_avae.registry import Registry
+from tf_avae.types import Images, Tensor
+
+Classifier = Callable[[Images], Tensor]
+"""Images [B, H, W, C] float32 in [0, 1] to logits [B, K] float32; differentiable, in inference
+mode. Whatever stands between an image and its logits is attacked with it."""
+
+
+class Setting(NamedTuple):
+    """What a trial works with.
+
+    Attributes:
+        classify: the classifier.
+        epsilon: radius, in units of pixel values.
+        ball: a row of `BALLS`.
+    """
+
+    classify: Classifier
+    epsilon: float
+    ball: Ball
+
+
+Search = Callable[[Setting, Images, Tensor, int, Tensor], Images]
+"""(setting, images [B, H, W, C], labels [B], number of the trial, seed [2]) to attacked images."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A search and how often it is made.
+
+    Attributes:
+        name: the attack's name in results.
+        search: one search.
+        times: number of classes to how many searches, numbered from 0, differ from one another.
+        needs_classes: the least number of classes it is defined for; left out below.
+        balls: names of the balls it knows.
+    """
+
+    name: str
+    search: Search
+    times: Callable[[int], int]
+    needs_classes: int = 2
+    balls: tuple[str, ...] = tuple(BALLS)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How hard an evaluation tries.
+
+    Attributes:
+        name: the row's name.
+        summary: what it is, for `--help` and the docs.
+        trials: in this order, the cheapest first.
+    """
+
+    name: str
+    summary: str
+    trials: tuple[Trial, ...]
+
+
+def _pgd(steps: int, restarts: int) -> Trial:
+    def search(on: Setting, images: Images, labels: Tensor, number: int, seed: Tensor) -> Images:
+        def loss(x: Images) -> Tensor:
+            return cross_entropy(on.classify(x), labels)
+
+        return pgd(loss, images, epsilon=on.epsilon, steps=steps, seed=seed, ball=on.ball)
+
+    return Trial(f"pgd-{steps}", search, times=lambda classes: restarts)
+
+
+def _apgd_cross_entropy(steps: int) -> Trial:
+    def search(on: Setting, images: Images, labels: Tensor, number: int, seed: Tensor) -> Images:
+        def loss(x: Images) -> Tensor:
+            return cross_entropy(on.classify(x), labels)
+
+        return apgd(loss, images, epsilon=on.epsilon, steps=steps, seed=seed, ball=on.ball)
+
+    return Trial("apgd-ce", search, times=lambda classes: 1)
+
+
+def _apgd_targeted(steps: int) -> Trial:
+    def search(on: Setting, images: Images, labels: Tensor, number: int, seed: Tensor) -> Images:
+        # Trial n aims at the class that comes n-th after the label's in the clean logits.
+        logits = on.classify(images)
+        is_label = tf.one_hot(labels, logits.shape[1], on_value=True, off_value=False)
+        order = tf.argsort(tf.where(is_label, logits.dtype.min, logits), direction="DESCENDING")
+        targets = order[:, number]
+
+        def loss(x: Images) -> Tensor:
+            return targeted_logit_ratio(on.classify(x), labels, targets)
+
+        return apgd(loss, images, epsilon=on.epsilon, steps=steps, seed=seed, ball=on.ball)
+
+    return Trial("apgd-t", search, times=lambda classes: min(classes - 1, 9), needs_classes=4)
+
+
+def _square(queries: int) -> Trial:
+    def search(on: Setting, images: Images, labels: Tensor, number: int, seed: Tensor) -> Images:
+        def loss(x: Images) -> Tensor:
+            return margin(on.classify(x), labels)
+
+        return square(loss, images, epsilon=on.epsilon, queries=queries, seed=seed)
+
+    return Trial("square", search, times=lambda classes: 1, balls=("linf",))
+
+
+BUDGETS: Registry[Budget] = Registry(
+    "budget",
+    Budget("smoke", "PGD, 10 steps, one start: to see that all runs", (_pgd(10, 1),)),
+    Budget("paper", "PGD, 40 steps, 10 random starts (App. F)", (_pgd(40, 10),)),
+    Budget(
+        "paper-celeba", "PGD, 20 steps, 10 random starts (App. F, CelebA)", (_pgd(20, 10),)
+    ),
+    Budget(
+        "strong",
+        "the paper's PGD, Auto-PGD on cross-entropy and towards each of 9 classes (100 steps), "
+        "Square (5,000 queries)",
+        (_pgd(40, 10), _apgd_cross_entropy(100), _apgd_targeted(100), _square(5000)),
+    ),
+)  # fmt: skip
+
+
+class Outcomes(NamedTuple):
+    """What became of each example.
+
+    Attributes:
+        clean: whether it is classified correctly as it is, [N] bool.
+        broken_by: number of the first trial that broke it, [N] int; -1 where none did. Examples
+            that are wrong as they are have -1 too.
+        trials: a name for each number, such as "pgd-40/3".
+        attacked: the image that broke it, or the image itself, [N, H, W, C] float32.
+    """
+
+    clean: np.ndarray
+    broken_by: np.ndarray
+    trials: tuple[str, ...]
+    attacked: np.ndarray
+
+    @property
+    def survived(self) -> np.ndarray:
+        """Correct as it is and under every trial, [N] bool."""
+        return self.clean & (self.broken_by < 0)
+
+    def accuracy_after(self) -> np.ndarray:
+        """Accuracy under no trial, the first, the first two ...: [1 + trials]."""
+        broken = [np.sum(self.broken_by == number) for number in range(len(self.trials))]
+        return (self.clean.sum() - np.cumsum([0, *broken])) / len(self.clean)
+
+
+def worst_case(
+    classify: Classifier,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    epsilon: float,
+    budget: Budget,
+    seed: int = 0,
+    ball: Ball = BALLS["linf"],
+    batch_size: int = 500,
+    progress: Callable[[str, int], None] | None = None,
+) -> Outcomes:
+    """Attacks each example until a trial breaks it.
+
+    Args:
+        classify: the classifier.
+        images: [N, H, W, C] float32 in [0, 1].
+        labels: the classes, [N] integers in [0, K).
+        epsilon: radius, in units of pixel values.
+        budget: a row of `BUDGETS`. Trials that the number of classes or the ball does not allow
+            are left out; `Outcomes.trials` says which were made.
+        seed: of all random numbers, at least 0.
+        ball: a row of `BALLS`.
+        batch_size: examples attacked at once, at least 1.
+        progress: told the name of each trial before it starts, and how many examples are left.
+
+    Raises:
+        InputError: images, labels or numbers that do not fit, or a classifier whose logits are
+            not finite.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    _check(images, labels, epsilon, seed, batch_size)
+    on = Setting(classify, epsilon, ball)
+    logits = _in_batches(classify, images, batch_size)
+    classes = logits.shape[1]
+    if labels.max() >= classes:
+        raise InputError(f"labels go up to {labels.max()}, the classifier has {classes} classes")
+    clean = logits.argmax(1) == labels
+    attacked, broken_by = images.copy(), np.full(len(images), -1)
+    plan = [
+        (trial, number)
+        for trial in budget.trials
+        if classes >= trial.needs_classes and ball.name in trial.balls
+        for number in range(trial.times(classes))
+    ]
+    for count, (trial, number) in enumerate(plan):
+        left = np.flatnonzero(clean & (broken_by < 0))
+        if progress is not None:
+            progress(f"{trial.name}/{number}", len(left))
+        run = _compiled(on, trial, number, images.shape[1:])
+        for start in range(0, len(left), batch_size):
+            among = left[start : start + batch_size]
+            step_seed = tf.constant([seed, count * len(images) + start], tf.int32)
+            found, answers = run(images[among], labels[among].astype(np.int32), step_seed)
+            broken = answers.numpy() != labels[among]
+            attacked[among[broken]] = found.numpy()[broken]
+            broken_by[among[broken]] = count
+    names = tuple(f"{trial.name}/{number}" for trial, number in plan)
+    return Outcomes(clean, broken_by, names, attacked)
+
+
+def _compiled(on: Setting, trial: Trial, number: int, shape: tuple) -> Callable:
+    """A trial as one graph: images, labels and seed to attacked images and their classes."""
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, *shape], tf.float32),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([2], tf.int32),
+        ]
+    )
+    def run(images: Images, labels: Tensor, seed: Tensor) -> tuple[Images, Tensor]:
+        found = trial.search(on, images, labels, number, seed)
+        return found, tf.argmax(on.classify(found), axis=1)
+
+    return run
+
+
+def _in_batches(classify: Classifier, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Logits of all images, [N, K], checked."""
+    parts = [
+        np.asarray(classify(tf.constant(images[start : start + batch_size])))
+        for start in range(0, len(images), batch_size)
+    ]
+    logits = np.concatenate(parts)
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise InputError(f"logits have shape {logits.shape}; they must be [N, classes], 2 or more")
+    if not np.isfinite(logits).all():
+        raise InputError("the classifier's logits are not all finite; mend it before attacking it")
+    return logits
+
+
+def _check(
+    images: np.ndarray, labels: np.ndarray, epsilon: float, seed: int, batch_size: int
+) -> None:
+    if images.ndim != 4 or images.dtype != np.float32 or not len(images):
+        raise InputError(
+            f"images have shape {images.shape} and dtype {images.dtype}; they must be "
+            "[N, H, W, C] float32, N at least 1"
+        )
+    if not (images.min() >= 0 and images.max() <= 1):
+        raise InputError(f"images go from {images.min()} to {images.max()}; they must be in [0, 1]")
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise InputError(
+            f"labels have shape {labels.shape} and dtype {labels.dtype}; they must be "
+            f"{len(images)} integers, at least 0"
+        )
+    if not 0 <= epsilon <= 1:
+        raise InputError(f"epsilon is {epsilon}; it must be in [0, 1], in units of pixel values")
+    if not 0 <= seed < 2**31:
+        raise InputError(f"seed is {seed}; it must be at least 0 and below 2147483648")
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
