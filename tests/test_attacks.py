@@ -180,7 +180,7 @@ def test_moving_statistics_stay_as_they_are():
     )
     before = [w.numpy() for w in network.weights]
     pgd(
-        lambda x: tf.reduce_sum(network(x, training=False), 1),
+        lambda x: tf.reduce_sum(network(x), 1),
         ANYWHERE, epsilon=0.1, steps=3, seed=SEED,
     )  # fmt: skip
     for a, b in zip(before, network.weights, strict=True):
@@ -195,15 +195,41 @@ def test_no_gradient_flows_through_the_attack():
     assert tape.gradient(found, images) is None
 
 
-def test_a_broken_loss_does_not_pass_for_a_robust_one():
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    "search",
+    [
+        functools.partial(pgd, steps=3),
+        functools.partial(apgd, steps=3),
+        functools.partial(square, queries=3),
+    ],
+)
+def test_a_broken_loss_does_not_pass_for_a_robust_one(search, compiled):
     """A network whose output is not a number off the image itself: the attack says so."""
 
     def broken(x):
         off = tf.reduce_any(x != MIDDLE, axis=[1, 2, 3])
         return tf.where(off, np.nan, 0.0)
 
-    found = pgd(broken, MIDDLE, epsilon=0.1, steps=3, seed=SEED)
+    def attack(images):
+        return search(broken, images, epsilon=0.1, seed=SEED)
+
+    found = (tf.function(attack) if compiled else attack)(tf.constant(MIDDLE))
     assert np.isnan(broken(found)).all()
+
+
+def test_a_second_number_decides_what_is_kept():
+    """What is climbed grows with the first pixel; what is kept is best half-way up."""
+
+    def loss(x):
+        height = x[:, 0, 0, 0]
+        return height, -tf.abs(height - 0.55)
+
+    how = {"epsilon": 0.1, "steps": 10, "step_size": 0.01, "seed": SEED, "random_start": False}
+    found = pgd(loss, MIDDLE, **how).numpy()
+    np.testing.assert_allclose(found[:, 0, 0, 0], 0.55, atol=1e-6)
+    top = pgd(lambda x: loss(x)[0], MIDDLE, **how).numpy()
+    np.testing.assert_allclose(top[:, 0, 0, 0], 0.6, atol=1e-6)
 
 
 # ---------------------------------------------------------------------- Auto-PGD
@@ -220,19 +246,35 @@ def test_auto_pgd_goes_where_algorithm_1_goes():
 
     eta is 1. The steps to x3 improve once in three, fewer than 75 %: back to the best point, which
     is x3, with eta 0.5. Those to x5 improve once in two: back to x5, the best, with eta 0.25. The
-    one to x6 does not improve: back again, with eta 0.125.
+    one to x6 does not improve: back again from x6 to x5, with eta 0.125. Nor does the one to x7.
     """
     image = tf.fill([1, 1, 1, 1], 0.5)
     domain = Domain(image, BALLS["linf"], 0.5, (0.0, 1.0))
     rule = _AutoStep(0.5, 10)
     at, state, visited = image, rule.begin(image), []
-    for number in range(7):
+    for number in range(8):
         visited.append(float(at[0, 0, 0, 0]))
         value = -tf.square(at[:, 0, 0, 0] - 0.3)
         at, state = rule.step(tf.constant(number), at, value, -2 * (at - 0.3), state, domain)
-    expected = [0.5, 0.0, 0.625, 0.3125, 0.0, 0.296875, 0.55859375]
+    expected = [0.5, 0.0, 0.625, 0.3125, 0.0, 0.296875, 0.55859375, 0.390625]
     np.testing.assert_allclose(visited, expected, atol=1e-6)
-    assert float(state.size[0]) == 0.125
+    assert float(state.size[0]) == 0.0625
+
+
+@pytest.mark.parametrize("halved", [False, True])
+def test_auto_pgd_halves_where_the_best_stands_still(halved):
+    """Condition 2: all steps improved, none on the best value, eta was not halved before."""
+    image = tf.fill([1, 1, 1, 1], 0.5)
+    rule, one = _AutoStep(0.1, 100), tf.ones([1])
+    state = rule.begin(image)._replace(
+        improved=21 * one, previous_value=0 * one, best_value=5 * one, best_then=5 * one,
+        halved=tf.constant([halved]),
+    )  # fmt: skip
+    domain = Domain(image, BALLS["linf"], 0.1, (0.0, 1.0))
+    _, after = rule.step(tf.constant(22), image, one, image, state, domain)
+    assert float(after.size[0]) == pytest.approx(0.2 if halved else 0.1)
+    assert bool(after.halved[0]) != halved
+    assert float(after.improved[0]) == 0
 
 
 def test_auto_pgd_needs_no_step_size():
@@ -260,12 +302,12 @@ def test_window_follows_the_papers_schedule():
     assert window_sides(100, 28, 28)[[0, 1, 99]].tolist() == [25, 13, 1]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_square_finds_the_corner_of_a_linear_map(compiled):
+def test_square_finds_the_corner_of_a_linear_map():
+    @tf.function
     def attack(images):
         return square(linear, images, epsilon=0.1, queries=3000, seed=SEED)
 
-    found = (tf.function(attack) if compiled else attack)(tf.constant(MIDDLE)).numpy()
+    found = attack(tf.constant(MIDDLE)).numpy()
     np.testing.assert_allclose(linear(found), linear(MIDDLE + 0.1 * np.sign(SLOPE)), rtol=1e-4)
 
 

@@ -120,13 +120,62 @@ def test_large_logits_stop_cross_entropy_and_not_the_logit_ratio():
     assert "apgd-t" in by
 
 
-def test_two_classes_leave_out_what_needs_four():
-    def two(x):
-        return linear(x)[:, :2]
+@pytest.mark.parametrize(("name", "dual", "epsilon"), [("linf", 1, EPSILON), ("l2", 2, 0.03)])
+def test_two_loud_classes_are_broken_exactly_too(name, dual, epsilon):
+    """Neither cross-entropy nor the ratios of three or four logits help here."""
 
-    labels = np.asarray(two(IMAGES)).argmax(1)
-    found = worst_case(two, IMAGES, labels, epsilon=EPSILON, budget=BUDGETS["strong"])
-    assert {name.split("/")[0] for name in found.trials} == {"pgd-40", "apgd-ce", "square"}
+    def two(x):
+        return 1e4 * linear(x)[:, :2]
+
+    logits = np.asarray(linear(IMAGES))[:, :2]
+    labels = logits.argmax(1)
+    gap = np.linalg.norm(WEIGHTS[:, 0] - WEIGHTS[:, 1], dual)
+    stands = np.abs(logits[:, 0] - logits[:, 1]) > epsilon * gap
+    assert 0.1 < stands.mean() < 0.9
+    found = worst_case(
+        two, IMAGES, labels, epsilon=epsilon, budget=BUDGETS["strong"], ball=BALLS[name]
+    )
+    np.testing.assert_array_equal(found.survived, stands)
+    assert {"pgd-40/0", "apgd-ce/0", "apgd-margin/0"} <= set(found.trials)
+
+
+def test_a_misclassification_on_the_way_is_kept():
+    """The cross-entropy is largest beyond the region where the answer is wrong."""
+
+    def island(x):
+        way = tf.reshape(x, [-1, 6])[:, 0] - 0.5
+        wrong = tf.where(tf.abs(way - 0.05) < 0.03, 0.1, -0.1)
+        others = 40.0 * way[:, tf.newaxis] - 4.2
+        rest = tf.minimum(tf.repeat(others, 8, axis=1), -0.05)
+        return tf.concat([0.0 * wrong[:, tf.newaxis], wrong[:, tf.newaxis], rest], axis=1)
+
+    images = np.full((1, 2, 3, 1), 0.5, np.float32)
+    labels = np.zeros(1, int)
+    found = worst_case(island, images, labels, epsilon=0.1, budget=BUDGETS["paper"])
+    assert found.clean.all() and not found.survived.any()
+    assert 0.02 < found.attacked[0, 0, 0, 0] - 0.5 < 0.08
+
+
+@pytest.mark.parametrize("label", [0, 2])
+@pytest.mark.parametrize("name", ["smoke", "strong"])
+def test_a_classifier_that_breaks_under_attack_is_refused(label, name):
+    """Not a number off the images: neither robust nor fooled."""
+
+    def broken(x):
+        off = tf.reduce_max(tf.abs(x - 0.5), axis=[1, 2, 3]) > 0.001
+        scores = tf.one_hot(tf.fill([tf.shape(x)[0]], label), 4) + 0.0 * tf.reduce_sum(x)
+        return tf.where(off[:, tf.newaxis], np.nan, scores)
+
+    images = np.full((3, 2, 3, 1), 0.5, np.float32)
+    with pytest.raises(InputError, match="not all finite"):
+        worst_case(broken, images, np.full(3, label), epsilon=0.1, budget=BUDGETS[name])
+
+
+def test_l2_radii_may_exceed_one():
+    found = worst_case(
+        linear, IMAGES, LABELS, epsilon=1.5, budget=BUDGETS["smoke"], ball=BALLS["l2"]
+    )
+    assert not found.survived.any()
 
 
 def test_seed_decides_everything():
@@ -156,6 +205,7 @@ def test_seed_decides_everything():
         ({"batch_size": 0}, "batch_size is 0"),
         ({"classify": lambda x: linear(x) * np.nan}, "not all finite"),
         ({"classify": lambda x: linear(x)[:, 0]}, "logits have shape"),
+        ({"classify": lambda x: tf.cast(linear(x), tf.float16)}, "dtype float16"),
     ],
 )
 def test_bad_input_is_named(change, message):

@@ -21,8 +21,9 @@ PerExample: TypeAlias = Tensor
 Terms: TypeAlias = dict[str, PerExample]
 """The named terms of a bound, each [B] in nats; the key "bound" is what is maximised."""
 
-ImageLoss: TypeAlias = Callable[[Images], PerExample]
-"""What an attack maximises: images [B, H, W, C] to one number per example [B]."""
+ImageLoss: TypeAlias = Callable[[Images], Any]
+"""What an attack maximises: images [B, H, W, C] to one number per example [B]; or to two of them,
+of which the first is climbed and the second decides which point is kept."""
 
 ImageShape: TypeAlias = tuple[int, int, int]
 """(H, W, C)."""

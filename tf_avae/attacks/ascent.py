@@ -87,9 +87,9 @@ def ascend(
     def step(number: Tensor, at: Images, best: PerExample, found: Images, state: Any) -> tuple:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(at)
-            value = evaluate(loss, at)
+            value, score = evaluate(loss, at)
         gradient = tape.gradient(value, at, unconnected_gradients="zero")
-        best, found = better(value, at, best, found)
+        best, found = better(score, at, best, found)
         at, state = rule.step(number, at, value, gradient, state, domain)
         return number + 1, at, best, found, state
 
@@ -104,7 +104,8 @@ def ascend(
             parallel_iterations=1,
             maximum_iterations=steps,
         )
-        best, found = better(evaluate(loss, at), at, best, found)
+        _, score = evaluate(loss, at)
+        best, found = better(score, at, best, found)
         return number + 1, best, found
 
     worst = tf.fill(tf.shape(images)[:1], -math.inf)
@@ -123,9 +124,10 @@ def better(
 ) -> tuple[PerExample, Images]:
     """The larger value of each example, and where it is.
 
-    A value that is not a number stays, so that a broken loss does not pass for a robust one.
+    A value that is not a number stays, so that a broken loss does not pass for a robust one. (It
+    is asked for by name: in a graph TensorFlow turns not (a <= b) into a > b.)
     """
-    improved = ~(value <= best) & ~tf.math.is_nan(best)
+    improved = ((value > best) | tf.math.is_nan(value)) & ~tf.math.is_nan(best)
     return tf.where(improved, value, best), tf.where(over_images(improved), candidate, found)
 
 
@@ -134,15 +136,20 @@ def over_images(values: Tensor) -> Tensor:
     return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 
-def evaluate(loss: ImageLoss, candidate: Images) -> PerExample:
-    """The loss, checked to be one float32 number per example."""
+def evaluate(loss: ImageLoss, candidate: Images) -> tuple[PerExample, PerExample]:
+    """The loss, and the score by which points are kept: the loss itself where it has no second.
+
+    Both are checked to be one float32 number per example.
+    """
     value = loss(candidate)
-    if value.dtype != tf.float32 or value.shape.rank != 1:
-        raise ValueError(
-            "an attack's loss must be one float32 number per example, shape [B]; "
-            f"it is {value.dtype.name} of shape {value.shape}"
-        )
-    return value
+    pair = value if isinstance(value, tuple) else (value, value)
+    for part in pair:
+        if part.dtype != tf.float32 or part.shape.rank != 1:
+            raise ValueError(
+                "an attack's loss must be one float32 number per example, shape [B]; "
+                f"it is {part.dtype.name} of shape {part.shape}"
+            )
+    return pair
 
 
 def images_of(images: Images) -> Images:

@@ -17,7 +17,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> PerExample:
 
 
 def margin(logits: Tensor, labels: Tensor) -> PerExample:
-    """max_(k != label) z_k - z_label: above 0 exactly where the example is misclassified."""
+    """max_(k != label) z_k - z_label: above 0 where an example is misclassified, 0 at a tie."""
     of_label, others = _split(logits, labels)
     return tf.reduce_max(others, axis=1) - of_label
 

@@ -45,12 +45,14 @@ def pgd(
     steps along the ball's steepest ascent direction, projecting to the ball and to the bounds.
     The best iterate of all restarts is kept for each example, the starting points included. The
     loss runs as given, so it belongs to whoever writes it to use the networks in inference mode;
-    images and gradients are float32 whatever the training precision, because float16 gradients
-    of an image underflow to zero, and sign(0) fakes robustness.
+    it should compute in float32 whatever the training precision, because float16 gradients of an
+    image underflow to zero, and sign(0) fakes robustness.
 
     Args:
         loss: images [B, H, W, C] to [B] float32, what is maximised. An example's value must
-            depend on that example alone.
+            depend on that example alone. A loss may return two of them: the first is climbed, the
+            second decides which iterate is kept. The largest cross-entropy need not be a
+            misclassification, so attacks on classifiers climb it and keep by the margin.
         images: [B, H, W, C], float32, inside `bounds`.
         epsilon: radius of the ball, at least 0, in units of pixel values. At 0 the result is
             equal to `images`.

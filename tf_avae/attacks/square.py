@@ -30,12 +30,13 @@ def square(
 ) -> Images:
     """The images in the L-infinity ball around `images` at which the loss was largest.
 
-    Starts from vertical stripes of +-epsilon. Each query sets a square window, at a random place
-    of each example, to +-epsilon per channel, and keeps what raises the loss; the window shrinks
-    on the paper's schedule. No gradient is taken, so what hides gradients does not hinder it.
+    Starts from vertical stripes of +-epsilon; the images themselves are compared at the end. Each
+    query sets a square window, at a random place of each example, to +-epsilon per channel, and
+    keeps what raises the loss; the window shrinks on the paper's schedule. No gradient is taken, so
+    what hides gradients does not hinder it.
 
     Args:
-        loss: images [B, H, W, C] to [B] float32, what is maximised.
+        loss: images [B, H, W, C] to [B] float32, what is maximised; `margin` for a classifier.
         images: [B, H, W, C], float32, inside `bounds`.
         epsilon: radius, at least 0, in units of pixel values.
         queries: evaluations of the loss after the first, at least 1.
@@ -74,17 +75,18 @@ def square(
         window = (in_rows[:, :, tf.newaxis] & in_columns[:, tf.newaxis, :])[..., tf.newaxis]
         up = signs([batch, 1, 1, channels], 2 * number + 3)
         candidate = tf.where(window, tf.where(up, highest, lowest), found)
-        return (number + 1, *better(evaluate(loss, candidate), candidate, best, found))
+        _, score = evaluate(loss, candidate)
+        return (number + 1, *better(score, candidate, best, found))
 
     stripes = tf.where(signs([batch, 1, width, channels], tf.constant(0)), highest, lowest)
-    best, found = better(
-        evaluate(loss, stripes), stripes, evaluate(loss, images), images
-    )  # fmt: skip
-    _, _, found = tf.while_loop(
+    _, best = evaluate(loss, stripes)
+    _, best, found = tf.while_loop(
         lambda number, *_: number < queries,
         query,
-        (tf.constant(0), best, found),
+        (tf.constant(0), best, stripes),
         parallel_iterations=1,
         maximum_iterations=queries,
     )
+    _, clean = evaluate(loss, images)
+    _, found = better(clean, images, best, found)
     return tf.stop_gradient(found)
