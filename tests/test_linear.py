@@ -17,7 +17,7 @@ CASES = [
 ]
 
 
-def gradients(task, made, batches=60, batch=4000):
+def gradients(task, made, batches=30, batch=4000):
     """Means and standard errors over batches of the bound's gradient to a, log s and w."""
     u = task.directions.astype(np.float32)
     mean, variance = made.encoder.get_layer("mean"), made.encoder.get_layer("variance")
@@ -53,12 +53,16 @@ def test_the_models_expected_gradient_is_zero_there_and_not_elsewhere(name, coup
     mean, error = gradients(task, made)
     assert np.abs(mean / error).max() < 4.5
     for part in ("encoder", "variance", "decoder")[: 3 if trains_decoder else 2]:
-        task.set_weights(made, point._replace(**{part: 1.05 * getattr(point, part)}))
+        task.set_weights(made, point._replace(**{part: 1.1 * getattr(point, part)}))
         mean, error = gradients(task, made)
         assert np.abs(mean / error).max() > 6
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize(
+    "name",
+    # The gradient of all is tested above; these two take longest.
+    [pytest.param(n, marks=[pytest.mark.long] * (n in ("avae", "se_avae"))) for n in OBJECTIVES],
+)
 def test_training_gets_there_from_random_weights(name):
     task, frozen = LinearTask((8.0,)), None
     made, first = task.model(name), OBJECTIVES[name].starts_from

@@ -67,8 +67,8 @@ def test_more_trials_are_never_weaker_and_batches_do_not_matter():
     assert (both.survived <= smoke.survived).all()
     np.testing.assert_array_equal(both.broken_by[~smoke.survived], 0)
     strong = [
-        worst_case(linear, IMAGES, LABELS, budget=BUDGETS["strong"], batch_size=size, **how)
-        for size in (7, 500)
+        worst_case(linear, IMAGES, LABELS, budget=BUDGETS["paper"], batch_size=size, **how)
+        for size in (25, 500)
     ]
     np.testing.assert_array_equal(strong[0].survived, strong[1].survived)
 
