@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_avae.attacks.ascent import Domain, ascend, over_images
-from tf_avae.attacks.balls import BALLS, Ball
+from tf_avae.attacks.ascent import Domain, ascend
+from tf_avae.attacks.balls import BALLS, Ball, over_images
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
 
 _MOMENTUM = 0.75  # alpha

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from tf_avae.attacks.balls import Ball
+from tf_avae.attacks.balls import Ball, over_images
 from tf_avae.errors import InputError
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
 
@@ -129,11 +129,6 @@ def better(
     """
     improved = ((value > best) | tf.math.is_nan(value)) & ~tf.math.is_nan(best)
     return tf.where(improved, value, best), tf.where(over_images(improved), candidate, found)
-
-
-def over_images(values: Tensor) -> Tensor:
-    """[B] to [B, 1, 1, 1]."""
-    return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 
 def evaluate(loss: ImageLoss, candidate: Images) -> tuple[PerExample, PerExample]:

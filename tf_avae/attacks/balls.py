@@ -44,7 +44,7 @@ def _l2_norm(delta: Images) -> Tensor:
     return tf.sqrt(tf.reduce_sum(tf.square(delta), axis=[1, 2, 3]))
 
 
-def _over_images(values: Tensor) -> Tensor:
+def over_images(values: Tensor) -> Tensor:
     """[B] to [B, 1, 1, 1]."""
     return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
@@ -54,18 +54,18 @@ def _l2_start(shape: Tensor, seed: Tensor) -> Images:
     noise = tf.random.stateless_normal(shape, seed=seed)
     radius = tf.random.stateless_uniform(shape[:1], seed=seed + 1)
     count = tf.cast(tf.reduce_prod(shape[1:]), tf.float32)
-    return _l2_direction(noise) * _over_images(radius ** (1.0 / count))
+    return _l2_direction(noise) * over_images(radius ** (1.0 / count))
 
 
 def _l2_direction(gradient: Images) -> Images:
     # Scaled by the largest entry first: squares of gradients near 1e-25 are zero in float32.
-    largest = _over_images(_linf_norm(gradient))
+    largest = over_images(_linf_norm(gradient))
     scaled = tf.math.divide_no_nan(gradient, largest)
-    return tf.math.divide_no_nan(scaled, _over_images(_l2_norm(scaled)))
+    return tf.math.divide_no_nan(scaled, over_images(_l2_norm(scaled)))
 
 
 def _l2_project(delta: Images, radius: Tensor) -> Images:
-    norm = _over_images(_l2_norm(delta))
+    norm = over_images(_l2_norm(delta))
     return delta * tf.where(norm > radius, tf.math.divide_no_nan(radius, norm), 1.0)
 
 

@@ -18,7 +18,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> PerExample:
 
 def margin(logits: Tensor, labels: Tensor) -> PerExample:
     """max_(k != label) z_k - z_label: above 0 where an example is misclassified, 0 at a tie."""
-    of_label, others = _split(logits, labels)
+    of_label, others = split_label(logits, labels)
     return tf.reduce_max(others, axis=1) - of_label
 
 
@@ -40,12 +40,12 @@ def targeted_logit_ratio(logits: Tensor, labels: Tensor, targets: Tensor) -> Per
     """
     _need_classes(logits, 4)
     top = tf.math.top_k(logits, 4).values
-    of_label, _ = _split(logits, labels)
-    of_target, _ = _split(logits, targets)
+    of_label, _ = split_label(logits, labels)
+    of_target, _ = split_label(logits, targets)
     return (of_target - of_label) / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + _TINY)
 
 
-def _split(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def split_label(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The logit of the label, [B], and all logits with that one at the lowest number, [B, K]."""
     is_label = tf.one_hot(labels, logits.shape[1], on_value=True, off_value=False)
     of_label = tf.reduce_sum(tf.where(is_label, logits, 0.0), axis=1)

@@ -23,9 +23,11 @@ from tf_avae.attacks import (
     square,
     targeted_logit_ratio,
 )
+from tf_avae.attacks.classification import split_label
+from tf_avae.config import check
 from tf_avae.errors import InputError
 from tf_avae.registry import Registry
-from tf_avae.types import Images, Tensor
+from tf_avae.types import ImageLoss, Images, Tensor
 
 Classifier = Callable[[Images], Tensor]
 """Images [B, H, W, C] float32 in [0, 1] to logits [B, K] float32, K known to the graph;
@@ -47,10 +49,13 @@ class Setting(NamedTuple):
     ball: Ball
 
 
-Search = Callable[[Setting, Images, Tensor, Tensor, Tensor], Images]
-"""(setting, images [B, H, W, C], labels [B], number of the trial, seed [2]) to attacked images.
+Target = Callable[[Setting, Images, Tensor, Tensor], ImageLoss]
+"""(setting, images [B, H, W, C], labels [B], number of the trial) to what a search climbs.
 
-Whatever a search climbs, it keeps the point of largest margin, so no misclassification is lost."""
+Whatever that is, the point of largest margin is kept, so no misclassification is lost."""
+
+Search = Callable[[Setting, ImageLoss, Images, Tensor], Images]
+"""(setting, loss, images [B, H, W, C], seed [2]) to attacked images."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Trial:
 
     Attributes:
         name: the attack's name in results.
+        target: what a search climbs.
         search: one search.
         times: number of classes to how many searches, numbered from 0, differ from one another; 0
             where it is not defined, or another trial does the same better.
@@ -66,6 +72,7 @@ class Trial:
     """
 
     name: str
+    target: Target
     search: Search
     times: Callable[[int], int]
     balls: tuple[str, ...] = tuple(BALLS)
@@ -86,84 +93,71 @@ class Budget:
     trials: tuple[Trial, ...]
 
 
-def _pgd(steps: int, restarts: int) -> Trial:
-    def search(on: Setting, images: Images, labels: Tensor, number: Tensor, seed: Tensor) -> Images:
-        def loss(x: Images) -> tuple[Tensor, Tensor]:
-            logits = on.classify(x)
-            return cross_entropy(logits, labels), margin(logits, labels)
+def _cross_entropy(on: Setting, images: Images, labels: Tensor, number: Tensor) -> ImageLoss:
+    def loss(x: Images) -> tuple[Tensor, Tensor]:
+        logits = on.classify(x)
+        return cross_entropy(logits, labels), margin(logits, labels)
 
-        return pgd(loss, images, epsilon=on.epsilon, steps=steps, seed=seed, ball=on.ball)
-
-    return Trial(f"pgd-{steps}", search, times=lambda classes: restarts)
+    return loss
 
 
-def _apgd_cross_entropy(steps: int) -> Trial:
-    def search(on: Setting, images: Images, labels: Tensor, number: Tensor, seed: Tensor) -> Images:
-        def loss(x: Images) -> tuple[Tensor, Tensor]:
-            logits = on.classify(x)
-            return cross_entropy(logits, labels), margin(logits, labels)
-
-        return apgd(loss, images, epsilon=on.epsilon, steps=steps, seed=seed, ball=on.ball)
-
-    return Trial("apgd-ce", search, times=lambda classes: 1)
+def _margin(on: Setting, images: Images, labels: Tensor, number: Tensor) -> ImageLoss:
+    return lambda x: margin(on.classify(x), labels)
 
 
-def _apgd_margin(steps: int) -> Trial:
-    """For fewer classes than the targeted ratio needs; like it, blind to the logits' scale."""
+def _next_class(on: Setting, images: Images, labels: Tensor, number: Tensor) -> ImageLoss:
+    """The ratio towards the class that comes n-th after the label's in the clean logits."""
+    _, others = split_label(on.classify(images), labels)
+    targets = tf.argsort(others, direction="DESCENDING")[:, number]
 
-    def search(on: Setting, images: Images, labels: Tensor, number: Tensor, seed: Tensor) -> Images:
-        def loss(x: Images) -> Tensor:
-            return margin(on.classify(x), labels)
+    def loss(x: Images) -> tuple[Tensor, Tensor]:
+        logits = on.classify(x)
+        return targeted_logit_ratio(logits, labels, targets), margin(logits, labels)
 
-        return apgd(loss, images, epsilon=on.epsilon, steps=steps, seed=seed, ball=on.ball)
-
-    return Trial("apgd-margin", search, times=lambda classes: int(classes < 4))
-
-
-def _apgd_targeted(steps: int) -> Trial:
-    def search(on: Setting, images: Images, labels: Tensor, number: Tensor, seed: Tensor) -> Images:
-        # Trial n aims at the class that comes n-th after the label's in the clean logits.
-        logits = on.classify(images)
-        is_label = tf.one_hot(labels, logits.shape[1], on_value=True, off_value=False)
-        order = tf.argsort(tf.where(is_label, logits.dtype.min, logits), direction="DESCENDING")
-        targets = order[:, number]
-
-        def loss(x: Images) -> tuple[Tensor, Tensor]:
-            z = on.classify(x)
-            return targeted_logit_ratio(z, labels, targets), margin(z, labels)
-
-        return apgd(loss, images, epsilon=on.epsilon, steps=steps, seed=seed, ball=on.ball)
-
-    return Trial("apgd-t", search, times=lambda n: min(n - 1, 9) if n >= 4 else 0)
+    return loss
 
 
-def _square(queries: int) -> Trial:
-    def search(on: Setting, images: Images, labels: Tensor, number: Tensor, seed: Tensor) -> Images:
-        def loss(x: Images) -> Tensor:
-            return margin(on.classify(x), labels)
+def _pgd(steps: int) -> Search:
+    return lambda on, loss, images, seed: pgd(
+        loss, images, epsilon=on.epsilon, steps=steps, seed=seed, ball=on.ball
+    )
 
-        return square(loss, images, epsilon=on.epsilon, queries=queries, seed=seed)
 
-    return Trial("square", search, times=lambda classes: 1, balls=("linf",))
+def _apgd(steps: int) -> Search:
+    return lambda on, loss, images, seed: apgd(
+        loss, images, epsilon=on.epsilon, steps=steps, seed=seed, ball=on.ball
+    )
+
+
+def _square(queries: int) -> Search:
+    return lambda on, loss, images, seed: square(
+        loss, images, epsilon=on.epsilon, queries=queries, seed=seed
+    )
+
+
+def _pgd_trial(steps: int, restarts: int) -> Trial:
+    return Trial(f"pgd-{steps}", _cross_entropy, _pgd(steps), times=lambda classes: restarts)
 
 
 BUDGETS: Registry[Budget] = Registry(
     "budget",
-    Budget("smoke", "PGD, 10 steps, one start: to see that all runs", (_pgd(10, 1),)),
-    Budget("paper", "PGD, 40 steps, 10 random starts (App. F)", (_pgd(40, 10),)),
+    Budget("smoke", "PGD, 10 steps, one start: to see that all runs", (_pgd_trial(10, 1),)),
+    Budget("paper", "PGD, 40 steps, 10 random starts (App. F)", (_pgd_trial(40, 10),)),
     Budget(
-        "paper-celeba", "PGD, 20 steps, 10 random starts (App. F, CelebA)", (_pgd(20, 10),)
+        "paper-celeba", "PGD, 20 steps, 10 random starts (App. F, CelebA)", (_pgd_trial(20, 10),)
     ),
     Budget(
         "strong",
         "the paper's PGD, Auto-PGD on cross-entropy and towards each of 9 classes, or on the "
         "margin where there are 2 or 3 (100 steps), Square (5,000 queries)",
         (
-            _pgd(40, 10),
-            _apgd_cross_entropy(100),
-            _apgd_targeted(100),
-            _apgd_margin(100),
-            _square(5000),
+            _pgd_trial(40, 10),
+            Trial("apgd-ce", _cross_entropy, _apgd(100), times=lambda classes: 1),
+            Trial("apgd-t", _next_class, _apgd(100),
+                  times=lambda classes: min(classes - 1, 9) if classes >= 4 else 0),
+            # Like the ratio that needs four classes, the margin is blind to the logits' scale.
+            Trial("apgd-margin", _margin, _apgd(100), times=lambda classes: int(classes < 4)),
+            Trial("square", _margin, _square(5000), times=lambda classes: 1, balls=("linf",)),
         ),
     ),
 )  # fmt: skip
@@ -271,7 +265,7 @@ def _compiled(on: Setting, trial: Trial, shape: tuple) -> Callable:
         ]
     )
     def run(images: Images, labels: Tensor, number: Tensor, seed: Tensor) -> tuple[Images, Tensor]:
-        found = trial.search(on, images, labels, number, seed)
+        found = trial.search(on, trial.target(on, images, labels, number), images, seed)
         return found, on.classify(found)
 
     return run
@@ -321,7 +315,6 @@ def _check(
         raise InputError(
             f"epsilon is {epsilon}; it must be from 0 to {most:g}, in units of pixel values"
         )
-    if not 0 <= seed < 2**31:
-        raise InputError(f"seed is {seed}; it must be at least 0 and below 2147483648")
+    check(seed=seed)
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")

@@ -43,8 +43,7 @@ def measure(steps: int, seed: int) -> dict[str, Any]:
         (name, width, seed + i)
         for width in _WIDTHS
         for name in CIRCLE_OBJECTIVES
-        # The VAE has no coupling, so there is one VAE for all widths.
-        if name != "vae" or width == _TIGHT
+        if width in _widths(name)
         for i in range(_SEEDS)
     ]
     runs: list[dict[str, Any]] = []
@@ -95,9 +94,15 @@ def _shown(numbers: dict[str, Any], width: float) -> dict[str, Tables]:
     }
 
 
+def _widths(name: str) -> tuple[float, ...]:
+    """The coupling widths that an objective is trained with; the VAE has no coupling, so there is
+    one VAE for all widths."""
+    return (_TIGHT,) if name == "vae" else _WIDTHS
+
+
 def _width(name: str, width: float) -> float:
-    """The coupling width under which an objective's runs are kept: the VAE has none of its own."""
-    return _TIGHT if name == "vae" else width
+    """The coupling width under which an objective's runs are kept."""
+    return width if width in _widths(name) else _TIGHT
 
 
 # ---------------------------------------------------------------------- figures
@@ -236,7 +241,7 @@ def merit_table(numbers: dict[str, Any]) -> str:
         "|---|---:|" + "---:|" * len(_COLUMNS),
     ]
     for name in CIRCLE_OBJECTIVES:
-        for width in _WIDTHS[:1] if name == "vae" else _WIDTHS:
+        for width in _widths(name):
             means = _means(numbers, name, width)
             cells = [f"{means[key]:.2f}" if key in means else "" for key in _COLUMNS]
             nu = "" if name == "vae" else f"{width:g}"

@@ -1,6 +1,7 @@
 """The real model, with the linear architecture, on data of a known probabilistic PCA."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import keras
 import numpy as np
@@ -50,15 +51,17 @@ class LinearTask:
         blocks = np.kron(np.eye(self.latents), np.ones((self.pixels, 1)))
         return blocks / np.sqrt(self.pixels)
 
+    @cached_property
     def ppca(self) -> PPCA:
         """The pPCA that the images come from; float32."""
         scales = np.sqrt(np.array(self.signal_to_noise) * self.observation_variance)
         weights = (self.directions * scales).astype(np.float32)
-        return PPCA(weights, self.observation_variance, np.full(len(weights), 0.5))
+        with tf.init_scope():  # a constant, wherever it is asked for first
+            return PPCA(weights, self.observation_variance, np.full(len(weights), 0.5))
 
     def images(self, count: int, seed: Tensor) -> Images:
         """Fresh images, [count, latents, pixels, 1] float32; seed is int32 [2]."""
-        return tf.reshape(self.ppca().sample(count, seed), [count, self.latents, self.pixels, 1])
+        return tf.reshape(self.ppca.sample(count, seed), [count, self.latents, self.pixels, 1])
 
     def model(self, objective: str, seed: int = 0) -> AVAE:
         """A linear model with random weights."""
@@ -81,16 +84,13 @@ class LinearTask:
         The encoder's weights are about 1/sqrt(v), the decoder's sqrt(v): the steps of LAMB are
         relative to the size of each layer's weights, Adam's are not.
         """
-        source = self.ppca()
-
-        def draw(step: Tensor) -> Images:
-            x = source.sample(_BATCH, tf.stack([seed, tf.cast(step, tf.int32)]))
-            return tf.reshape(x, [_BATCH, self.latents, self.pixels, 1])
-
         rate = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps, alpha=1e-3)
         model.compile(keras.optimizers.Lamb(rate), steps_per_execution=10)
-        batches = tf.data.Dataset.range(steps).map(draw, num_parallel_calls=2).prefetch(8)
-        model.fit(batches, shuffle=False, verbose=0, callbacks=callbacks)
+        numbers = tf.data.Dataset.range(steps, output_type=tf.int32)
+        batches = numbers.map(
+            lambda step: self.images(_BATCH, tf.stack([seed, step])), num_parallel_calls=2
+        )
+        model.fit(batches.prefetch(8), shuffle=False, verbose=0, callbacks=callbacks)
 
     def resting_point(
         self, objective: str, *, frozen: np.ndarray | None = None, random_start: bool = True

@@ -165,7 +165,7 @@ def chain(seed: int) -> dict[str, Any]:
     kept_z = model.latent_kernel.marginal(tf.zeros(3, tf.float64), eye)[1]
     pair = model.projection @ model.covariance
     start = model.sample(_CHAINS, tf.constant([seed, 0]))
-    end = walk(model.image_kernel, start, seed)[-1]
+    end = _walk(model.image_kernel, start, seed)[-1]
     return {
         "chains": _CHAINS,
         "drift_chains": _DRIFT_CHAINS,
@@ -180,7 +180,7 @@ def chain(seed: int) -> dict[str, Any]:
     }
 
 
-def walk(kernel: AffineGaussian, x: tf.Tensor, seed: int) -> list[tf.Tensor]:
+def _walk(kernel: AffineGaussian, x: tf.Tensor, seed: int) -> list[tf.Tensor]:
     """x and what `_CHAIN_STEPS` steps of a kernel make of it."""
     path = [x]
     for step in range(_CHAIN_STEPS):
@@ -230,7 +230,7 @@ def _drift(rng: np.random.Generator, seed: int) -> list[dict[str, Any]]:
     for size in (-0.2, 0.0, 0.1, 0.2):
         spectrum = model.spectrum(size * direction).numpy()
         kernel = model.perturbed(size * direction).then(model.decoder)
-        means = [np.linalg.norm(x.numpy().mean(0)) for x in walk(kernel, start, seed)]
+        means = [np.linalg.norm(x.numpy().mean(0)) for x in _walk(kernel, start, seed)]
         exact, mean = [], start[0]
         for _ in range(_LATE):
             exact.append(float(np.linalg.norm(mean)))
@@ -255,8 +255,8 @@ def _plane(seed: int) -> dict[str, Any]:
     drifting = model.perturbed(delta).then(model.decoder)
     return {
         "samples": model.sample(400, tf.constant([seed, 0])).numpy().round(4).tolist(),
-        "exact": np.concatenate(walk(model.image_kernel, start, seed + 3)).round(4).tolist(),
-        "perturbed": np.concatenate(walk(drifting, start, seed + 3)).round(4).tolist(),
+        "exact": np.concatenate(_walk(model.image_kernel, start, seed + 3)).round(4).tolist(),
+        "perturbed": np.concatenate(_walk(drifting, start, seed + 3)).round(4).tolist(),
     }
 
 
