@@ -22,11 +22,12 @@ ALLOWED = {
     "datasets": FOUNDATIONS,
     "checkpoints": FOUNDATIONS,
     "theory": FOUNDATIONS | {"distributions"},
+    "plots": FOUNDATIONS,
     # Evaluation takes callables and arrays, never the model class.
     "evaluation": FOUNDATIONS | {"attacks", "distributions"},
     "objectives": FOUNDATIONS | {"distributions"},
     "model": FOUNDATIONS | {"distributions", "networks", "attacks", "objectives"},
-    "pictures": FOUNDATIONS | {"networks", "model"},
+    "pictures": FOUNDATIONS | {"networks", "model", "plots"},
     "runs": FOUNDATIONS
     | {"attacks", "checkpoints", "datasets", "model", "networks", "objectives", "provenance"},
 }

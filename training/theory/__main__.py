@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from matplotlib.figure import Figure
 
+from tf_avae import plots
 from tf_avae.config import check
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, write_bytes, write_json
@@ -17,7 +18,7 @@ from tf_avae.provenance import provenance
 from tf_avae.registry import Registry
 from training.options import Parser, exit_code
 from training.session import say
-from training.theory import circle, plots, ppca, ppca_figures
+from training.theory import circle, ppca, ppca_figures
 
 
 class Case(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from tf_avae.plots import BLUE, GREEN, ORANGE, PINK, new_figure, tidy, title
 from tf_avae.theory.circle import (
     CIRCLE_OBJECTIVES,
     Circle,
@@ -17,7 +18,6 @@ from tf_avae.theory.circle import (
     train,
 )
 from training.session import say
-from training.theory.plots import BLUE, GREEN, ORANGE, PINK, new_figure, tidy, title
 
 STEPS = 4000
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.theory.plots import BLUE, GREEN, GREY, ORANGE, new_figure, tidy, title
+from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, new_figure, tidy, title
 
 _STYLES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, ":"))
 

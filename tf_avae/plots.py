@@ -1,0 +1,97 @@
+"""How figures look, and how they become bytes: charts, and sheets of images."""
+
+import io
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tf_avae.files import write_bytes
+
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
+"""Of the palette of Okabe and Ito, which readers with any colour vision tell apart; lines differ
+in their dashes or markers too."""
+
+_DPI = 110
+_SHEET_DPI = 150
+_INCHES_PER_IMAGE = 0.62
+_LABEL_INCHES = 1.75
+
+
+def new_figure(width: float, height: float, dpi: int = _DPI) -> Figure:
+    """An empty figure, in inches."""
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def title(axes: Axes, text: str) -> None:
+    """A panel's title, on the left."""
+    axes.set_title(text, fontsize=9.5, loc="left")
+
+
+def tidy(axes: Axes, x: str, y: str) -> None:
+    """Labels, and no frame where it says nothing."""
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def rendered(figure: Figure, suffix: str, name: str = "") -> bytes:
+    """The figure as a file of type "png" or "svg"; the same figure gives the same bytes.
+
+    Args:
+        name: salt of the identifiers inside an SVG, for pages that hold several.
+    """
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if suffix == "svg" else None
+    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(buffer, format=suffix, metadata=metadata)
+    return buffer.getvalue()
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Writes name.png and name.svg."""
+    for suffix in ("png", "svg"):
+        write_bytes(folder / f"{name}.{suffix}", rendered(figure, suffix, name))
+
+
+def sheet(rows: dict[str, np.ndarray], heading: str) -> bytes:
+    """A PNG with one named row of images per entry.
+
+    Args:
+        rows: name to images [N, H, W, C] in [0, 1] (clipped), C being 1 or 3; all of one shape.
+        heading: what the picture shows.
+    """
+    tiles = [np.clip(np.asarray(images), 0.0, 1.0) for images in rows.values()]
+    count, height, width, channels = tiles[0].shape
+    gap = max(1, height // 14)
+    canvas = np.ones((len(tiles) * (height + gap) - gap, count * (width + gap) - gap, channels))
+    for r, images in enumerate(tiles):
+        for c, image in enumerate(images):
+            top, left = r * (height + gap), c * (width + gap)
+            canvas[top : top + height, left : left + width] = image
+    figure = new_figure(
+        _LABEL_INCHES + count * _INCHES_PER_IMAGE,
+        0.45 + len(tiles) * _INCHES_PER_IMAGE * height / width,
+        _SHEET_DPI,
+    )
+    axes = figure.add_subplot()
+    picture = canvas[..., 0] if channels == 1 else canvas
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([r * (height + gap) + (height - 1) / 2 for r in range(len(tiles))], list(rows))
+    axes.tick_params(length=0, labelsize=9)
+    axes.spines[:].set_visible(False)
+    axes.set_title(heading, fontsize=10, loc="left")
+    return rendered(figure, "png")
+
+
+def scaled_change(change: np.ndarray) -> np.ndarray:
+    """Changes of images as images: grey where there is none, the largest at black or white."""
+    change = np.asarray(change)
+    return 0.5 + 0.5 * change / max(np.abs(change).max(), 1e-6)
