@@ -6,7 +6,6 @@ medians: machines are noisy, so only ratios within one run say something.
 
 import argparse
 import statistics
-import time
 from pathlib import Path
 
 from tf_avae.config import Config
@@ -15,6 +14,7 @@ from tf_avae.files import write_json
 from tf_avae.objectives import OBJECTIVES
 from tf_avae.provenance import provenance
 from tf_avae.runs import build_model, resolve
+from training.timing import Steps, fit_steps, paired_rates, time_factor
 
 
 def main() -> None:
@@ -33,34 +33,17 @@ def main() -> None:
     def pipeline(steps: int) -> None:
         batches.take(steps).reduce(0, lambda count, _: count + 1)
 
-    timed = {"pipeline": pipeline}
+    timed: dict[str, Steps] = {"pipeline": pipeline}
     for algo in OBJECTIVES:
         config = resolve(Config(algo=algo, arch=arguments.arch, precision=arguments.precision))
-        model = build_model(config, data.image_shape)
-
-        def fit(steps: int, model=model) -> None:
-            model.fit(batches.take(steps), shuffle=False, verbose=0)
-
-        timed[algo] = fit
-    steps = {}
-    for name, run in timed.items():
-        run(20)  # traces
-        start = time.perf_counter()
-        run(20)
-        steps[name] = max(20, int(20 * arguments.seconds / (time.perf_counter() - start)))
-    rates: dict[str, list[float]] = {name: [] for name in timed}
-    for _ in range(arguments.rounds):
-        for name, run in timed.items():
-            start = time.perf_counter()
-            run(steps[name])
-            rates[name].append(steps[name] / (time.perf_counter() - start))
+        timed[algo] = fit_steps(build_model(config, data.image_shape), batches)
+    rates = paired_rates(timed, rounds=arguments.rounds, seconds=arguments.seconds)
     rows = {}
     for name, measured in rates.items():
-        paired = [vae / rate for vae, rate in zip(rates["vae"], measured, strict=True)]
         rows[name] = {
             "steps_per_second": statistics.median(measured),
             "images_per_second": statistics.median(measured) * arguments.batch_size,
-            "time_factor": statistics.median(paired),
+            "time_factor": time_factor(rates, name, "vae")["value"],
         }
     print(f"{'':10} {'steps/s':>9} {'images/s':>9} {'time over vae':>14}")
     for name, row in rows.items():

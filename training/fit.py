@@ -33,6 +33,7 @@ from training.session import (
     check_finite,
     held_out_terms,
     say,
+    shown,
     train_stage,
 )
 
@@ -98,7 +99,7 @@ def _fit(arguments: argparse.Namespace) -> int:
                 say(f"note: {config.init_from} has obs_var {variance:g}, here {config.obs_var:g}")
         run = Run.create(arguments.run_dir or _default_path(config), config, data.checksums)
     run.begin_session(data.checksums)
-    say(f"run directory: {_shown(run.path)}")
+    say(f"run directory: {shown(run.path)}")
     if run.result_path.exists():
         say("this run is complete")
     else:
@@ -183,31 +184,25 @@ def _train(run: Run, data: ImageData, initial: AVAE | None) -> None:
 
 
 def _resume_command(run: Run) -> str:
-    return f"{_python()} -m training.fit --run-dir {shlex.quote(_shown(run.path))} --resume"
-
-
-def _shown(path: str | Path) -> str:
-    """A path as a user in this folder would write it."""
-    path = Path(path)
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return f"{_python()} -m training.fit --run-dir {shlex.quote(shown(run.path))} --resume"
 
 
 def _python() -> str:
-    return shlex.quote(_shown(sys.executable))
+    return shlex.quote(shown(sys.executable))
 
 
 def _say_what_next(run: Run) -> None:
-    here = shlex.quote(_shown(run.path))
+    here = shlex.quote(shown(run.path))
     source = repr(run.config.data_dir) if run.config.data_dir else ""
     say(
         f"""
-run:      {_shown(run.path)}
-pictures: {_shown(run.path / "pictures")}
-encoder:  {_shown(run.encoder_path)}
+run:      {shown(run.path)}
+pictures: {shown(run.path / "pictures")}
+encoder:  {shown(run.encoder_path)}
 
 Next, look at the pictures, or embed images in Python:
   import keras, tf_avae
-  encoder = keras.saving.load_model("{_shown(run.encoder_path)}")
+  encoder = keras.saving.load_model("{shown(run.encoder_path)}")
   images = tf_avae.DATASETS["{run.config.dataset}"].open({source}).held_out(500)
   embedding = encoder.predict(images.map(lambda x, labels: x))["mean"]
 or train another objective from its weights, with its other options:

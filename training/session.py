@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections import deque
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -66,6 +67,12 @@ def say(text: str, end: str = "\n") -> None:
         print(text, end=end, flush=True)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (for the rest of the process)
+
+
+def shown(path: str | Path) -> str:
+    """A path as a user in this folder would write it."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 class Recorder(keras.callbacks.Callback):
@@ -211,7 +218,7 @@ class Progress:
         self._marks.append((now, step))
         pace = ""
         if self.rate:
-            left = _duration((self.stage.steps - step) / self.rate)
+            left = duration((self.stage.steps - step) / self.rate)
             pace = f"  {self.rate:.1f} steps/s  {left} left"
         terms = "  ".join(
             f"{name} {value:.1f}" for name, value in _results(model).items() if name != "loss"
@@ -222,7 +229,8 @@ class Progress:
         say(lead + line, end)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as minutes and seconds, with hours where there are any."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
