@@ -14,6 +14,7 @@ setup(
     packages=find_packages(include=["tf_avae", "tf_avae.*", "training", "training.*"]),
     package_data={
         "tf_avae.datasets": ["mnist/*"],
+        "tf_avae.evaluation": ["report.css"],
         "tf_avae": ["py.typed"],
         "training.theory": ["*.md"],
     },
@@ -32,12 +33,20 @@ setup(
         "tensorflow-serving-api>=2.19,<2.22",
         # Writes and shows the scalars and pictures of a run; tensorflow no longer brings it.
         "tensorboard>=2.20,<2.22",
-        # Pictures of a run: labelled grids of images.
+        # Probes and nearest neighbours of evaluations, by a standard solver.
+        "scikit-learn>=1.7,<1.10",
+        # Pictures of a run and of reports: labelled grids of images, charts.
         "matplotlib>=3.10,<4",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
-        "test": ["pytest>=9,<10"],
+        # Two processes; attacks stay in their balls for any input; reports in a real browser.
+        "test": [
+            "pytest>=9,<10",
+            "pytest-xdist>=3.8,<4",
+            "hypothesis>=6.150,<7",
+            "playwright>=1.55,<2",
+        ],
         "lint": ["ruff>=0.17,<0.18", "mypy>=2.4,<3"],
     },
 )

@@ -27,6 +27,30 @@ def small_model(algo="avae", *, arch="mlp", precision="float32", compiled=True, 
     return model
 
 
+def idx_bytes(array):
+    """A file in MNIST's format."""
+    head = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">i4").tobytes()
+    return head + array.tobytes()
+
+
+@pytest.fixture(scope="session")
+def few_digits(tmp_path_factory, color_mnist):
+    """A folder of idx files: the first 800 training and 120 test images of MNIST."""
+    folder = tmp_path_factory.mktemp("digits")
+    splits = (("train", color_mnist.train_split, 800), ("t10k", color_mnist.held_out_split, 120))
+    for prefix, split, count in splits:
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(idx_bytes(split.images[:count]))
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx_bytes(split.labels[:count]))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Initial weights and orders that a test leaves to Keras; needed too where an earlier test has
+    asked TensorFlow for determinism."""
+    keras.utils.set_random_seed(0)
+
+
 @pytest.fixture
 def make_model():
     return small_model

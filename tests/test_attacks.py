@@ -2,10 +2,13 @@
 
 import functools
 
+import hypothesis
+import hypothesis.strategies as st
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis.extra.numpy import arrays
 
 from tf_avae.attacks import (
     BALLS,
@@ -44,6 +47,84 @@ def rough(x):
 
 # In the L2 ball, each step of the ball's radius halves what is not along the slope.
 LONG_STEPS = functools.partial(pgd, step_size=0.1)
+
+
+def searches():
+    """Each attack with a budget that grows with its number of steps."""
+    yield "pgd", lambda loss, x, **how: pgd(loss, x, step_size=how["epsilon"] / 3, **how)
+    yield "apgd", apgd
+
+    def by_square(loss, x, *, steps, ball, **how):
+        return square(loss, x, queries=steps, **how)
+
+    yield "square", by_square
+
+
+@pytest.mark.parametrize(("name", "search"), searches())
+@hypothesis.given(
+    image=arrays(np.float32, (2, 3, 4, 2), elements=st.floats(0, 1, width=32)),
+    slope=arrays(np.float32, (3, 4, 2), elements=st.floats(-100, 100, width=32)),
+    epsilon=st.floats(0, 1.5),
+    steps=st.integers(1, 6),
+    seed=st.integers(0, 2**31 - 1),
+    ball=st.sampled_from(sorted(BALLS)),
+)
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_any_attack_on_anything_stays_in_its_ball_and_in_the_bounds(
+    name, search, image, slope, epsilon, steps, seed, ball
+):
+    ball = "linf" if name == "square" else ball
+    seed = tf.constant([seed, 1], tf.int32)
+
+    def loss(x):
+        return tf.reduce_sum(tf.sin(7.0 * x) * slope, axis=[1, 2, 3])
+
+    how = {"epsilon": epsilon, "seed": seed, "ball": BALLS[ball]}
+    found = search(loss, image, steps=steps, **how).numpy()
+    assert np.isfinite(found).all() and found.min() >= 0 and found.max() <= 1
+    assert NORMS[ball](found - image).max() <= epsilon * (1 + 1e-5) + 1e-6
+
+
+@pytest.mark.parametrize("ball", BALLS)
+@hypothesis.given(
+    slope=arrays(np.float32, (3, 4, 2), elements=st.floats(-100, 100, width=32)),
+    epsilon=st.floats(0.001, 1.0),
+    steps=st.integers(1, 6),
+    more=st.integers(1, 6),
+    restarts=st.integers(1, 3),
+)
+@hypothesis.settings(max_examples=25, deadline=None)
+def test_more_steps_or_restarts_of_pgd_are_never_weaker(
+    ball, slope, epsilon, steps, more, restarts
+):
+    """With the same length of step the longer search makes the shorter one's steps first."""
+
+    def loss(x):
+        return tf.reduce_sum(tf.sin(7.0 * x) * slope, axis=[1, 2, 3])
+
+    how = {"epsilon": epsilon, "step_size": epsilon / 3, "seed": SEED, "ball": BALLS[ball]}
+    images = ANYWHERE[:2, :3, :4, :2]
+    weak, longer, wider = (
+        loss(pgd(loss, images, steps=steps + s, restarts=1 + r, **how)).numpy()
+        for s, r in ((0, 0), (more, 0), (0, restarts))
+    )
+    slack = 1e-5 * (1 + np.abs(weak))
+    assert (longer >= weak - slack).all() and (wider >= weak - slack).all()
+
+
+@pytest.mark.parametrize("search", [functools.partial(pgd, step_size=0.01), apgd])
+@pytest.mark.parametrize("name", BALLS)
+def test_the_top_of_a_quadratic_is_found_inside_and_at_the_edge(name, search):
+    """The point of the ball nearest to a target: the target itself, or the projection on it."""
+    inside = MIDDLE[:1] + 0.03 * np.sign(SLOPE) / (1.0 if name == "linf" else 8.0)
+    beyond = MIDDLE[:1] + 0.3 * SLOPE
+    for target in (inside, beyond):
+        found = search(
+            lambda x, t=target: -tf.reduce_sum((x - t) ** 2, axis=[1, 2, 3]),
+            MIDDLE[:1], epsilon=0.05, steps=150, seed=SEED, ball=BALLS[name],
+        )  # fmt: skip
+        nearest = BALLS[name].project(tf.constant(target - MIDDLE[:1]), 0.05)
+        np.testing.assert_allclose(found, MIDDLE[:1] + nearest, atol=0.011)
 
 
 @pytest.mark.parametrize("search", [LONG_STEPS, apgd])

@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import idx_bytes
 
 import tf_avae
 from tf_avae.datasets import DATASETS, base
@@ -31,11 +32,6 @@ def collect(batches):
 
 def take(data, count, batch_size=64, **how):
     return collect(data.train(batch_size, **({"seed": 0} | how)).take(count))
-
-
-def idx_bytes(array):
-    head = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">i4").tobytes()
-    return head + array.tobytes()
 
 
 @pytest.fixture

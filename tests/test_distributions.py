@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 import tensorflow as tf
 
 from tf_avae import distributions as d
@@ -199,6 +200,17 @@ def test_w2_of_full_covariances_is_the_cost_of_the_optimal_map():
     cost = np.trace(difference @ s @ difference.T)
     zero = tf.zeros(3, tf.float64)
     np.testing.assert_allclose(d.w2_squared_full(zero, s, zero, t), cost, rtol=1e-10)
+
+
+def test_w2_of_full_covariances_agrees_with_scipys_matrix_root():
+    rng = np.random.default_rng(12)
+    for size in (1, 4, 9):
+        s, t = ((m := rng.normal(size=(size, size))) @ m.T for _ in range(2))
+        a, b = rng.normal(size=(2, size))
+        root = scipy.linalg.sqrtm(t)
+        cross = scipy.linalg.sqrtm(root @ s @ root).real
+        expected = ((a - b) ** 2).sum() + np.trace(s + t - 2 * cross)
+        np.testing.assert_allclose(d.w2_squared_full(a, s, b, t), expected, rtol=1e-8)
 
 
 def test_w2_is_a_squared_distance():

@@ -23,13 +23,17 @@ ALLOWED = {
     "checkpoints": FOUNDATIONS,
     "theory": FOUNDATIONS | {"distributions"},
     "plots": FOUNDATIONS,
-    # Evaluation takes callables and arrays, never the model class.
-    "evaluation": FOUNDATIONS | {"attacks", "distributions"},
+    "saved_models": FOUNDATIONS,
+    # Probes and evaluation take callables and arrays, never the model class.
+    "probes": FOUNDATIONS,
+    "evaluation": FOUNDATIONS
+    | {"attacks", "distributions", "plots", "probes", "provenance", "saved_models"},
     "objectives": FOUNDATIONS | {"distributions"},
     "model": FOUNDATIONS | {"distributions", "networks", "attacks", "objectives"},
     "pictures": FOUNDATIONS | {"networks", "model", "plots"},
     "runs": FOUNDATIONS
     | {"attacks", "checkpoints", "datasets", "model", "networks", "objectives", "provenance"},
+    "encoders": FOUNDATIONS | {"distributions", "evaluation", "networks", "runs", "saved_models"},
 }
 
 

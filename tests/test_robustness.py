@@ -79,11 +79,11 @@ def test_examples_that_are_wrong_or_broken_are_not_attacked_again():
     told = []
     found = worst_case(
         linear, IMAGES, labels, epsilon=EPSILON, budget=BUDGETS["paper"],
-        progress=lambda name, left: told.append((name, left)),
+        progress=lambda stand: told.append((stand.trial, stand.unbroken)),
     )  # fmt: skip
     assert not found.clean[:20].any() and found.clean[20:].all()
     assert (found.broken_by[:20] == -1).all() and not found.survived[:20].any()
-    assert told[0] == ("pgd-40/0", 40)
+    assert told[0] == ("pgd-40/0", 40) and told.pop()[1] == found.survived.sum()
     counts = [left for _, left in told]
     assert counts == sorted(counts, reverse=True)
     broken = [np.sum(found.broken_by == number) for number in range(9)]

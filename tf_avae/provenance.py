@@ -1,5 +1,6 @@
 """Where a result comes from: versions, commit, machine, command."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -18,6 +19,8 @@ _PACKAGES = (
     "tf-keras",
     "tensorflow-datasets",
     "numpy",
+    "scikit-learn",
+    "scipy",
 )
 
 
@@ -57,6 +60,15 @@ def source_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+changes" if changed else "")
+
+
+def source_checksum() -> str:
+    """SHA-256 over the sources of this package: what else decides a result, beside its inputs."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parent
+    for file in sorted(root.rglob("*.py")):
+        digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _git(root: Path, *arguments: str) -> str:

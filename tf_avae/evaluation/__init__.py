@@ -1,5 +1,27 @@
 """Measuring representations: takes callables and arrays, never the model class."""
 
-from tf_avae.evaluation.robustness import BUDGETS, Budget, Outcomes, Trial, worst_case
+from tf_avae.evaluation.budgets import BUDGETS, Budget, Trial
+from tf_avae.evaluation.checks import CHECKS
+from tf_avae.evaluation.encoder import Encoder
+from tf_avae.evaluation.fid import frechet_distance, open_extractor
+from tf_avae.evaluation.representation import DISTANCES, attack_representation
+from tf_avae.evaluation.robustness import Outcomes, worst_case
+from tf_avae.evaluation.settings import Settings
+from tf_avae.evaluation.suite import Evaluation, evaluate
 
-__all__ = ["BUDGETS", "Budget", "Outcomes", "Trial", "worst_case"]
+__all__ = [
+    "BUDGETS",
+    "CHECKS",
+    "DISTANCES",
+    "Budget",
+    "Encoder",
+    "Evaluation",
+    "Outcomes",
+    "Settings",
+    "Trial",
+    "attack_representation",
+    "evaluate",
+    "frechet_distance",
+    "open_extractor",
+    "worst_case",
+]

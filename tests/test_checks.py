@@ -1,0 +1,151 @@
+"""The honesty checks: an honest encoder passes them, planted ones are caught."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_avae.evaluation import BUDGETS, CHECKS, worst_case
+from tf_avae.evaluation.checks import Case, run_checks
+from tf_avae.probes import fit_linear
+
+RNG = np.random.default_rng(0)
+CLASSES = 4
+PATTERNS = RNG.uniform(0.25, 0.75, (CLASSES, 6, 6, 1))
+WEIGHTS = RNG.normal(size=(36, 8)).astype(np.float32)
+
+
+def examples(count):
+    labels = np.arange(count) % CLASSES
+    images = PATTERNS[labels] + RNG.normal(size=(count, 6, 6, 1)) * 0.08
+    return np.clip(images, 0, 1).astype(np.float32), labels
+
+
+TRAIN, TEST = examples(400), examples(300)
+
+
+def honest(x):
+    return tf.reshape(x, [-1, 36]) @ WEIGHTS
+
+
+def masked(x):
+    """In steps: the same answers, no gradient."""
+    return tf.floor(honest(x) * 8.0) / 8.0
+
+
+def collapsed(x):
+    return 0.0 * honest(x) + 1.0
+
+
+def random_function(x):
+    """An answer that has nothing to do with what is seen, though it is always the same."""
+    code = tf.reduce_sum(tf.reshape(x, [-1, 36]) * 1e4, axis=1, keepdims=True)
+    return tf.sin(code * tf.range(1.0, 9.0))
+
+
+def random_answer(x):
+    return honest(x) + tf.random.normal([tf.shape(x)[0], 8], stddev=3.0)
+
+
+def batch_dependent(x):
+    """Batch normalisation left in training mode."""
+    h = honest(x)
+    return (h - tf.reduce_mean(h, axis=0)) / (0.1 + tf.math.reduce_std(h, axis=0))
+
+
+def leading_astray(x):
+    """The gradient of another encoder: attacks run, and run in the wrong direction."""
+
+    @tf.custom_gradient
+    def answer(x):
+        return honest(x), lambda up: tf.reshape(up @ WEIGHTS.T[:, ::-1], tf.shape(x))
+
+    return answer(x)
+
+
+def found_for(embed, budget="paper", epsilons=(0.02, 0.1, 0.3)):
+    """The names of the checks that fail."""
+    fitted = fit_linear(np.asarray(embed(tf.constant(TRAIN[0]))), TRAIN[1])
+    images, labels = TEST
+
+    def classify(x):
+        return fitted.probe(embed(x))
+
+    nominal = np.asarray(classify(tf.constant(images))).argmax(1) == labels
+    curve = {0.0: nominal.mean()}
+    for epsilon in epsilons:
+        found = worst_case(classify, images, labels, epsilon=epsilon, budget=BUDGETS["smoke"])
+        curve[epsilon] = found.survived.mean()
+    case = Case(
+        embed=embed, classify=classify, images=images, labels=labels, epsilon=epsilons[1],
+        budget=BUDGETS[budget], curve=curve, majority=1 / CLASSES, nominal=nominal,
+        converged=fitted.notes["converged"],
+    )  # fmt: skip
+    findings = run_checks(case)
+    assert [finding["name"] for finding in findings] == list(CHECKS)
+    return {finding["name"] for finding in findings if not finding["passed"]}
+
+
+def test_an_honest_encoder_passes_all():
+    assert found_for(honest) == set()
+
+
+def test_masked_gradients_are_caught():
+    failed = found_for(masked)
+    assert {"gradients", "reaches-chance", "gradient-free"} <= failed
+    assert "above-chance" not in failed and "deterministic" not in failed
+
+
+def test_a_collapsed_encoder_is_caught():
+    assert {"above-chance", "gradients"} <= found_for(collapsed)
+
+
+@pytest.mark.parametrize(
+    ("embed", "check"),
+    [
+        (random_function, "above-chance"),
+        (random_answer, "deterministic"),
+        (batch_dependent, "deterministic"),
+    ],
+)
+def test_random_outputs_are_caught(embed, check):
+    assert check in found_for(embed)
+
+
+def test_a_gradient_that_leads_astray_is_caught():
+    assert {"reaches-chance", "gradient-free"} <= found_for(leading_astray)
+
+
+@pytest.mark.parametrize(
+    ("curve", "passes"),
+    [
+        ({0.0: 0.9, 0.1: 0.5, 0.2: 0.1}, True),
+        ({0.0: 0.9, 0.1: 0.3, 0.2: 0.5}, False),
+        ({0.2: 0.1, 0.0: 0.9, 0.1: 0.5}, True),
+    ],
+)
+def test_accuracy_that_rises_with_the_radius_is_caught(curve, passes):
+    case = Case(None, None, *TEST, 0.1, BUDGETS["smoke"], curve, 0.25, np.ones(9, bool), True)
+    assert CHECKS["falls"].look(case).passed is passes
+    assert "ε 0.1" in CHECKS["falls"].look(case).found
+
+
+def test_a_probe_that_did_not_converge_is_caught():
+    case = Case(None, None, *TEST, 0.1, BUDGETS["smoke"], {}, 0.25, np.ones(9, bool), False)
+    assert not CHECKS["converged"].look(case).passed
+
+
+def test_an_attack_cut_short_is_caught():
+    """A step that is far too small has not arrived; four times as many get further."""
+
+    class Slow:
+        steps, queries = 1, 50
+
+    fitted = fit_linear(np.asarray(honest(tf.constant(TRAIN[0]))), TRAIN[1])
+
+    def classify(x):
+        # The gradient turns within a hundredth of a pixel value: one long step misses.
+        return fitted.probe(honest(x + 0.05 * tf.sin(60.0 * x)))
+
+    case = Case(honest, classify, *TEST, 0.06, Slow, {}, 0.25, np.ones(300, bool), True)
+    finding = CHECKS["more-steps"].look(case)
+    assert not finding.passed, finding.found

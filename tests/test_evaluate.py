@@ -1,0 +1,405 @@
+"""The whole evaluation: from Python on any callable, and the command line."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_resume import ROOT, fit
+
+import tf_avae
+from tf_avae.encoders import open_encoder
+from tf_avae.errors import InputError
+from tf_avae.evaluation import Encoder, Settings, evaluate
+from tf_avae.evaluation.parts import Part, Parts
+from tf_avae.evaluation.robustness import Outcomes
+from tf_avae.evaluation.table import text
+from tf_avae.runs import load_trained
+from training import evaluate as command
+
+QUICK = ("--budget", "smoke", "--epsilon", "0.1", "--task", "digit", "--images", "60",
+         "--distance", "mean_l2", "--free-images", "30")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, few_digits):
+    """An `avae` of a few steps on 800 digits."""
+    path = tmp_path_factory.mktemp("runs") / "avae"
+    fit(
+        *("--algo", "avae", "--data-dir", few_digits, "--steps", 300, "--log-every", 100),
+        *("--latent-dim", 16, "--learning-rate", 1e-3, "--obs-var", 0.1, "--run-dir", path),
+    )
+    return path
+
+
+def export(run, folder, signature="serving_default", names=("image", "embedding")):
+    """A SavedModel of a run's encoder and decoder."""
+    model = load_trained(run)
+    module = tf.Module()
+    module.model = model
+    spec = tf.TensorSpec([None, *model.image_shape], tf.float32, name=names[0])
+    module.embed = tf.function(
+        lambda image: {
+            names[1]: model.encode(image).mean,
+            "variance": model.encode(image).variance,
+        },
+        input_signature=[spec],
+    )
+    module.decode = tf.function(
+        lambda latent: {"image": model.decode(latent)},
+        input_signature=[tf.TensorSpec([None, model.latent_dim], tf.float32, name="latent")],
+    )
+    tf.saved_model.save(module, str(folder), {signature: module.embed, "decode": module.decode})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(run, tmp_path_factory):
+    return export(run, tmp_path_factory.mktemp("saved") / "model" / "3").parent
+
+
+def run_command(*arguments, **how):
+    return subprocess.Popen(
+        [sys.executable, "-m", "training.evaluate", *map(str, arguments)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how,
+    )  # fmt: skip
+
+
+def figures(folder):
+    """What must be the same each time: all but where it was made, and the measured time."""
+    results = json.loads((folder / "results.json").read_text())
+    del results["provenance"]
+    for encoder in results["encoders"]:
+        encoder.pop("time_factor", None)
+    return results
+
+
+@pytest.fixture(scope="module")
+def evaluated(run, saved, tmp_path_factory):
+    """The command on a run and on its SavedModel."""
+    out = tmp_path_factory.mktemp("evaluated")
+    process = run_command(run, f"copy={saved}", "--out", out, *QUICK)
+    printed, complaint = process.communicate()
+    assert process.returncode == 0, complaint
+    return out, printed
+
+
+def test_results_are_complete(evaluated, few_digits):
+    out, _ = evaluated
+    results = json.loads((out / "results.json").read_text())
+    assert results["settings"]["budget"] == "smoke" and results["settings"]["seed"] == 0
+    assert results["data"]["name"] == "color_mnist" and results["data"]["test_images"] == 120
+    assert len(results["data"]["checksums"]["t10k-images-idx3-ubyte"]) == 32
+    assert results["provenance"]["versions"]["scikit-learn"]
+    assert "training.evaluate" in results["provenance"]["command"]
+    encoder, copy = results["encoders"]
+    assert encoder["name"] == "avae" and encoder["config"]["steps"] == 300 and encoder["complete"]
+    sections = {"probes", "robustness", "checks", "representation", "consistency",
+                "reconstruction", "likelihood", "latents", "time_factor"}  # fmt: skip
+    assert sections <= encoder.keys()
+    assert encoder["left_out"] == {"fid": "no feature extractor given"}
+    assert set(copy["left_out"]) == {"likelihood", "fid", "time_factor"}
+    assert copy["time_factor" if "time_factor" in copy else "sha256"]
+    row = encoder["robustness"]["rows"][0]
+    letters = row["outcomes"]
+    assert len(letters) == 60
+    assert row["nominal"]["value"] == pytest.approx(1 - letters.count("x") / 60)
+    assert row["accuracy"]["value"] == pytest.approx(letters.count(".") / 60)
+    assert row["accuracy_after"] == pytest.approx(
+        [row["nominal"]["value"], letters.count(".") / 60]
+    )
+
+
+def test_a_saved_model_has_the_figures_of_its_run(evaluated):
+    encoder, copy = figures(evaluated[0])["encoders"]
+    for section in ("probes", "robustness", "checks", "reconstruction"):
+        assert json.dumps(encoder[section]) == json.dumps(copy[section])
+    assert encoder["consistency"]["inconsistency"] == copy["consistency"]["inconsistency"]
+
+
+def test_figures_are_those_of_the_pieces(evaluated, run, few_digits):
+    """The nominal accuracy by scikit-learn alone, on embeddings of the Keras file."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    data = tf_avae.DATASETS["color_mnist"].open(few_digits)
+    encoder = keras.saving.load_model(run / "encoder.keras")
+    splits = []
+    for batches in (data.train_images(200), data.held_out(200)):
+        pairs = [(encoder.predict_on_batch(x)["mean"], y["digit"].numpy()) for x, y in batches]
+        splits.append([np.concatenate(part) for part in zip(*pairs, strict=True)])
+    probes = figures(evaluated[0])["encoders"][0]["probes"]["digit"]
+    model = LogisticRegression(C=probes["linear"]["regularisation"], tol=1e-6, max_iter=5000)
+    reference = make_pipeline(StandardScaler(), model).fit(*splits[0])
+    assert probes["linear"]["nominal"]["value"] == pytest.approx(
+        reference.score(*splits[1]),
+        abs=0.009,  # one of 120
+    )
+    assert probes["majority"] == np.bincount(splits[1][1]).max() / 120
+    assert 0.3 < probes["linear"]["nominal"]["value"] < 1
+
+
+def test_the_table_is_printed(evaluated):
+    out, printed = evaluated
+    table = text(json.loads((out / "results.json").read_text()))
+    assert table in printed
+    rows = ("linear, nominal", "linear, smoke, ε 0.1", "mlp, smoke, ε 0.1", "checks passed")
+    beside = ("10 nearest neighbours", "active units", "MSE", "log p(x)", "time factor")
+    for words in rows + beside:
+        assert words in table
+    assert f"report:  {out / 'report.html'}" in printed
+
+
+def test_a_stopped_evaluation_goes_on_and_ends_the_same(evaluated, run, tmp_path):
+    out, _ = evaluated
+    arguments = (run, "--out", tmp_path, *QUICK)
+    process = run_command(*arguments)
+    deadline = time.monotonic() + 240
+    while not list(tmp_path.glob("parts/outcomes-*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, complaint = process.communicate()
+    assert process.returncode == 130, complaint
+    assert "The same command goes on" in printed and "Traceback" not in complaint
+    assert not (tmp_path / "results.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("parts/[!.]*")}
+    process = run_command(*arguments)
+    _, complaint = process.communicate()
+    assert process.returncode == 0, complaint
+    for path, written in kept.items():
+        if "started" not in path.name:
+            assert path.stat().st_mtime_ns == written
+    assert figures(tmp_path)["encoders"] == figures(out)["encoders"][:1]
+
+
+# ---------------------------------------------------------------------- from Python
+
+
+def arrays_of(data, count):
+    images, labels = next(iter(data.held_out(count)))
+    return images, labels
+
+
+def blind(x):
+    return tf.zeros((tf.shape(x)[0], 3)) + 0.0 * tf.reduce_sum(x)
+
+
+def pixels(x):
+    return tf.reshape(tf.nn.avg_pool2d(x, 4, 4, "VALID"), [-1, 147])
+
+
+SETTINGS = Settings(
+    "smoke", epsilons=(0.1, 0.3), tasks=("color",), images=40, free_images=30, neighbours=5
+)
+
+
+@pytest.fixture(scope="module")
+def by_hand(few_digits):
+    data = tf_avae.DATASETS["color_mnist"].open(few_digits)
+    told = []
+    evaluation = evaluate(
+        [Encoder("pixels", pixels), Encoder("blind", blind)],
+        train=data.train_images(200), test=data.held_out(200), settings=SETTINGS,
+        progress=told.append,
+    )  # fmt: skip
+    return evaluation, told
+
+
+def test_any_callable_is_evaluated(by_hand):
+    evaluation, told = by_hand
+    encoder, _ = evaluation.results["encoders"]
+    assert encoder["probes"]["color"]["linear"]["nominal"]["value"] > 0.95
+    assert encoder["left_out"].keys() == {"consistency", "reconstruction", "likelihood", "fid"}
+    assert encoder["representation"]["left_out"] == ["w2", "kl", "reverse_kl", "symmetric_kl"]
+    moved = {row["distance"] for row in encoder["representation"]["rows"]}
+    assert moved == {"mean_l2", "cosine"}
+    assert "active_units" not in encoder["latents"]
+    # 2 encoders, 2 heads, 2 radii, 40 images, 10 steps
+    assert told[0].left == 2 * 2 * 2 * 40 * 10 and told[-1].left == 0
+    assert told[-1].done > 0
+
+
+def test_a_collapsed_encoder_is_on_top_of_the_findings(by_hand):
+    evaluation, _ = by_hand
+    failed = evaluation.failed_checks
+    assert ("blind", "color", "above-chance") in failed
+    assert ("blind", "color", "gradients") in failed
+    encoder = evaluation.results["encoders"][1]
+    assert encoder["latents"]["effective_dimension"] == 0
+    assert encoder["representation"]["rows"][0]["tasks"]["color"]["shift"] is None
+    json.dumps(evaluation.results, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"budget": "huge"}, "unknown budget 'huge'"),
+        ({"norm": "l1"}, "unknown norm 'l1'"),
+        ({"epsilons": (0.1, 1.5)}, r"epsilon is 1\.5; it must be from 0 to 1"),
+        ({"epsilons": (0.1, 0.1)}, "must be above 0 and differ"),
+        ({"epsilons": (0.0,)}, "must be above 0"),
+        ({"epsilons": ()}, "no epsilon is given"),
+        ({"distances": ("w3",)}, "unknown distance 'w3'"),
+        ({"images": 0}, "images is 0; it must be at least 1"),
+        ({"free_images": 3}, "free_images is 3; it must be at least 10"),
+        ({"chain_steps": 1}, "chain_steps is 1; it must be at least 2"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_settings_are_named(change, words):
+    with pytest.raises(InputError, match=words):
+        Settings(**change)
+
+
+def test_bad_encoders_and_data_are_named(few_digits):
+    data = tf_avae.DATASETS["color_mnist"].open(few_digits)
+    train, test = data.train_images(200), data.held_out(200)
+
+    def tried(encoders, test=test, settings=SETTINGS):
+        return evaluate(encoders, train=train, test=test, settings=settings)
+
+    one = Encoder("one", pixels)
+    with pytest.raises(InputError, match="of different names"):
+        tried([one, one])
+    with pytest.raises(InputError, match="one takes images of 32x32x3, the data are 28x28x3"):
+        tried([Encoder("one", pixels, image_shape=(32, 32, 3))])
+    with pytest.raises(InputError, match="unknown task 'colour'"):
+        tried([one], settings=Settings(tasks=("colour",)))
+    with pytest.raises(InputError, match="the data have no labels"):
+        tried([one], test=[(x, {}) for x, _ in test])
+    with pytest.raises(InputError, match="there are no test images"):
+        tried([one], test=[])
+
+
+# ---------------------------------------------------------------------- the command line
+
+
+def refused(capsys, *arguments):
+    """The one line of complaint."""
+    try:
+        code = command.main([str(word) for word in arguments])
+    except SystemExit as stop:
+        code = stop.code
+    complaint = capsys.readouterr().err
+    assert code == 2
+    assert complaint.startswith("error: ") and complaint.count("\n") == 1, complaint
+    return complaint
+
+
+def test_bad_input_is_one_line_and_earlier_results_stay(
+    capsys, tmp_path, monkeypatch, run, saved, evaluated
+):
+    out, _ = evaluated
+    before = {path: path.read_bytes() for path in out.glob("*.*")}
+    monkeypatch.chdir(tmp_path)
+    no_weights = tmp_path / "new"
+    no_weights.mkdir()
+    (no_weights / "config.json").write_bytes((run / "config.json").read_bytes())
+    other = export(run, tmp_path / "other", signature="predict")
+    renamed = export(run, tmp_path / "renamed", names=("picture", "embedding"))
+    keras.Sequential([keras.Input((9, 9, 1)), keras.layers.Flatten()]).save(
+        tmp_path / "small.keras"
+    )
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "saved_model.pb").write_bytes(b"half")
+    (tmp_path / "broken.h5").write_bytes(b"half")
+    for arguments, words in (
+        ([tmp_path / "none"], ["is neither a run", "SavedModel"]),
+        ([no_weights], ["has no weights yet", "let it train first"]),
+        ([other], ["has no signature 'serving_default'", "it has: decode, predict"]),
+        ([renamed], ["takes picture and gives embedding", "takes image"]),
+        ([tmp_path / "broken"], ["is damaged"]),
+        ([tmp_path / "small.keras"], ["small takes images of 9x9x1", "28x28x3"]),
+        ([run, "--epsilon", "1.2"], ["epsilon is 1.2", "from 0 to 1"]),
+        ([run, "--epsilon", "big"], ["--epsilon", "'big'"]),
+        ([run, "--budget", "strongest"], ["unknown budget 'strongest'", "did you mean 'strong'"]),
+        ([run, "--distance", "emd"], ["unknown distance 'emd'", "w2, kl"]),
+        ([run, "--task", "shape"], ["unknown task 'shape'", "digit, color"]),
+        ([run, "--fid", tmp_path / "none.h5"], ["no such feature extractor"]),
+        ([run, "--fid", tmp_path / "broken.h5"], ["does not hold the weights of Inception"]),
+        ([run, run], ["two encoders are called 'avae'", "NAME=PATH"]),
+        ([run, "--dataset", "cifar"], ["unknown data set 'cifar'"]),
+        ([run, "--data-dir", tmp_path / "none"], ["is not a folder"]),
+        ([run, "--images", "0"], ["images is 0"]),
+        ([run, "--out", ""], ["--out is empty"]),
+        ([], ["--help"]),
+    ):
+        complaint = refused(capsys, *arguments, *([] if "--out" in arguments else ["--out", out]))
+        for word in words:
+            assert word in complaint
+    assert {path: path.read_bytes() for path in out.glob("*.*")} == before
+
+
+def test_strict_tells_by_its_exit_code(tmp_path, run, few_digits):
+    """An encoder that sees nothing, as a Keras file."""
+    image = keras.Input((28, 28, 3))
+    constant = keras.layers.Rescaling(0.0, offset=1.0)(keras.layers.Flatten()(image))
+    keras.Model(image, constant).save(tmp_path / "blind.keras")
+    process = run_command(
+        tmp_path / "blind.keras", "--data-dir", few_digits, "--out", tmp_path / "out", "--strict",
+        *QUICK,
+    )  # fmt: skip
+    printed, complaint = process.communicate()
+    assert process.returncode == command.FAILED_CHECKS, complaint
+    assert "honesty check failed: blind, digit: above-chance" in printed
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.index("honesty checks failed") < page.index("<h2>")
+
+
+def test_help_names_every_budget_and_distance(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in ("- paper: PGD, 40 steps, 10 random starts", "- w2: squared", "--strict"):
+        assert words in shown
+
+
+# ---------------------------------------------------------------------- parts
+
+
+def test_encoders_open_from_runs_saved_models_and_keras_files(run, saved, few_digits):
+    data = tf_avae.DATASETS["color_mnist"].open(few_digits)
+    images, _ = next(iter(data.held_out(9)))
+    encoders = [open_encoder(path) for path in (run, saved, saved / "3", run / "encoder.keras")]
+    assert [e.name for e in encoders] == ["avae", "model", "3", "encoder"]
+    expected = load_trained(run)(images)
+    for encoder in encoders:
+        assert encoder.image_shape == (28, 28, 3)
+        np.testing.assert_allclose(encoder.embed(images), expected["embedding"], atol=1e-5)
+        np.testing.assert_allclose(
+            encoder.posterior(images).variance, expected["variance"], rtol=1e-4
+        )
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            value = tf.reduce_sum(encoder.embed(images) ** 2)
+        assert (np.abs(tape.gradient(value, images)).max(axis=(1, 2, 3)) > 0).all()
+    assert [e.decode is None for e in encoders] == [False, False, False, True]
+    assert encoders[0].rho == 0.975 and encoders[0].observation_variance == 0.1
+
+
+def test_parts_are_found_by_what_decides_them(tmp_path):
+    parts = Parts(tmp_path, {"encoder": "a"})
+    found = Part({"value": 1.5}, {"x": np.arange(3)})
+    parts.keep("cell", {"epsilon": 0.1}, found)
+    again = Parts(tmp_path, {"encoder": "a"}).find("cell", {"epsilon": 0.1})
+    assert again.values == {"value": 1.5}
+    np.testing.assert_array_equal(again.arrays["x"], [0, 1, 2])
+    assert Parts(tmp_path, {"encoder": "b"}).find("cell", {"epsilon": 0.1}) is None
+    assert parts.find("cell", {"epsilon": 0.2}) is None
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-20])
+    assert Parts(tmp_path, {"encoder": "a"}).find("cell", {"epsilon": 0.1}) is None
+
+
+def test_outcomes_have_a_letter_for_each_trial():
+    clean = np.array([False, True, True, True, True])
+    broken_by = np.array([-1, -1, 0, 10, 58])
+    outcomes = Outcomes(clean, broken_by, tuple(map(str, range(59))), None)
+    assert outcomes.compact() == "x.0Aw"

@@ -1,0 +1,146 @@
+"""Encoders from disk, as callables: a run, a SavedModel or a Keras model."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_avae.config import read_json
+from tf_avae.distributions import Posterior
+from tf_avae.errors import InputError
+from tf_avae.evaluation.encoder import Encoder
+from tf_avae.files import absolute
+from tf_avae.networks import float32_compute
+from tf_avae.runs import Run, load_trained
+from tf_avae.saved_models import SavedModel, holds_saved_model
+from tf_avae.types import Images, ImageShape, Latents, Tensor
+
+_ANY_SHAPE = (64, 64, 3)  # where a model takes images of any size
+
+
+def open_encoder(path: str | Path, name: str | None = None) -> Encoder:
+    """The encoder at a path.
+
+    Args:
+        path: a run's directory; a SavedModel (or a folder of numbered versions of one) whose
+            signature `serving_default` takes `image` and gives `embedding` and perhaps `variance`,
+            and whose signature `decode`, if there is one, takes `latent` and gives `image`; or a
+            `.keras` file of a model whose output is the embedding, or {"mean", "variance"}.
+        name: what it is called; the last part of the path unless given.
+
+    Raises:
+        InputError: there is no such thing at the path, it has no weights yet, or not these inputs
+            and outputs.
+    """
+    path = absolute(path)
+    name = name or path.stem
+    if (path / "config.json").is_file():
+        return _of_run(path, name)
+    if holds_saved_model(path):
+        return _of_saved_model(path, name)
+    if path.is_file() and path.suffix == ".keras":
+        return _of_keras_model(path, name)
+    raise InputError(
+        f"{path} is neither a run (config.json), a SavedModel (saved_model.pb) nor a Keras model "
+        "(.keras)"
+    )
+
+
+def _of_run(path: Path, name: str) -> Encoder:
+    run, model = Run.open(path), load_trained(path)
+
+    def posterior(images: Images) -> Posterior:
+        with float32_compute(model.encoder):
+            return model.encode(images)
+
+    def decode(latents: Latents) -> Images:
+        with float32_compute(model.decoder):
+            return model.decode(latents)
+
+    notes = {
+        "kind": "run",
+        "config": run.config.to_dict(),
+        "step": int(model.step.numpy()),
+        "complete": run.result_path.is_file(),
+        "trained_at_commit": read_json(path / "provenance.json").get("commit"),
+    }
+    return Encoder(
+        name,
+        embed=lambda images: posterior(images).mean,
+        posterior=posterior,
+        decode=decode,
+        image_shape=model.image_shape,
+        observation_variance=model.hyperparameters.observation_variance,
+        rho=model.hyperparameters.rho if "rho" in model.objective.uses else None,
+        notes=notes,
+    )
+
+
+def _of_saved_model(path: Path, name: str) -> Encoder:
+    saved = SavedModel(path)
+    inputs, outputs = saved.inputs("serving_default"), saved.outputs("serving_default")
+    if set(inputs) != {"image"} or "embedding" not in outputs:
+        raise InputError(
+            f"{saved.path}: signature 'serving_default' takes {_listed(inputs)} and gives "
+            f"{_listed(outputs)}; an encoder's takes image and gives embedding"
+        )
+
+    def embed(images: Images) -> Tensor:
+        return saved.call("serving_default", image=images)["embedding"]
+
+    def posterior(images: Images) -> Posterior:
+        found = saved.call("serving_default", image=images)
+        return Posterior(found["embedding"], found["variance"])
+
+    decodes = "decode" in saved and set(saved.inputs("decode")) == {"latent"}
+    return Encoder(
+        name,
+        embed=embed,
+        posterior=posterior if "variance" in outputs else None,
+        decode=(lambda z: saved.call("decode", latent=z)["image"]) if decodes else None,
+        image_shape=_shape(inputs["image"].shape, saved.path),
+        notes={"kind": "SavedModel", "sha256": saved.checksum},
+    )
+
+
+def _of_keras_model(path: Path, name: str) -> Encoder:
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many kinds over a damaged file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} is not a Keras model ({reason})") from error
+    shape = _shape(getattr(model, "input_shape", None), path)
+    # Asked of an image: what a model says of its outputs differs from kind to kind.
+    output = model(tf.zeros((1, *(shape or _ANY_SHAPE))), training=False)
+    keys = set(output) if isinstance(output, dict) else set()
+    if keys and "mean" not in keys:
+        raise InputError(f"{path} gives {_listed(keys)}; an encoder gives mean, or one tensor")
+
+    def embed(images: Images) -> Tensor:
+        found = model(images, training=False)
+        return found["mean"] if keys else found
+
+    def posterior(images: Images) -> Posterior:
+        found = model(images, training=False)
+        return Posterior(found["mean"], found["variance"])
+
+    return Encoder(
+        name,
+        embed=embed,
+        posterior=posterior if "variance" in keys else None,
+        image_shape=shape,
+        notes={"kind": "Keras model"},
+    )
+
+
+def _shape(shape: Any, path: Path) -> ImageShape | None:
+    """(H, W, C) of an input [None, H, W, C]; None where a side is free."""
+    sides = list(shape) if isinstance(shape, tuple | list | tf.TensorShape) else []
+    if len(sides) != 4:
+        raise InputError(f"{path} takes inputs of shape {sides}; an encoder takes [N, H, W, C]")
+    return None if None in sides[1:] else (sides[1], sides[2], sides[3])
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(names)) or "nothing"

@@ -1,0 +1,35 @@
+"""Functions of batches over arrays of any length."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_avae.types import ImageShape
+
+
+def in_batches(
+    function: Callable[..., Any], *arrays: np.ndarray, batch_size: int, seed: int | None = None
+) -> Any:
+    """A function's results over arrays [N, ...], a batch at a time, joined along the first axis.
+
+    Args:
+        function: tensors [B, ...] to a tensor [B, ...], or to a structure of such.
+        arrays: [N, ...] each, N at least 1.
+        batch_size: largest B.
+        seed: where it is given, a stateless seed of each batch, [2], is the last argument.
+    """
+
+    def results(start: int) -> Any:
+        among = [tf.constant(array[start : start + batch_size]) for array in arrays]
+        seeds = [] if seed is None else [tf.constant([seed, start], tf.int32)]
+        return tf.nest.map_structure(np.asarray, function(*among, *seeds))
+
+    parts = [results(start) for start in range(0, len(arrays[0]), batch_size)]
+    return tf.nest.map_structure(lambda *pieces: np.concatenate(pieces), *parts)
+
+
+def image_spec(shape: ImageShape) -> tf.TensorSpec:
+    """What a compiled function of images [B, H, W, C] takes, for any B."""
+    return tf.TensorSpec([None, *shape], tf.float32)

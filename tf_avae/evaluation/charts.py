@@ -1,0 +1,98 @@
+"""The charts of a report."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, tidy, title
+
+_STYLES = [
+    (color, marker, dash)
+    for dash in ("-", "--", ":")
+    for color, marker in ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (GREY, "v"))
+]
+
+
+def accuracy(results: dict[str, Any], task: str) -> Figure:
+    """Accuracy of the linear probe of a task against the radius."""
+    radius = "ε, pixel values" if results["settings"]["norm"] == "linf" else "ε"
+    figure, axes = _axes(f"{task}: accuracy under attack", radius, "accuracy, %")
+    for number, encoder in enumerate(results["encoders"]):
+        rows = [
+            row
+            for row in encoder["robustness"]["rows"]
+            if (row["task"], row["head"]) == (task, "linear")
+        ]
+        estimates = [rows[0]["nominal"], *(row["accuracy"] for row in rows)]
+        x = [0.0, *(row["epsilon"] for row in rows)]
+        _line(axes, number, x, estimates, encoder["name"], 100.0)
+    majority = 100 * results["encoders"][0]["probes"][task]["majority"]
+    axes.axhline(majority, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.annotate("commonest class", (1, majority), xycoords=("axes fraction", "data"),
+                  ha="right", va="bottom", fontsize=7, color=GREY)  # fmt: skip
+    axes.set_ylim(-3, 103)
+    _legend(axes)
+    return figure
+
+
+def shift(results: dict[str, Any]) -> Figure:
+    """How far the first distance's attack moves the mean, against the radius."""
+    task = results["settings"]["tasks"][0]
+    figure, axes = _axes(f"shift of the mean, in distances between classes of {task}", "ε", "shift")
+    for number, encoder in enumerate(results["encoders"]):
+        rows = [r for r in encoder["representation"]["rows"] if not r["targeted"]]
+        rows = [r for r in rows if r["distance"] == rows[0]["distance"]]
+        rows = [r for r in rows if r["tasks"][task]["shift"]]
+        if rows:
+            estimates = [r["tasks"][task]["shift"] for r in rows]
+            name = f"{encoder['name']}, {rows[0]['distance']}"
+            _line(axes, number, [r["epsilon"] for r in rows], estimates, name, 1.0)
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return figure
+
+
+def drift(encoders: list[dict[str, Any]], start: str, words: str) -> Figure:
+    """Squared distance from the start along the chain, and what the coupling allows, dotted."""
+    figure, axes = _axes(f"drift along the chain, {words}", "turns", "|z_t − z_0|² / D")
+    for number, encoder in enumerate(encoders):
+        found = encoder["consistency"][start]
+        turns = list(range(1, len(found["drift_sampled"]) + 1))
+        _line(axes, number, turns, found["drift_sampled"], encoder["name"], 1.0)
+        if found["expected"]:
+            color = _STYLES[number % len(_STYLES)][0]
+            axes.plot(turns, found["expected"], ":", color=color, linewidth=1)
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return figure
+
+
+def turns(encoders: list[dict[str, Any]]) -> Figure:
+    """W2^2 between the posteriors of a turn and the next."""
+    figure, axes = _axes("W2² from turn to turn", "turn", "W2²")
+    for number, encoder in enumerate(encoders):
+        moved = encoder["consistency"]["data"]["w2"]
+        _line(axes, number, list(range(2, len(moved) + 2)), moved, encoder["name"], 1.0)
+    axes.set_yscale("log")
+    _legend(axes)
+    return figure
+
+
+def _axes(heading: str, x: str, y: str) -> tuple[Figure, Axes]:
+    figure = new_figure(5.2, 3.4)
+    axes = figure.add_subplot()
+    title(axes, heading)
+    tidy(axes, x, y)
+    return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(fontsize=8, frameon=False)
+
+
+def _line(axes: Axes, number: int, x: list, estimates: list[dict], name: str, unit: float) -> None:
+    color, marker, dash = _STYLES[number % len(_STYLES)]
+    values, low, high = ([unit * e[key] for e in estimates] for key in ("value", "low", "high"))
+    axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+    axes.plot(x, values, dash, color=color, marker=marker, markersize=4, label=name)

@@ -1,0 +1,169 @@
+"""The Frechet inception distance (Heusel et al., 2017), with features of one's own choosing."""
+
+import hashlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_avae.distributions import w2_squared_full
+from tf_avae.errors import InputError
+from tf_avae.evaluation.batches import in_batches
+from tf_avae.files import absolute
+from tf_avae.saved_models import SavedModel
+from tf_avae.types import Images, Tensor
+
+_INCEPTION_SIDE = 299
+_INCEPTION_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"
+"""Of Keras' inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5."""
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """What makes features of images.
+
+    Attributes:
+        features: images [B, H, W, C] in [0, 1] to features [B, F].
+        notes: what it is, for the result: "kind", "file" and its "sha256".
+    """
+
+    features: Callable[[Images], Tensor]
+    notes: dict[str, Any]
+
+
+def frechet_distance(features: np.ndarray, others: np.ndarray) -> float:
+    """The Frechet distance of two samples' Gaussians: FID where the features are Inception's.
+
+    |m - m'|^2 + Tr(S + S' - 2 (S S')^(1/2)), which is the squared 2-Wasserstein distance of the
+    two Gaussians; unbiased covariances, float64.
+
+    Args:
+        features, others: [N, F] and [M, F], two rows or more each. With fewer rows than features
+            the covariances are singular and the estimate is biased upwards.
+
+    Raises:
+        InputError: shapes that do not fit, or a value that is not finite.
+    """
+    samples = [np.asarray(x, np.float64) for x in (features, others)]
+    for x in samples:
+        if x.ndim != 2 or len(x) < 2 or x.shape[1:] != samples[0].shape[1:]:
+            raise InputError(
+                f"features have shapes {samples[0].shape} and {samples[1].shape}; they must be "
+                "[N, F] and [M, F], two rows or more each"
+            )
+        if not np.isfinite(x).all():
+            raise InputError("the features are not all finite; take another extractor")
+    moments = [m for x in samples for m in (x.mean(0), np.atleast_2d(np.cov(x, rowvar=False)))]
+    return float(w2_squared_full(*moments))
+
+
+def open_extractor(path: str | Path) -> Extractor:
+    """A feature extractor from a local file. Nothing is downloaded.
+
+    Args:
+        path: `.h5`, Inception v3's weights without its top (Keras'
+            inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5): 2,048 features, images
+            resized to 299 x 299 and scaled to [-1, 1]; `.keras`, a Keras model; or the folder of a
+            SavedModel with a signature `serving_default`.
+
+    Raises:
+        InputError: there is nothing at the path, or it is not what its name says.
+    """
+    path = absolute(path)
+    if path.is_dir():
+        saved = SavedModel(path)
+        notes = {"kind": "SavedModel", "file": path.name, "sha256": saved.checksum}
+        return Extractor(_saved_model(saved), notes)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: there is no such feature extractor; give Inception v3 weights (.h5), a "
+            "Keras model (.keras) or a SavedModel folder"
+        )
+    notes = {"file": path.name, "sha256": _digest(path)}
+    if path.suffix == ".h5":
+        known = _digest(path, "md5") == _INCEPTION_MD5
+        kind = "Inception v3, " + ("Keras' ImageNet weights" if known else "unknown weights")
+        return Extractor(_inception(path), {"kind": kind, **notes})
+    if path.suffix == ".keras":
+        return Extractor(_keras_model(path), {"kind": "Keras model", **notes})
+    raise InputError(
+        f"{path.name}: a feature extractor is Inception v3 weights (.h5), a Keras model (.keras) "
+        "or a SavedModel folder"
+    )
+
+
+def features_of(extractor: Extractor, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """The features of images, [N, F] float32.
+
+    Raises:
+        InputError: the extractor does not take these images, or gives no matrix.
+    """
+    compiled = tf.function(extractor.features, reduce_retracing=True)
+    try:
+        found = in_batches(compiled, images, batch_size=batch_size)
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{extractor.notes['file']} does not take images of {images.shape[1:]}: {reason}"
+        ) from error
+    if getattr(found, "ndim", 0) != 2:
+        raise InputError(
+            f"{extractor.notes['file']} does not give one vector an image; "
+            "a feature extractor has one output [N, features]"
+        )
+    return found
+
+
+def _inception(path: Path) -> Callable[[Images], Tensor]:
+    network = keras.applications.InceptionV3(include_top=False, weights=None, pooling="avg")
+    try:
+        with warnings.catch_warnings():
+            # Keras warns, and leaves random weights, where a file lacks some.
+            warnings.simplefilter("error")
+            network.load_weights(path)
+    except (ValueError, OSError, KeyError, TypeError, UserWarning) as error:
+        raise InputError(
+            f"{path} does not hold the weights of Inception v3 without its top "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from error
+
+    def features(images: Images) -> Tensor:
+        if images.shape[-1] == 1:
+            images = tf.repeat(images, 3, axis=-1)
+        resized = tf.image.resize(images, [_INCEPTION_SIDE] * 2, method="bilinear")
+        return network(2.0 * resized - 1.0, training=False)
+
+    return features
+
+
+def _keras_model(path: Path) -> Callable[[Images], Tensor]:
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # whatever is wrong with a user's file
+        raise InputError(f"{path} is not a Keras model: {str(error).splitlines()[0]}") from error
+    return lambda images: model(images, training=False)
+
+
+def _saved_model(saved: SavedModel) -> Callable[[Images], Tensor]:
+    inputs = saved.inputs("serving_default")
+    if len(inputs) != 1:
+        raise InputError(
+            f"{saved.path} takes {', '.join(sorted(inputs))}; a feature extractor takes images only"
+        )
+    (name,) = inputs
+
+    def features(images: Images) -> Tensor:
+        outputs = saved.call("serving_default", **{name: images})
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    return features
+
+
+def _digest(path: Path, algorithm: str = "sha256") -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -1,0 +1,251 @@
+"""One self-contained HTML page of an evaluation: no script, nothing fetched."""
+
+import base64
+import html
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from tf_avae.evaluation import charts, table
+from tf_avae.evaluation.checks import CHECKS
+from tf_avae.evaluation.suite import Evaluation, Pictures
+from tf_avae.plots import (
+    rendered,
+    scaled_change,
+    sheet,
+)
+
+
+def page(evaluation: Evaluation) -> str:
+    """The page, HTML."""
+    results = evaluation.results
+    names = [encoder["name"] for encoder in results["encoders"]]
+    settings, data = results["settings"], results["data"]
+    heading = "Robustness of " + ", ".join(names)
+    counted = max(row["accuracy"]["count"] for row in _robustness_rows(results))
+    body = [
+        f"<h1>{_safe(heading)}</h1>",
+        f"<p>Budget <b>{_safe(settings['budget'])}</b>, {_safe(settings['norm'])} ball, "
+        f"{counted:,} attacked test images of {data['test_images']:,}"
+        f"{' of ' + _safe(data['name']) if 'name' in data else ''}. Encoders never saw a label; "
+        "each head was fitted to embeddings of the training split. Attacks go through head and "
+        "encoder. Square brackets hold 95 % intervals over test images.</p>",
+        _verdict(evaluation),
+        "<h2>Accuracy, nominal and under attack</h2>",
+        _main_table(results),
+        _charts([(charts.accuracy(results, task), f"Accuracy of the linear probe of {task}, with "
+                  "95 % intervals") for task in settings["tasks"]]),
+        "<h2>Can these figures be trusted?</h2>",
+        _checks(results),
+        "<h2>What attacks do</h2>",
+        "<p>From top to bottom: test images; the images that the attack made of them; the change, "
+        "scaled to full contrast; and, where there is a decoder, what both decode to.</p>",
+        *(_sheets(pictures) for pictures in evaluation.pictures),
+        "<h2>Attacks on the representation, without labels</h2>",
+        _representation(results),
+        *_consistency(results),
+        "<h2>What was left out</h2>",
+        _left_out(results),
+        "<h2>Settings and provenance</h2>",
+        _provenance(results),
+    ]  # fmt: skip
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,">'
+        f"<title>{_safe(heading)}</title><style>{_css()}</style></head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body></html>\n"
+    )
+
+
+def _css() -> str:
+    return Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+
+
+def _safe(words: Any) -> str:
+    return html.escape(str(words))
+
+
+def _robustness_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for encoder in results["encoders"] for row in encoder["robustness"]["rows"]]
+
+
+def _verdict(evaluation: Evaluation) -> str:
+    failed = evaluation.failed_checks
+    if not failed:
+        return '<p class="verdict good">All honesty checks passed.</p>'
+    items = "".join(
+        f"<li><b>{_safe(name)}</b>, {_safe(task)}: <span class='fail'>{_safe(check)}</span> – "
+        f"not so: {_safe(CHECKS[check].must)}. {_safe(CHECKS[check].why.capitalize())}.</li>"
+        for name, task, check in failed
+    )
+    return (
+        f'<div class="verdict bad"><b>{len(failed)} honesty checks failed: do not trust the '
+        f"figures they concern.</b><ul>{items}</ul></div>"
+    )
+
+
+def _cell(cell: table.Cell) -> str:
+    interval = f" <small>[{_safe(cell.interval)}]</small>" if cell.interval else ""
+    return f"<td>{_safe(cell.text)}{interval}</td>"
+
+
+def _table(heads: list[str], rows: list[str], kind: str = "") -> str:
+    head = "".join(f'<th scope="col">{_safe(word)}</th>' for word in heads)
+    return (
+        f'<div class="scroll" tabindex="0"><table class="{kind}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _main_table(results: dict[str, Any]) -> str:
+    names = [encoder["name"] for encoder in results["encoders"]]
+    rows = []
+    for group, members in itertools.groupby(table.rows(results), key=lambda row: row.group):
+        rows.append(f'<tr class="group"><th colspan="{len(names) + 1}">{_safe(group)}</th></tr>')
+        rows += [
+            f"<tr><td>{_safe(row.label)}</td>{''.join(map(_cell, row.cells))}</tr>"
+            for row in members
+        ]
+    return _table(["", *names], rows)
+
+
+def _checks(results: dict[str, Any]) -> str:
+    parts = []
+    for encoder in results["encoders"]:
+        for group in encoder["checks"]["groups"]:
+            rows = []
+            for check in group["checks"]:
+                mark = ("pass", "passed") if check["passed"] else ("fail", "FAILED")
+                rows.append(
+                    f"<tr><td><span class='{mark[0]}'>{mark[1]}</span></td>"
+                    f"<td>{_safe(CHECKS[check['name']].must)}</td>"
+                    f"<td>{_safe(check['found'])}</td></tr>"
+                )
+            bad = sum(not check["passed"] for check in group["checks"])
+            summary = (
+                f"{encoder['name']}, {group['task']}: {len(rows) - bad} of {len(rows)} passed "
+                f"(ε {group['epsilon']:g}, {group['images']} images)"
+            )
+            parts.append(
+                f"<details{' open' if bad else ''}><summary>{_safe(summary)}</summary>"
+                f"{_table(['', 'must be so', 'found'], rows, 'words')}</details>"
+            )
+    return "".join(parts)
+
+
+# ---------------------------------------------------------------------- figures
+
+
+def _picture(content: bytes, kind: str, alt: str, caption: str = "", css: str = "") -> str:
+    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    below = f"<figcaption>{_safe(caption)}</figcaption>" if caption else ""
+    return f'<figure class="{css}"><img src="{source}" alt="{_safe(alt)}">{below}</figure>'
+
+
+def _charts(captioned: list[tuple[Figure, str]]) -> str:
+    shown = [
+        _picture(rendered(figure, "svg", caption), "svg+xml", caption, caption)
+        for figure, caption in captioned
+    ]
+    return f'<div class="charts">{"".join(shown)}</div>'
+
+
+def _sheets(pictures: list[Pictures]) -> str:
+    shown = []
+    for picture in pictures:
+        rows = {
+            name: scaled_change(images) if name == "change" else images
+            for name, images in picture.rows.items()
+        }
+        content = sheet(rows, picture.heading)
+        shown.append(
+            '<div class="scroll" tabindex="0">'
+            + _picture(content, "png", picture.heading, css="sheet")
+            + "</div>"
+        )
+    return "".join(shown)
+
+
+_SHIFT = "Mean shift under the first distance of the table, with 95 % intervals"
+
+
+def _representation(results: dict[str, Any]) -> str:
+    tasks = results["settings"]["tasks"]
+    heads = ["encoder", "distance", "ε", "moved", *(f"shift, {t}" for t in tasks),
+             *(f"{t} right, %" for t in tasks), "reach the target, %"]  # fmt: skip
+    made = []
+    for encoder in results["encoders"]:
+        rows = encoder["representation"]["rows"]
+        targeted = {(r["distance"], r["epsilon"]): r for r in rows if r["targeted"]}
+        for row in rows:
+            if row["targeted"]:
+                continue
+            shifts = [row["tasks"][task]["shift"] for task in tasks]
+            reached = targeted[row["distance"], row["epsilon"]]["nearer_to_target"]
+            cells = [
+                table.number(row["moved"]),
+                *(table.number(shift) if shift else table.NONE for shift in shifts),
+                *(table.percent(row["tasks"][task]["accuracy"]) for task in tasks),
+                table.percent(reached),
+            ]
+            made.append(
+                f"<tr><td>{_safe(encoder['name'])}</td><td>{_safe(row['distance'])}</td>"
+                f"<td>{row['epsilon']:g}</td>{''.join(map(_cell, cells))}</tr>"
+            )
+    return (
+        "<p>PGD moves q(z|x') as far as it can in the distance named. The shift of the mean is in "
+        "units of the mean distance between classes: above 1, an image is carried farther than "
+        "from one class to another. An image reaches its target, the next test image, when its "
+        "embedding ends nearer to the target's than to its own.</p>"
+        f"<details><summary>Table</summary>{_table(heads, made)}</details>"
+        + _charts([(charts.shift(results), _SHIFT)])
+    )
+
+
+def _consistency(results: dict[str, Any]) -> list[str]:
+    able = [encoder for encoder in results["encoders"] if "consistency" in encoder]
+    if not able:
+        return []
+    dotted = "Dotted: what the coupling ρ of training allows"
+    shown = [
+        (
+            charts.drift(able, start, words),
+            f"Chain of samples z → g(z) → z′, {words}, with 95 % intervals. {dotted}",
+        )
+        for start, words in (("data", "from codes of test images"), ("prior", "from the prior"))
+    ]
+    moved = (
+        "How far the posterior moves from one turn to the next, following means, from codes of "
+        "test images"
+    )
+    return ["<h2>Self-consistency</h2>", _charts([*shown, (charts.turns(able), moved)])]
+
+
+def _left_out(results: dict[str, Any]) -> str:
+    items = [
+        f"<li>{_safe(encoder['name'])}: {_safe(section)} – {_safe(why)}</li>"
+        for encoder in results["encoders"]
+        for section, why in encoder["left_out"].items()
+    ]
+    return f"<ul>{''.join(items)}</ul>" if items else "<p>Nothing.</p>"
+
+
+def _provenance(results: dict[str, Any]) -> str:
+    shown = {key: value for key, value in results.items() if key != "encoders"}
+    shown["encoders"] = [
+        {key: value for key, value in encoder.items() if key in _NOTES}
+        for encoder in results["encoders"]
+    ]
+    content = json.dumps(shown, indent=2, ensure_ascii=False)
+    return (
+        "<p>results.json holds all figures, and the outcome of each attacked image.</p>"
+        f"<details><summary>Show</summary><pre>{_safe(content)}</pre></details>"
+    )
+
+
+_NOTES = ("name", "kind", "config", "step", "complete", "trained_at_commit", "sha256")

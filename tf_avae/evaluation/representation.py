@@ -1,0 +1,135 @@
+"""Attacks on the representation itself, without labels: how far q(z|x') can be moved.
+
+Untargeted, an attack maximises a distance between q(z|x) and q(z|x'); targeted, it minimises the
+distance of q(z|x') to the posterior of another image.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tf_avae.attacks import BALLS, Ball, pgd
+from tf_avae.distributions import Posterior, w2_squared
+from tf_avae.evaluation.batches import image_spec, in_batches
+from tf_avae.evaluation.robustness import check_epsilon
+from tf_avae.registry import Registry
+from tf_avae.types import Images, PerExample, Tensor
+
+Encode = Callable[[Images], Posterior]
+"""Images [B, H, W, C] float32 in [0, 1] to q(z|x), differentiable, in inference mode, float32."""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A distance between posteriors.
+
+    Attributes:
+        name: the row's name.
+        summary: for `--help` and the docs.
+        value: (q(z|x), q(z|x')) to [B], at least 0.
+        of_variance: whether it depends on variances, so that it needs an encoder that gives them.
+    """
+
+    name: str
+    summary: str
+    value: Callable[[Posterior, Posterior], PerExample]
+    of_variance: bool = True
+
+
+def _kl(q: Posterior, other: Posterior) -> PerExample:
+    return tfp.distributions.kl_divergence(q.distribution, other.distribution)
+
+
+def _cosine(q: Posterior, other: Posterior) -> PerExample:
+    # Not 1 - cos: that cancels where the means are alike. |u - v|^2 = 2 (1 - cos).
+    u, v = (tf.math.l2_normalize(p.mean, axis=-1, epsilon=1e-24) for p in (q, other))
+    return 0.5 * tf.reduce_sum(tf.math.squared_difference(u, v), axis=-1)
+
+
+def _mean_l2(q: Posterior, other: Posterior) -> PerExample:
+    return tf.reduce_sum(tf.math.squared_difference(q.mean, other.mean), axis=-1)
+
+
+DISTANCES: Registry[Distance] = Registry(
+    "distance",
+    Distance("w2", "squared 2-Wasserstein distance of q(z|x) and q(z|x')", w2_squared),
+    Distance("kl", "KL(q(z|x) || q(z|x')), nats", _kl),
+    Distance("reverse_kl", "KL(q(z|x') || q(z|x)), nats", lambda q, other: _kl(other, q)),
+    Distance("symmetric_kl", "the sum of both, nats", lambda q, r: _kl(q, r) + _kl(r, q)),
+    Distance("mean_l2", "squared Euclidean distance of the means", _mean_l2, of_variance=False),
+    Distance("cosine", "1 - cosine of the angle between the means", _cosine, of_variance=False),
+)
+
+
+def attack_representation(
+    encode: Encode,
+    images: np.ndarray,
+    distance: Distance,
+    *,
+    epsilon: float,
+    steps: int,
+    seed: int = 0,
+    towards: np.ndarray | None = None,
+    ball: Ball = BALLS["linf"],
+    restarts: int = 1,
+    batch_size: int = 500,
+) -> np.ndarray:
+    """The images that PGD finds from random starts.
+
+    Args:
+        encode: the encoder.
+        images: [N, H, W, C] float32 in [0, 1].
+        distance: a row of `DISTANCES`: made large, or small to the target.
+        epsilon: radius in units of pixel values, at least 0; in the L-infinity ball at most 1.
+        steps: of PGD, at least 1.
+        seed: of the starts, at least 0.
+        towards: images whose posterior is the target, as `images`; untargeted without.
+        ball: a row of `BALLS`.
+        restarts: random starts, at least 1.
+        batch_size: images attacked at once.
+
+    Returns:
+        [N, H, W, C] float32, in the ball and in [0, 1].
+
+    Raises:
+        InputError: a number out of range.
+    """
+    check_epsilon(epsilon, ball)
+
+    @tf.function(
+        input_signature=[image_spec(images.shape[1:])] * 2 + [tf.TensorSpec([2], tf.int32)]
+    )
+    def run(images: Images, others: Images, seed: Tensor) -> Images:
+        fixed = encode(others).stop_gradient()
+        sign = 1.0 if towards is None else -1.0
+        return pgd(
+            lambda x: sign * distance.value(fixed, encode(x)),
+            images,
+            epsilon=epsilon,
+            steps=steps,
+            seed=seed,
+            ball=ball,
+            restarts=restarts,
+        )
+
+    others = images if towards is None else towards
+    return in_batches(run, images, others, batch_size=batch_size, seed=seed)
+
+
+def distance_between_classes(embeddings: np.ndarray, labels: np.ndarray) -> float:
+    """The mean Euclidean distance between the mean embeddings of two classes.
+
+    The unit in which a shift of an embedding says something: an encoder that makes all embeddings
+    small moves none of them far.
+
+    Args:
+        embeddings: [N, D].
+        labels: [N].
+    """
+    centres = np.stack([embeddings[labels == k].mean(0) for k in np.unique(labels)])
+    gaps = np.linalg.norm(centres[:, np.newaxis] - centres, axis=-1)
+    count = len(centres)
+    return float(gaps.sum() / (count * (count - 1))) if count > 1 else 0.0

@@ -1,0 +1,71 @@
+"""What an evaluation measures, and how hard it tries."""
+
+from dataclasses import dataclass
+
+from tf_avae.attacks import BALLS
+from tf_avae.config import check
+from tf_avae.errors import InputError
+from tf_avae.evaluation.budgets import BUDGETS
+from tf_avae.evaluation.representation import DISTANCES
+from tf_avae.evaluation.robustness import check_epsilon
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, and how hard. Everything here goes into the result.
+
+    Attributes:
+        budget: name of a row of `BUDGETS`.
+        epsilons: radii, in units of pixel values; 0 is always there.
+        norm: name of a row of `BALLS`.
+        tasks: labels to predict; all unless given.
+        images: test images attacked, from the first on; the budget's number unless given.
+        distances: names of rows of `DISTANCES`; all that the encoder allows.
+        mlp_images: of them, how many are attacked through the MLP head.
+        free_images: test images for attacks on the representation and for the checks.
+        chain_steps: turns of the chain.
+        neighbours: k of the retrieval.
+        samples: K of the importance-weighted bound.
+        samples_images: test images it is measured on.
+        fid_images: test images, and samples, that the FID compares.
+        seed: of all random numbers.
+        batch_size: images at once.
+
+    Raises:
+        InputError: a value out of range or an unknown name.
+    """
+
+    budget: str = "paper"
+    epsilons: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
+    norm: str = "linf"
+    tasks: tuple[str, ...] | None = None
+    images: int | None = None
+    distances: tuple[str, ...] = tuple(DISTANCES)
+    mlp_images: int = 1000
+    free_images: int = 256
+    chain_steps: int = 10
+    neighbours: int = 10
+    samples: int = 64
+    samples_images: int = 500
+    fid_images: int = 10_000
+    seed: int = 0
+    batch_size: int = 500
+
+    def __post_init__(self) -> None:
+        BUDGETS[self.budget]
+        ball = BALLS[self.norm]
+        if not self.epsilons:
+            raise InputError("no epsilon is given; name at least one radius, such as 0.1")
+        for epsilon in self.epsilons:
+            check_epsilon(epsilon, ball)
+        if len({0.0, *self.epsilons}) != len(self.epsilons) + 1:
+            raise InputError(f"epsilons are {self.epsilons}; they must be above 0 and differ")
+        for name in self.distances:
+            DISTANCES[name]
+        check(seed=self.seed)
+        least = {"chain_steps": 2, "free_images": 10}
+        for name in ("images", "mlp_images", "free_images", "chain_steps", "neighbours", "samples",
+                     "samples_images", "fid_images", "batch_size"):  # fmt: skip
+            value, low = getattr(self, name), least.get(name, 1)
+            if value is not None and value < low:
+                raise InputError(f"{name} is {value}; it must be at least {low}")

@@ -1,0 +1,265 @@
+"""An encoder under evaluation: what the sections share, made when it is first asked for."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_avae.attacks import BALLS
+from tf_avae.distributions import Posterior
+from tf_avae.evaluation.batches import image_spec, in_batches
+from tf_avae.evaluation.budgets import BUDGETS, Budget, Classifier
+from tf_avae.evaluation.encoder import Batches, Encoder
+from tf_avae.evaluation.fid import Extractor
+from tf_avae.evaluation.parts import Part, Parts
+from tf_avae.evaluation.robustness import Outcomes, Stand, worst_case
+from tf_avae.evaluation.settings import Settings
+from tf_avae.probes import HEADS, Fitted, Probe
+
+SHOWN = 200
+"""Attacked images are kept of so many first test images."""
+
+
+class Report(NamedTuple):
+    """What is told while an evaluation runs.
+
+    Attributes:
+        text: what is being done.
+        done: work done by this call, in gradient steps of one image.
+        left: the same for what is left, at most, where it can be told.
+    """
+
+    text: str
+    done: float
+    left: float
+
+
+Work = tuple
+"""A key of planned work."""
+
+
+class Teller:
+    """Adds up work, so that the time that is left can be told.
+
+    Attributes:
+        planned: work that has not begun, in gradient steps of one image, by key.
+    """
+
+    def __init__(self, progress: Callable[[Report], None] | None):
+        self.planned: dict[Work, float] = {}
+        self._progress = progress
+        self._done = self._within = 0.0
+
+    def begin(self, work: Work) -> None:
+        """Some of the planned work begins, or is there already."""
+        self.planned.pop(work, None)
+
+    def end(self) -> None:
+        """What was begun is done."""
+        self._done += self._within
+        self._within = 0.0
+
+    def say(self, text: str, stand: Stand | None = None) -> None:
+        """Tells what is being done."""
+        self._within = stand.done if stand else 0.0
+        if self._progress is not None:
+            left = (stand.left if stand else 0.0) + sum(self.planned.values())
+            self._progress(Report(text, self._done + self._within, left))
+
+
+class TestImages(NamedTuple):
+    """Test images as arrays.
+
+    Attributes:
+        images: [N, H, W, C] float32.
+        labels: by task, [N].
+    """
+
+    images: np.ndarray
+    labels: dict[str, np.ndarray]
+
+
+def images_through(head: str, settings: Settings, available: int) -> int:
+    """How many of the first test images are attacked through a head."""
+    count = min(settings.images or BUDGETS[settings.budget].images or available, available)
+    return min(count, settings.mlp_images) if head == "mlp" else count
+
+
+def planned_work(
+    encoder: str, test: TestImages, tasks: tuple[str, ...], settings: Settings
+) -> dict[Work, float]:
+    """The gradient steps of one image that attacks through heads take at most, by part."""
+    work = {}
+    for task in tasks:
+        classes = int(test.labels[task].max()) + 1
+        trials = BUDGETS[settings.budget].trials
+        cost = sum(trial.cost * trial.times(classes) for trial in trials)
+        for head in HEADS:
+            for epsilon in settings.epsilons:
+                count = images_through(head, settings, len(test.images))
+                work[encoder, task, head, epsilon] = cost * count
+    return work
+
+
+class Subject:
+    """One encoder under evaluation: what the sections share, made when it is first asked for.
+
+    Args:
+        encoder: the encoder.
+        train: the training split.
+        test: the test images.
+        tasks: labels to predict.
+        settings: what is measured.
+        extractor: of features for the FID.
+        parts: finished parts.
+        teller: told what is being done.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        train: Batches,
+        test: TestImages,
+        tasks: tuple[str, ...],
+        settings: Settings,
+        extractor: Extractor | None,
+        parts: Parts,
+        teller: Teller,
+    ):
+        self.encoder, self.settings, self.extractor = encoder, settings, extractor
+        self.test, self.tasks = test, tasks
+        self._train, self._parts, self._teller = train, parts, teller
+
+    @property
+    def budget(self) -> Budget:
+        return BUDGETS[self.settings.budget]
+
+    def say(self, text: str, stand: Stand | None = None) -> None:
+        """Tells what is being done; whoever listens may stop it."""
+        self._teller.say(f"{self.encoder.name}: {text}", stand)
+
+    def part(
+        self,
+        name: str,
+        settings: dict[str, Any],
+        make: Callable[[], Part],
+        work: Work | None = None,
+    ) -> Part:
+        """A part, from earlier or made now.
+
+        Args:
+            name, settings: what it is.
+            make: makes it.
+            work: what of the planned work it is.
+        """
+        found = self._parts.find(name, settings)
+        if work is not None:
+            self._teller.begin(work)
+        if found is None:
+            found = make()
+            self._parts.keep(name, settings, found)
+        if work is not None:
+            self._teller.end()
+        return found
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        """Means and variances of all test images, [N, D] each."""
+        self.say("encoding the test images")
+        shape = self.test.images.shape[1:]
+        encode = tf.function(self.encoder.encode, input_signature=[image_spec(shape)])
+        return in_batches(encode, self.test.images, batch_size=self.settings.batch_size)
+
+    @cached_property
+    def train_embeddings(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Embeddings and labels of the training split, [M, D] and [M] by task."""
+        self.say("encoding the training images")
+        embed = tf.function(self.encoder.embed, reduce_retracing=True)
+        found, labels = [], []
+        for images, of_images in self._train:
+            found.append(np.asarray(embed(images)))
+            labels.append({task: np.asarray(of_images[task]) for task in self.tasks})
+            self.say("encoding the training images")
+        return np.concatenate(found), {
+            task: np.concatenate([part[task] for part in labels]) for task in self.tasks
+        }
+
+    def fitted(self, task: str, head: str) -> Fitted:
+        """A head fitted to the training embeddings."""
+
+        def make() -> Part:
+            embeddings, labels = self.train_embeddings
+            self.say(f"fitting the {head} probe of {task}")
+            probe, notes = HEADS[head].fit(embeddings, labels[task], self.settings.seed)
+            arrays = {"mean": probe.mean, "scale": probe.scale}
+            for number, (kernel, bias) in enumerate(probe.layers):
+                arrays |= {f"kernel{number}": kernel, f"bias{number}": bias}
+            return Part(notes, arrays)
+
+        values, arrays = self.part("probe", {"task": task, "head": head}, make)
+        count = sum(name.startswith("kernel") for name in arrays)
+        layers = tuple((arrays[f"kernel{n}"], arrays[f"bias{n}"]) for n in range(count))
+        return Fitted(Probe(arrays["mean"], arrays["scale"], layers), values)
+
+    def classify(self, task: str, head: str) -> Classifier:
+        """The classifier that is attacked: head and encoder in one."""
+        probe = self.fitted(task, head).probe
+        return lambda images: probe(self.encoder.embed(images))
+
+    def nominal(self, task: str, head: str) -> np.ndarray:
+        """Whether each test image is classified correctly, bool [N]."""
+        logits = np.asarray(self.fitted(task, head).probe(self.posterior.mean))
+        return logits.argmax(1) == self.test.labels[task]
+
+    def outcomes(self, task: str, head: str, epsilon: float) -> Outcomes:
+        """The worst case over the budget; attacked images are kept of the first test images."""
+        count = images_through(head, self.settings, len(self.test.images))
+        settings = {
+            "task": task, "head": head, "epsilon": epsilon, "images": count,
+            "budget": self.settings.budget, "norm": self.settings.norm,
+            "batch_size": self.settings.batch_size,
+        }  # fmt: skip
+        images = self.test.images[:count]
+
+        def outcomes(part: Part) -> Outcomes:
+            attacked = np.full_like(images, np.nan)
+            clean, broken_by = part.arrays["clean"], part.arrays["broken_by"]
+            unbroken = broken_by < 0
+            attacked[unbroken] = images[unbroken]
+            attacked[:SHOWN] = part.arrays["attacked"]
+            return Outcomes(clean, broken_by, tuple(part.values["trials"]), attacked)
+
+        def part(found: Outcomes) -> Part:
+            arrays = {
+                "clean": found.clean,
+                "broken_by": found.broken_by,
+                "attacked": found.attacked[:SHOWN],
+            }
+            return Part({"trials": list(found.trials)}, arrays)
+
+        def make() -> Part:
+            started = self._parts.find("started", settings)
+            classify = self.classify(task, head)
+            what = f"{head} probe of {task}, ε {epsilon:g}"
+            found = worst_case(
+                classify,
+                images,
+                self.test.labels[task][:count],
+                epsilon=epsilon,
+                budget=self.budget,
+                seed=self.settings.seed,
+                ball=BALLS[self.settings.norm],
+                batch_size=self.settings.batch_size,
+                progress=lambda stand: self.say(
+                    f"{what}: {stand.trial}, {stand.unbroken:,} of {count:,} unbroken", stand
+                ),
+                earlier=None if started is None else outcomes(started),
+                after_trial=lambda so_far: self._parts.keep("started", settings, part(so_far)),
+            )
+            return part(found)
+
+        finished = self.part("outcomes", settings, make, (self.encoder.name, task, head, epsilon))
+        self._parts.drop("started", settings)
+        return outcomes(finished)

@@ -1,0 +1,254 @@
+"""Heads on frozen embeddings: linear and one-hidden-layer classifiers, and nearest neighbours.
+
+The encoder is fixed; a head sees embeddings and labels of the training split alone. Embeddings are
+standardised, regularisation is chosen on a held-out part of the training split.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.neighbors import NearestNeighbors
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import StandardScaler
+
+from tf_avae.errors import InputError
+from tf_avae.registry import Registry
+from tf_avae.types import Latents, Tensor
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse regularisation strengths C that are tried: loss = C sum(cross-entropy) + |W|^2/2."""
+
+_HELD_OUT = 1 / 6
+_MOST_ITERATIONS = 5000
+# Largest entry of the gradient of the mean loss, in nats: to choose C by, and of the probe.
+_SEARCH_TOLERANCE, _TOLERANCE = 1e-4, 1e-5
+_MLP_UNITS, _MLP_BATCH, _MLP_EPOCHS, _MLP_PATIENCE = 256, 256, 50, 4
+
+
+class Probe(NamedTuple):
+    """A classifier of embeddings: standardise, dense layers, ReLU between them.
+
+    Attributes:
+        mean, scale: of the training embeddings, [D] float32.
+        layers: (kernel [in, out], bias [out]) of each dense layer, float32.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    layers: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+    def __call__(self, embedding: Latents) -> Tensor:
+        """Embeddings [B, D] to logits [B, K] float32, differentiable."""
+        x = (embedding - self.mean) / self.scale
+        for number, (kernel, bias) in enumerate(self.layers):
+            x = tf.linalg.matmul(tf.nn.relu(x) if number else x, kernel) + bias
+        return x
+
+
+class Fitted(NamedTuple):
+    """A probe and how it came about.
+
+    Attributes:
+        probe: the head.
+        notes: what was chosen, by which held-out figures, and whether the solver converged.
+    """
+
+    probe: Probe
+    notes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A kind of probe.
+
+    Attributes:
+        name: the row's name.
+        summary: for `--help` and the docs.
+        fit: (embeddings [N, D], labels [N], seed) to a fitted probe.
+    """
+
+    name: str
+    summary: str
+    fit: Callable[[np.ndarray, np.ndarray, int], Fitted]
+
+
+def fit_linear(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    seed: int = 0,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+) -> Fitted:
+    """Multinomial logistic regression by L-BFGS, to convergence, in float64.
+
+    The C with the best accuracy on a held-out sixth of the examples is taken, the smallest where
+    several are; the probe is then fitted to all examples.
+
+    Args:
+        embeddings: [N, D].
+        labels: [N] integers; every class from 0 to the largest at least twice.
+        seed: of the held-out part.
+        strengths: values of C, above 0.
+
+    Raises:
+        InputError: embeddings that are not finite, or a class without two examples.
+    """
+    embeddings, labels = _checked(embeddings, labels)
+    fit, held_out = _split(labels, seed)
+    scaler = StandardScaler().fit(embeddings[fit])
+    x, y = scaler.transform(embeddings[fit]), labels[fit]
+    held_out_x = scaler.transform(embeddings[held_out])
+    accuracy = {}
+    # From the strongest regularisation on, each from the solution before: they are unique.
+    model = LogisticRegression(tol=_SEARCH_TOLERANCE, max_iter=_MOST_ITERATIONS, warm_start=True)
+    for strength in sorted(strengths):
+        _fit(model.set_params(C=strength), x, y)
+        accuracy[strength] = float(np.mean(model.predict(held_out_x) == labels[held_out]))
+    best = max(accuracy, key=lambda strength: (accuracy[strength], -strength))
+    scaler = StandardScaler().fit(embeddings)
+    model.set_params(C=best, tol=_TOLERANCE)
+    converged = _fit(model, scaler.transform(embeddings), labels)
+    return Fitted(
+        _probe(scaler, [(model.coef_.T, model.intercept_)]),
+        {
+            "regularisation": best,
+            "held_out_accuracy": [[s, a] for s, a in accuracy.items()],
+            "converged": converged,
+            "iterations": int(model.n_iter_.max()),
+        },
+    )
+
+
+def fit_mlp(embeddings: np.ndarray, labels: np.ndarray, seed: int = 0) -> Fitted:
+    """One hidden layer of 256 ReLUs, by Adam, stopped early on a held-out sixth of the examples.
+
+    Args, errors: those of `fit_linear`; `seed` is also that of weights and order.
+    """
+    embeddings, labels = _checked(embeddings, labels)
+    scaler = StandardScaler().fit(embeddings)
+    model = MLPClassifier(
+        (_MLP_UNITS,),
+        batch_size=min(_MLP_BATCH, len(labels)),
+        early_stopping=True,
+        validation_fraction=_held_out(labels) / len(labels),
+        n_iter_no_change=_MLP_PATIENCE,
+        max_iter=_MLP_EPOCHS,
+        random_state=seed,
+    )
+    converged = _fit(model, scaler.transform(embeddings).astype(np.float32), labels, _MLP_EPOCHS)
+    return Fitted(
+        _probe(scaler, list(zip(model.coefs_, model.intercepts_, strict=True))),
+        {
+            "epochs": int(model.n_iter_),
+            "held_out_accuracy": float(max(model.validation_scores_)),
+            "converged": converged,
+        },
+    )
+
+
+HEADS: Registry[Head] = Registry(
+    "head",
+    Head("linear", "logistic regression on standardised embeddings", fit_linear),
+    Head("mlp", "one hidden layer of 256 units", fit_mlp),
+)
+
+
+class Neighbours:
+    """Nearest training examples by the Euclidean distance of embeddings as they are.
+
+    Args:
+        embeddings: of the training examples, [N, D].
+        labels: of the training examples by task, [N] each.
+        count: neighbours of a query, k, at most N.
+    """
+
+    def __init__(self, embeddings: np.ndarray, labels: dict[str, np.ndarray], count: int):
+        if not 1 <= count <= len(embeddings):
+            raise InputError(
+                f"neighbours is {count}; it must be from 1 to the {len(embeddings)} training images"
+            )
+        self.labels = labels
+        self._index = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(embeddings)
+
+    def find(self, embeddings: np.ndarray) -> np.ndarray:
+        """Indices of the nearest training examples, nearest first: [M, D] to [M, k]."""
+        return self._index.kneighbors(embeddings, return_distance=False)
+
+    def agreement(self, found: np.ndarray, task: str, labels: np.ndarray) -> tuple:
+        """How far neighbours have the label of the query.
+
+        Args:
+            found: from `find`, [M, k].
+            task: a key of the training labels.
+            labels: of the queries, [M].
+
+        Returns:
+            whether the commonest label of the k is the query's (the lowest of equally common
+            ones counts), bool [M], and the part of the k that has the query's label, [M].
+        """
+        near = self.labels[task][found]
+        votes = np.apply_along_axis(np.bincount, 1, near, minlength=self.labels[task].max() + 1)
+        return votes.argmax(1) == labels, (near == labels[:, np.newaxis]).mean(1)
+
+
+def _checked(embeddings: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    embeddings, labels = np.asarray(embeddings, np.float64), np.asarray(labels)
+    if embeddings.ndim != 2 or labels.shape != (len(embeddings),):
+        raise InputError(
+            f"embeddings have shape {embeddings.shape}, labels {labels.shape}; they must be "
+            "[N, D] and [N]"
+        )
+    if not np.isfinite(embeddings).all():
+        raise InputError("the embeddings are not all finite; mend the encoder")
+    counts = np.bincount(labels)
+    if len(counts) < 2 or counts.min() < 2:
+        raise InputError(
+            f"a label has training examples by class {counts.tolist()}; a probe needs 2 classes "
+            "or more, each with 2 examples or more"
+        )
+    return embeddings, labels
+
+
+def _held_out(labels: np.ndarray) -> int:
+    """A sixth of the examples, and at least as many as there are classes."""
+    return max(int(labels.max()) + 1, round(_HELD_OUT * len(labels)))
+
+
+def _split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the examples that are fitted, and of those held out."""
+    splits = StratifiedShuffleSplit(1, test_size=_held_out(labels), random_state=seed)
+    return next(splits.split(np.zeros((len(labels), 1)), labels))
+
+
+def _fit(
+    model: LogisticRegression | MLPClassifier,
+    x: np.ndarray,
+    y: np.ndarray,
+    most: int = _MOST_ITERATIONS,
+) -> bool:
+    """Fits, and tells whether the solver ended before its most iterations."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # told by the number of iterations
+        model.fit(x, y)
+    return bool(np.max(model.n_iter_) < most)
+
+
+def _probe(scaler: StandardScaler, layers: Sequence[tuple[np.ndarray, np.ndarray]]) -> Probe:
+    def single(array: np.ndarray) -> np.ndarray:
+        return np.asarray(array, np.float32)
+
+    *_, (kernel, bias) = layers
+    if kernel.shape[1] == 1:  # two classes: one logit, against 0
+        layers = [*layers[:-1], (np.pad(kernel, ((0, 0), (1, 0))), np.pad(bias, (1, 0)))]
+    return Probe(
+        single(scaler.mean_),
+        single(scaler.scale_),
+        tuple((single(kernel), single(bias)) for kernel, bias in layers),
+    )

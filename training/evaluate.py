@@ -1,0 +1,304 @@
+"""Says how robust representations are: `python -m training.evaluate RUN --budget paper`."""
+
+import argparse
+import math
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import tensorflow as tf
+
+from tf_avae.attacks import BALLS
+from tf_avae.config import Config
+from tf_avae.datasets import DATASETS, ImageData
+from tf_avae.encoders import open_encoder
+from tf_avae.errors import InputError
+from tf_avae.evaluation import BUDGETS, DISTANCES, Encoder, Settings, evaluate, open_extractor
+from tf_avae.evaluation.parts import Part, Parts
+from tf_avae.evaluation.report import page
+from tf_avae.evaluation.subject import Report
+from tf_avae.evaluation.table import text
+from tf_avae.files import absolute, write_bytes, write_json
+from tf_avae.provenance import provenance, session, source_checksum
+from tf_avae.registry import Registry
+from tf_avae.runs import build_model
+from training.options import Parser, exit_code
+from training.session import Interrupted, StopSignals, duration, say, shown
+from training.timing import fit_steps, paired_rates, time_factor
+
+FAILED_CHECKS = 1
+"""Exit code under --strict where an honesty check failed."""
+
+_DATA_BATCH = 500
+_TIMING_ROUNDS, _TIMING_SECONDS = 5, 0.5
+
+
+def _listed(registry: Registry) -> str:
+    return "\n".join(f"- {row.name}: {row.summary}" for row in registry.values())
+
+
+def parser() -> Parser:
+    """The command line."""
+    defaults = Settings()
+    made = Parser(
+        prog="python -m training.evaluate",
+        description="Measures encoders side by side: accuracy of heads under attack, attacks on "
+        "the representation, self-consistency, likelihood, and whether the figures can be trusted. "
+        "Prints a table; writes results.json and report.html.",
+    )
+    made.add_argument(
+        "encoder",
+        nargs="+",
+        metavar="[NAME=]PATH",
+        help="a run, a SavedModel, or a Keras model (.keras)",
+    )
+    made.add_argument(
+        "--budget",
+        default=defaults.budget,
+        metavar="{" + ",".join(BUDGETS) + "}",
+        help=f"how hard to attack [{defaults.budget}]\n{_listed(BUDGETS)}",
+    )
+    made.add_argument(
+        "--epsilon",
+        type=float,
+        nargs="+",
+        default=defaults.epsilons,
+        metavar="X",
+        help=f"radii, in pixel values from 0 to 1 [{' '.join(map(str, defaults.epsilons))}]",
+    )
+    made.add_argument(
+        "--norm",
+        default=defaults.norm,
+        metavar="{" + ",".join(BALLS) + "}",
+        help=f"of the perturbation [{defaults.norm}]\n{_listed(BALLS)}",
+    )
+    made.add_argument("--task", nargs="+", metavar="NAME", help="labels to predict [all]")
+    made.add_argument(
+        "--images", type=int, metavar="N", help="test images to attack [the budget's number]"
+    )
+    made.add_argument(
+        "--distance",
+        nargs="+",
+        default=defaults.distances,
+        metavar="NAME",
+        help=f"attacks on the representation [all]\n{_listed(DISTANCES)}",
+    )
+    made.add_argument(
+        "--free-images",
+        type=int,
+        default=defaults.free_images,
+        metavar="N",
+        help="test images for attacks on the representation and for the honesty checks "
+        f"[{defaults.free_images}]",
+    )
+    made.add_argument(
+        "--fid",
+        metavar="PATH",
+        help="feature extractor for the FID: Inception v3 weights without its top (.h5), a Keras "
+        "model (.keras) or a SavedModel [none: no FID]",
+    )
+    made.add_argument(
+        "--dataset", metavar="{" + ",".join(DATASETS) + "}", help="[the runs'; color_mnist]"
+    )
+    made.add_argument("--data-dir", metavar="PATH", help="where its files are [the runs']")
+    made.add_argument(
+        "--validation",
+        type=int,
+        default=0,
+        metavar="N",
+        help="use the last N training images instead of the test images [0]",
+    )
+    made.add_argument("--seed", type=int, default=0, metavar="N", help="of the attacks [0]")
+    made.add_argument(
+        "--batch-size",
+        type=int,
+        default=defaults.batch_size,
+        metavar="N",
+        help=f"images attacked at once [{defaults.batch_size}]",
+    )
+    made.add_argument("--out", metavar="DIR", help="where to write [evaluations/NAMES-BUDGET]")
+    made.add_argument(
+        "--strict",
+        action="store_true",
+        help=f"exit with {FAILED_CHECKS} where an honesty check fails",
+    )
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    arguments = parser().parse_args(argv)
+    return exit_code(lambda: _evaluate(arguments))
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    settings = Settings(
+        budget=arguments.budget,
+        epsilons=tuple(arguments.epsilon),
+        norm=arguments.norm,
+        tasks=tuple(arguments.task) if arguments.task else None,
+        images=arguments.images,
+        distances=tuple(arguments.distance),
+        free_images=arguments.free_images,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+    )
+    extractor = open_extractor(arguments.fid) if arguments.fid else None
+    encoders = [_open(words) for words in arguments.encoder]
+    _check_names([encoder.name for encoder in encoders])
+    dataset, data_dir = _source(arguments, encoders)
+    data = DATASETS[dataset].open(data_dir, arguments.validation)
+    folder = _folder(arguments.out, encoders, settings)
+    tf.config.experimental.enable_op_determinism()
+    tf.get_logger().setLevel("ERROR")  # attacks are graphs of their own, which it warns of
+    signals = StopSignals()
+    try:
+        evaluation = evaluate(
+            encoders,
+            train=data.train_images(_DATA_BATCH),
+            test=data.held_out(_DATA_BATCH),
+            settings=settings,
+            extractor=extractor,
+            data={
+                "name": dataset, "validation": arguments.validation, "checksums": data.checksums,
+            },
+            folder=folder / "parts",
+            progress=Progress(signals).update,
+        )  # fmt: skip
+        for record, factor in zip(
+            evaluation.results["encoders"], _time_factors(encoders, data, folder), strict=True
+        ):
+            if factor is None:
+                record["left_out"]["time_factor"] = "no run: nothing is known of its training"
+            else:
+                record["time_factor"] = factor
+        signals.check()
+    except Interrupted as stop:
+        say(f"\nstopped; finished parts are in {shown(folder / 'parts')}. The same command goes on")
+        return 128 + stop.signum
+    evaluation.results["provenance"] = {"command": session()["command"], **provenance()}
+    write_json(folder / "results.json", evaluation.results)
+    write_bytes(folder / "report.html", page(evaluation).encode())
+    say("\n" + text(evaluation.results))
+    failed = evaluation.failed_checks
+    for name, task, check in failed:
+        say(f"honesty check failed: {name}, {task}: {check}")
+    say(f"\nresults: {shown(folder / 'results.json')}\nreport:  {shown(folder / 'report.html')}")
+    return FAILED_CHECKS if arguments.strict and failed else 0
+
+
+def _open(words: str) -> Encoder:
+    """The encoder at [NAME=]PATH."""
+    name, separator, path = words.partition("=")
+    if not separator or absolute(words).exists():
+        name, path = "", words
+    encoder = open_encoder(path, name or None)
+    if not encoder.notes.get("complete", True):
+        say(f"note: {path} is not complete: its weights are those after step "
+            f"{encoder.notes['step']:,}")  # fmt: skip
+    return replace(encoder, notes={"path": path, **encoder.notes})
+
+
+def _check_names(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two encoders are called {name!r}; tell them apart by NAME=PATH")
+
+
+def _source(arguments: argparse.Namespace, encoders: list[Encoder]) -> tuple[str, str | None]:
+    """Data set and folder: as given, or those of the runs."""
+    if arguments.dataset or arguments.data_dir:
+        return arguments.dataset or "color_mnist", arguments.data_dir
+    configs = [encoder.notes["config"] for encoder in encoders if "config" in encoder.notes]
+    sources = {(config["dataset"], config["data_dir"]) for config in configs}
+    if len(sources) > 1:
+        raise InputError(
+            f"the runs were trained on different data ({sorted(map(str, sources))}); say which to "
+            "evaluate them on with --dataset and --data-dir"
+        )
+    return sources.pop() if sources else ("color_mnist", None)
+
+
+def _folder(given: str | None, encoders: list[Encoder], settings: Settings) -> Path:
+    """The folder to write to, made and found writable before the work."""
+    if given == "":
+        raise InputError("--out is empty; give the folder to write to, such as evaluations/mine")
+    names = "-".join(encoder.name for encoder in encoders)[:80]
+    folder = absolute(given or Path("evaluations") / f"{names}-{settings.budget}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("results.json", "report.html"):
+        if (folder / name).is_dir():
+            raise InputError(f"{folder / name} is a folder; give another --out, or remove it")
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    return folder
+
+
+def _time_factors(encoders: list[Encoder], data: ImageData, folder: Path) -> list[dict | None]:
+    """Training step time over that of the `vae` with the same options, of encoders from runs."""
+    configs = {
+        encoder.name: Config.from_dict(encoder.notes["config"])
+        for encoder in encoders
+        if "config" in encoder.notes
+    }
+    parts = Parts(folder / "parts", {"source": source_checksum()})
+
+    def measured(name: str) -> dict:
+        settings = {"time_factor": configs[name].to_dict()}
+        found = parts.find("time", settings)
+        if found is None:
+            say(f"{name}: timing training steps")
+            plain = replace(configs[name], algo="vae")
+            batches = data.train(plain.batch_size, seed=0)
+            timed = {
+                key: fit_steps(build_model(config, data.image_shape), batches)
+                for key, config in (("vae", plain), ("this", configs[name]))
+            }
+            rates = paired_rates(timed, rounds=_TIMING_ROUNDS, seconds=_TIMING_SECONDS)
+            found = Part(time_factor(rates, "this", "vae"), {})
+            parts.keep("time", settings, found)
+        return found.values
+
+    return [measured(e.name) if e.name in configs else None for e in encoders]
+
+
+class Progress:
+    """The line that says what is being done and how much time is left.
+
+    The time left is that of the attacks through heads, at the pace so far, if nothing more were
+    broken: what is broken saves time. On a terminal one line is rewritten; in a log a line is
+    added every ten seconds.
+
+    Args:
+        signals: asked each time whether to stop.
+    """
+
+    def __init__(self, signals: StopSignals):
+        self._signals = signals
+        self._terminal = sys.stdout.isatty()
+        self._shown = -math.inf
+        self._last = (time.monotonic(), 0.0)
+        self._busy = 0.0  # seconds in which that work was done
+
+    def update(self, report: Report) -> None:
+        """Shows the line if it is time to; raises `Interrupted` once a signal has come."""
+        self._signals.check()
+        now = time.monotonic()
+        then, done = self._last
+        if report.done > done:
+            self._busy += now - then
+        self._last = (now, report.done)
+        if now - self._shown < (0.2 if self._terminal else 10.0):
+            return
+        self._shown = now
+        left = ""
+        if report.done > 0 and report.left > 0:
+            left = f"  {duration(report.left * self._busy / report.done)} left at most"
+        lead = "\r\x1b[2K" if self._terminal else ""
+        say(lead + report.text + left, "" if self._terminal else "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
