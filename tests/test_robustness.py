@@ -90,6 +90,28 @@ def test_examples_that_are_wrong_or_broken_are_not_attacked_again():
     assert counts[1:] == list(40 - np.cumsum(broken))
 
 
+def test_a_stopped_search_goes_on_from_its_last_trial():
+    how = {"epsilon": EPSILON, "budget": BUDGETS["paper"], "seed": 3, "batch_size": 25}
+    whole = worst_case(linear, IMAGES, LABELS, **how)
+    kept = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(stand):
+        if stand.trial == "pgd-40/4":
+            raise Stop
+
+    with pytest.raises(Stop):
+        worst_case(linear, IMAGES, LABELS, progress=stop, after_trial=kept.append, **how)
+    assert [len(found.trials) for found in kept] == [1, 2, 3, 4]
+    again = worst_case(linear, IMAGES, LABELS, earlier=kept[-1], **how)
+    for one, other in zip(whole, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(InputError, match="earlier outcomes are those of another"):
+        worst_case(linear, IMAGES, LABELS, earlier=whole, **how | {"budget": BUDGETS["smoke"]})
+
+
 def test_hidden_gradients_stop_pgd_and_not_the_ensemble():
     """Logits in steps have no gradient: PGD finds next to nothing, Square finds it."""
 

@@ -246,6 +246,8 @@ def _time_factors(encoders: list[Encoder], data: ImageData, folder: Path) -> lis
     parts = Parts(folder / "parts", {"source": source_checksum()})
 
     def measured(name: str) -> dict:
+        if configs[name].algo == "vae":
+            return {"value": 1.0, "low": 1.0, "high": 1.0}
         settings = {"time_factor": configs[name].to_dict()}
         found = parts.find("time", settings)
         if found is None:

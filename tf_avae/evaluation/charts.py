@@ -79,6 +79,18 @@ def turns(encoders: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+def usage(encoders: list[dict[str, Any]]) -> Figure:
+    """KL to the prior of each latent, largest first."""
+    figure, axes = _axes("information in each latent", "latent, by KL", "KL to the prior, nats")
+    for number, encoder in enumerate(encoders):
+        color, _, dash = _STYLES[number % len(_STYLES)]
+        values = encoder["latents"]["kl"]
+        axes.plot(range(1, len(values) + 1), values, dash, color=color, label=encoder["name"])
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return figure
+
+
 def _axes(heading: str, x: str, y: str) -> tuple[Figure, Axes]:
     figure = new_figure(5.2, 3.4)
     axes = figure.add_subplot()

@@ -47,6 +47,7 @@ def page(evaluation: Evaluation) -> str:
         "<h2>Attacks on the representation, without labels</h2>",
         _representation(results),
         *_consistency(results),
+        *_usage(results),
         "<h2>What was left out</h2>",
         _left_out(results),
         "<h2>Settings and provenance</h2>",
@@ -224,6 +225,14 @@ def _consistency(results: dict[str, Any]) -> list[str]:
         "test images"
     )
     return ["<h2>Self-consistency</h2>", _charts([*shown, (charts.turns(able), moved)])]
+
+
+def _usage(results: dict[str, Any]) -> list[str]:
+    able = [encoder for encoder in results["encoders"] if "kl" in encoder["latents"]]
+    if not able:
+        return []
+    caption = "Latents at 0 carry nothing: an encoder that says nothing cannot be attacked"
+    return ["<h2>Use of the latent space</h2>", _charts([(charts.usage(able), caption)])]
 
 
 def _left_out(results: dict[str, Any]) -> str:

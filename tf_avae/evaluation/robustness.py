@@ -151,7 +151,8 @@ def worst_case(
             broken_by[among[broken]] = count
             work += trial.cost * len(among)
         if after_trial is not None:
-            after_trial(Outcomes(clean, broken_by, names[: count + 1], attacked))
+            made = names[: count + 1]
+            after_trial(Outcomes(clean, broken_by.copy(), made, attacked.copy()))
     if progress is not None:
         progress(Stand(names[-1], int(np.sum(clean & (broken_by < 0))), work, 0.0))
     return Outcomes(clean, broken_by, names, attacked)

@@ -32,6 +32,9 @@ from tf_avae.probes import HEADS, Neighbours
 from tf_avae.registry import Registry
 from tf_avae.types import Images, Tensor
 
+FARTHEST = 10
+"""Of so many images the attack on the representation is kept for the report."""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -177,7 +180,8 @@ def _representation(subject: Subject) -> dict[str, Any]:
 
 
 def moved(subject: Subject, distance: Distance, epsilon: float, targeted: bool) -> Part:
-    """What one attack on the representation does; its arrays hold the images found."""
+    """What one attack on the representation does; its arrays hold where the images are that it
+    moved farthest, "worst", and what it made of them, "found"."""
     settings, encoder = subject.settings, subject.encoder
     images = subject.test.images[: settings.free_images]
     count = len(images)
@@ -226,7 +230,8 @@ def moved(subject: Subject, distance: Distance, epsilon: float, targeted: bool) 
                 "shift": statistics.mean(shift / unit) if unit > 1e-6 else None,
                 "accuracy": statistics.proportion(logits.argmax(1) == labels[:count]),
             }
-        return Part(values, {"found": found})
+        worst = np.argsort(-shift)[:FARTHEST]
+        return Part(values, {"worst": worst, "found": found[worst]})
 
     return subject.part("moved", key, make)
 

@@ -18,7 +18,7 @@ from tf_avae.evaluation.robustness import Outcomes, Stand, worst_case
 from tf_avae.evaluation.settings import Settings
 from tf_avae.probes import HEADS, Fitted, Probe
 
-SHOWN = 200
+SHOWN = 50
 """Attacked images are kept of so many first test images."""
 
 
@@ -214,7 +214,8 @@ class Subject:
         return logits.argmax(1) == self.test.labels[task]
 
     def outcomes(self, task: str, head: str, epsilon: float) -> Outcomes:
-        """The worst case over the budget; attacked images are kept of the first test images."""
+        """The worst case over the budget; its attacked images are those of the first `SHOWN` test
+        images."""
         count = images_through(head, self.settings, len(self.test.images))
         settings = {
             "task": task, "head": head, "epsilon": epsilon, "images": count,
@@ -222,22 +223,6 @@ class Subject:
             "batch_size": self.settings.batch_size,
         }  # fmt: skip
         images = self.test.images[:count]
-
-        def outcomes(part: Part) -> Outcomes:
-            attacked = np.full_like(images, np.nan)
-            clean, broken_by = part.arrays["clean"], part.arrays["broken_by"]
-            unbroken = broken_by < 0
-            attacked[unbroken] = images[unbroken]
-            attacked[:SHOWN] = part.arrays["attacked"]
-            return Outcomes(clean, broken_by, tuple(part.values["trials"]), attacked)
-
-        def part(found: Outcomes) -> Part:
-            arrays = {
-                "clean": found.clean,
-                "broken_by": found.broken_by,
-                "attacked": found.attacked[:SHOWN],
-            }
-            return Part({"trials": list(found.trials)}, arrays)
 
         def make() -> Part:
             started = self._parts.find("started", settings)
@@ -255,11 +240,34 @@ class Subject:
                 progress=lambda stand: self.say(
                     f"{what}: {stand.trial}, {stand.unbroken:,} of {count:,} unbroken", stand
                 ),
-                earlier=None if started is None else outcomes(started),
-                after_trial=lambda so_far: self._parts.keep("started", settings, part(so_far)),
+                earlier=None if started is None else _resumed(started, images),
+                after_trial=lambda so_far: self._parts.keep("started", settings, _kept(so_far)),
             )
-            return part(found)
+            return _kept(found)
 
         finished = self.part("outcomes", settings, make, (self.encoder.name, task, head, epsilon))
         self._parts.drop("started", settings)
-        return outcomes(finished)
+        return _outcomes(finished)
+
+
+def _kept(found: Outcomes) -> Part:
+    """Outcomes as a part, with the attacked images of the first examples alone."""
+    arrays = {
+        "clean": found.clean,
+        "broken_by": found.broken_by,
+        "attacked": found.attacked[:SHOWN].copy(),  # not a view that holds all of them
+    }
+    return Part({"trials": list(found.trials)}, arrays)
+
+
+def _outcomes(part: Part) -> Outcomes:
+    """The outcomes that were kept."""
+    return Outcomes(trials=tuple(part.values["trials"]), **part.arrays)
+
+
+def _resumed(part: Part, images: np.ndarray) -> Outcomes:
+    """The same with one attacked image an example, as `worst_case` goes on from."""
+    attacked = images.copy()
+    attacked[part.arrays["broken_by"] >= 0] = np.nan
+    attacked[:SHOWN] = part.arrays["attacked"]
+    return _outcomes(part)._replace(attacked=attacked)

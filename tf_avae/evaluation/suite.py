@@ -17,7 +17,13 @@ from tf_avae.errors import InputError
 from tf_avae.evaluation.encoder import Batches, Encoder
 from tf_avae.evaluation.fid import Extractor
 from tf_avae.evaluation.parts import Parts
-from tf_avae.evaluation.sections import SECTIONS, allowed_distances, moved, telling_epsilon
+from tf_avae.evaluation.sections import (
+    FARTHEST,
+    SECTIONS,
+    allowed_distances,
+    moved,
+    telling_epsilon,
+)
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.subject import SHOWN, Report, Subject, Teller, TestImages, planned_work
 from tf_avae.provenance import source_checksum
@@ -168,7 +174,7 @@ def _pictures(subject: Subject) -> list[Pictures]:
     for task in subject.tasks:
         epsilon = telling_epsilon(subject, task)
         found = subject.outcomes(task, "linear", epsilon)
-        broken = np.flatnonzero(found.broken_by[:SHOWN] >= 0)[:10]
+        broken = np.flatnonzero(found.broken_by[:SHOWN] >= 0)[:FARTHEST]
         if len(broken):
             sheets.append(
                 Pictures(
@@ -179,15 +185,12 @@ def _pictures(subject: Subject) -> list[Pictures]:
     distance = allowed_distances(subject)[:1]
     if distance:
         epsilon = max(subject.settings.epsilons)
-        found_images = moved(subject, distance[0], epsilon, False).arrays["found"]
-        images = subject.test.images[: len(found_images)]
-        after = np.asarray(subject.encoder.embed(tf.constant(found_images)))
-        shift = np.linalg.norm(after - subject.posterior.mean[: len(images)], axis=1)
-        worst = np.argsort(-shift)[:10]
+        worst = moved(subject, distance[0], epsilon, False).arrays
+        images = subject.test.images[worst["worst"]]
         sheets.append(
             Pictures(
                 f"{subject.encoder.name}: moved farthest by {distance[0].name}, ε = {epsilon:g}",
-                _before_and_after(subject, images[worst], found_images[worst]),
+                _before_and_after(subject, images, worst["found"]),
             )
         )
     return sheets
