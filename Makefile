@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 STEPS ?= 20000
 
-.PHONY: demo test test-long lint bench five clean
+.PHONY: demo test test-long lint bench five robustness clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m training.fit --algo avae_ss --pretrain-steps 12000 --steps 6000 \
@@ -33,6 +33,16 @@ five: $(VENV)/.installed
 	    if [ -d $$dir ]; then set -- --resume; else set -- --algo $$algo --steps $(STEPS); fi; \
 	    $(BIN)/python -m training.fit --run-dir $$dir "$$@" || exit; \
 	done
+
+# Three encoders, and how robust they are: the table in the README.
+robustness: $(VENV)/.installed
+	for run in "vae --steps 20000" "avae --steps 20000" "se_avae --steps 8000 --pgd-steps 5"; do \
+	    set -- $$run; dir=runs/robustness/$$1; \
+	    if [ -d $$dir ]; then set -- --resume; else set -- --algo "$$@" --obs-var 0.1; fi; \
+	    $(BIN)/python -m training.fit --run-dir $$dir "$$@" || exit; \
+	done
+	$(BIN)/python -m training.evaluate runs/robustness/vae runs/robustness/avae \
+	    runs/robustness/se_avae --budget paper --out evaluations/robustness
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tf_avae.evaluation import BUDGETS, CHECKS
+from tf_avae.evaluation.sections import SECTIONS
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -16,6 +19,9 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 SHORT = (
     "--steps 4 --pretrain-steps 4 --batch-size 8 --pgd-steps 2 --log-every 2 --checkpoint-every 2 "
     "--eval-every 2 --eval-images 50 --pictures-every 4"
+).split()
+BRIEF = (
+    "--budget smoke --epsilon 0.1 --task digit --images 20 --free-images 10 --distance mean_l2"
 ).split()
 
 
@@ -45,18 +51,23 @@ def test_python_runs_as_printed(tmp_path, number):
     assert done.returncode == 0, done.stderr
 
 
-def test_training_commands_run_in_order(tmp_path):
-    commands = [c for c in shell_commands() if c.startswith("python -m training.fit")]
-    assert len(commands) >= 4
-    for command in commands:
-        done = run([sys.executable, *shlex.split(command)[1:], *SHORT], tmp_path)
-        assert done.returncode == 0, f"{command}: {done.stderr}"
-        assert "encoder.keras" in done.stdout
+def test_training_and_evaluation_commands_run_in_order(tmp_path, few_digits):
+    shorter = {
+        "python -m training.fit": (SHORT, "encoder.keras", 4),
+        "python -m training.evaluate": ([*BRIEF, "--data-dir", str(few_digits)], "report.html", 1),
+    }
+    for start, (options, words, least) in shorter.items():
+        commands = [c for c in shell_commands() if c.startswith(start)]
+        assert len(commands) >= least
+        for command in commands:
+            done = run([sys.executable, *shlex.split(command)[1:], *options], tmp_path)
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+            assert words in done.stdout
 
 
 def test_make_targets_exist():
     targets = [c.split()[1] for c in shell_commands() if c.startswith("make")]
-    assert {"demo", "test", "lint", "bench", "five"} <= set(targets)
+    assert {"demo", "test", "lint", "bench", "five", "robustness"} <= set(targets)
     for target in targets:
         assert run(["make", "-n", target], ROOT).returncode == 0, target
 
@@ -72,6 +83,16 @@ def test_tables_are_those_made_from_the_kept_results(module, results, page):
     done = run([sys.executable, "-m", module, "--from", results], ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in (ROOT / page).read_text()
+
+
+def test_every_check_and_budget_is_in_its_page():
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    for check in CHECKS.values():
+        assert f"| `{check.name}` | {check.must} | {check.why} |" in page
+    for name in BUDGETS:
+        assert f"| `{name}` |" in page
+    for name in SECTIONS:
+        assert f"| `{name}` |" in page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -133,11 +133,12 @@ def fit_mlp(embeddings: np.ndarray, labels: np.ndarray, seed: int = 0) -> Fitted
     """
     embeddings, labels = _checked(embeddings, labels)
     scaler = StandardScaler().fit(embeddings)
+    held_out = _held_out(labels)
     model = MLPClassifier(
         (_MLP_UNITS,),
-        batch_size=min(_MLP_BATCH, len(labels)),
+        batch_size=min(_MLP_BATCH, len(labels) - held_out),
         early_stopping=True,
-        validation_fraction=_held_out(labels) / len(labels),
+        validation_fraction=held_out / len(labels),
         n_iter_no_change=_MLP_PATIENCE,
         max_iter=_MLP_EPOCHS,
         random_state=seed,

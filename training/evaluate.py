@@ -152,7 +152,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     data = DATASETS[dataset].open(data_dir, arguments.validation)
     folder = _folder(arguments.out, encoders, settings)
     tf.config.experimental.enable_op_determinism()
-    tf.get_logger().setLevel("ERROR")  # attacks are graphs of their own, which it warns of
     signals = StopSignals()
     try:
         evaluation = evaluate(

@@ -33,3 +33,16 @@ def in_batches(
 def image_spec(shape: ImageShape) -> tf.TensorSpec:
     """What a compiled function of images [B, H, W, C] takes, for any B."""
     return tf.TensorSpec([None, *shape], tf.float32)
+
+
+SEED = tf.TensorSpec([2], tf.int32)
+"""A stateless seed, as an argument of a compiled function."""
+
+
+def compiled(*arguments: tf.TensorSpec) -> Callable[[Callable], Callable]:
+    """A decorator: the function as one graph, traced at once, for arguments of these kinds.
+
+    Unlike `tf.function` it does not warn that many graphs are made: each encoder, attack and
+    radius has its own.
+    """
+    return lambda function: tf.function(function, input_signature=arguments).get_concrete_function()

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_avae.attacks import BALLS, Ball, cross_entropy
-from tf_avae.evaluation.batches import image_spec, in_batches
+from tf_avae.evaluation.batches import compiled, image_spec, in_batches
 from tf_avae.evaluation.budgets import (
     Budget,
     Classifier,
@@ -138,7 +138,7 @@ def _percent(share: float) -> str:
 
 def _same_answer(case: Case) -> Finding:
     """Twice, the second time among other images."""
-    embed = tf.function(case.embed, input_signature=[image_spec(case.images.shape[1:])])
+    embed = compiled(image_spec(case.images.shape[1:]))(case.embed)
     shuffled = np.random.default_rng(case.seed).permutation(len(case.images))
     once = in_batches(embed, case.images, batch_size=case.batch_size)[shuffled]
     again = in_batches(embed, case.images[shuffled], batch_size=max(1, case.batch_size // 3))
@@ -161,7 +161,7 @@ def _converged(case: Case) -> Finding:
 
 
 def _gradients(case: Case) -> Finding:
-    @tf.function(input_signature=[image_spec(case.images.shape[1:]), tf.TensorSpec([None])])
+    @compiled(image_spec(case.images.shape[1:]), tf.TensorSpec([None]))
     def size(x: Images, labels: Tensor) -> PerExample:
         labels = tf.cast(labels, tf.int32)
         with tf.GradientTape() as tape:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_avae.distributions import Posterior, w2_squared
 from tf_avae.evaluation import statistics
-from tf_avae.evaluation.batches import in_batches
+from tf_avae.evaluation.batches import SEED, compiled, in_batches
 from tf_avae.evaluation.representation import Encode
 from tf_avae.types import Images, Latents, Tensor
 
@@ -88,7 +88,7 @@ def drift(
     """
     latents = start.shape[1]
 
-    @tf.function(input_signature=[tf.TensorSpec([None, latents]), tf.TensorSpec([2], tf.int32)])
+    @compiled(tf.TensorSpec([None, latents]), SEED)
     def run(z: Latents, seed: Tensor) -> tuple:
         """Squared distances from the start by turn, and W2^2 from turn to turn, [B, turns] each."""
         means, samples = chain(encode, decode, z, steps), chain(encode, decode, z, steps, seed=seed)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tf_avae.distributions import w2_squared_full
 from tf_avae.errors import InputError
-from tf_avae.evaluation.batches import in_batches
+from tf_avae.evaluation.batches import compiled, image_spec, in_batches
 from tf_avae.files import absolute
 from tf_avae.saved_models import SavedModel
 from tf_avae.types import Images, Tensor
@@ -103,9 +103,9 @@ def features_of(extractor: Extractor, images: np.ndarray, batch_size: int) -> np
     Raises:
         InputError: the extractor does not take these images, or gives no matrix.
     """
-    compiled = tf.function(extractor.features, reduce_retracing=True)
     try:
-        found = in_batches(compiled, images, batch_size=batch_size)
+        graph = compiled(image_spec(images.shape[1:]))(extractor.features)
+        found = in_batches(graph, images, batch_size=batch_size)
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_avae.distributions import Posterior, prior_sample, reconstruction
 from tf_avae.evaluation import statistics
-from tf_avae.evaluation.batches import image_spec, in_batches
+from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
 from tf_avae.evaluation.consistency import Decode
 from tf_avae.evaluation.representation import Encode
 from tf_avae.types import Images, PerExample, Tensor
@@ -32,7 +32,7 @@ def reconstruction_error(
         its 95 % interval.
     """
 
-    @tf.function(input_signature=[image_spec(images.shape[1:]), tf.TensorSpec([2], tf.int32)])
+    @compiled(image_spec(images.shape[1:]), SEED)
     def errors(x: Images, seed: Tensor) -> dict[str, PerExample]:
         q = encode(x)
         codes = {"mean_code": q.mean, "sampled_code": q.sample(seed)}
@@ -93,4 +93,4 @@ def importance_weighted(
 def sampled_images(decode: Decode, latents: int, count: int, *, seed: int, batch_size: int):
     """g(z) for `count` samples of the prior, [count, H, W, C]."""
     z = prior_sample(count, latents, tf.constant([seed, 0], tf.int32)).numpy()
-    return in_batches(tf.function(decode), z, batch_size=batch_size)
+    return in_batches(compiled(tf.TensorSpec([None, latents]))(decode), z, batch_size=batch_size)

@@ -169,7 +169,7 @@ def _sheets(pictures: list[Pictures]) -> str:
             + _picture(content, "png", picture.heading, css="sheet")
             + "</div>"
         )
-    return "".join(shown)
+    return f'<div class="sheets">{"".join(shown)}</div>'
 
 
 _SHIFT = "Mean shift under the first distance of the table, with 95 % intervals"

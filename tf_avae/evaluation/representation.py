@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 from tf_avae.attacks import BALLS, Ball, pgd
 from tf_avae.distributions import Posterior, w2_squared
-from tf_avae.evaluation.batches import image_spec, in_batches
+from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
 from tf_avae.evaluation.robustness import check_epsilon
 from tf_avae.registry import Registry
 from tf_avae.types import Images, PerExample, Tensor
@@ -99,9 +99,7 @@ def attack_representation(
     """
     check_epsilon(epsilon, ball)
 
-    @tf.function(
-        input_signature=[image_spec(images.shape[1:])] * 2 + [tf.TensorSpec([2], tf.int32)]
-    )
+    @compiled(image_spec(images.shape[1:]), image_spec(images.shape[1:]), SEED)
     def run(images: Images, others: Images, seed: Tensor) -> Images:
         fixed = encode(others).stop_gradient()
         sign = 1.0 if towards is None else -1.0

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tf_avae.attacks import BALLS, Ball
 from tf_avae.config import check
 from tf_avae.errors import InputError
-from tf_avae.evaluation.batches import image_spec, in_batches
+from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
 from tf_avae.evaluation.budgets import Budget, Classifier, Setting, Trial
 from tf_avae.types import Images, Tensor
 
@@ -129,22 +129,24 @@ def worst_case(
     if earlier is not None:
         done = _same(earlier, clean, names)
         attacked, broken_by = earlier.attacked.copy(), earlier.broken_by.copy()
-    compiled: dict[str, Callable] = {}
+    graphs: dict[str, Callable] = {}
     work = 0.0
     for count, (trial, number) in enumerate(plan[done:], start=done):
         unbroken = np.flatnonzero(clean & (broken_by < 0))
         after = sum(t.cost for t, _ in plan[count + 1 :])
-        if trial.name not in compiled:
-            compiled[trial.name] = _compiled(on, trial, images.shape[1:])
+        if trial.name not in graphs:
+            graphs[trial.name] = _compiled(on, trial, images.shape[1:])
         for start in range(0, len(unbroken), batch_size):
             among = unbroken[start : start + batch_size]
             if progress is not None:
                 still = int(np.sum(clean & (broken_by < 0)))
                 left = trial.cost * (len(unbroken) - start) + after * still
                 progress(Stand(names[count], still, work, left))
-            step_seed = tf.constant([seed, count * len(images) + start], tf.int32)
-            found, logits = compiled[trial.name](
-                images[among], labels[among].astype(np.int32), number, step_seed
+            found, logits = graphs[trial.name](
+                tf.constant(images[among]),
+                tf.constant(labels[among], tf.int32),
+                tf.constant(number),
+                tf.constant([seed, count * len(images) + start], tf.int32),
             )
             broken = _checked(logits.numpy()).argmax(1) != labels[among]
             attacked[among[broken]] = found.numpy()[broken]
@@ -172,14 +174,7 @@ def _same(earlier: Outcomes, clean: np.ndarray, names: tuple[str, ...]) -> int:
 def _compiled(on: Setting, trial: Trial, shape: tuple) -> Callable:
     """A trial as one graph: images, labels, number and seed to attacked images and logits."""
 
-    @tf.function(
-        input_signature=[
-            image_spec(shape),
-            tf.TensorSpec([None], tf.int32),
-            tf.TensorSpec([], tf.int32),
-            tf.TensorSpec([2], tf.int32),
-        ]
-    )
+    @compiled(image_spec(shape), tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), SEED)
     def run(images: Images, labels: Tensor, number: Tensor, seed: Tensor) -> tuple[Images, Tensor]:
         found = trial.search(on, trial.target(on, images, labels, number), images, seed)
         return found, on.classify(found)

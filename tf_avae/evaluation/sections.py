@@ -10,7 +10,7 @@ import tensorflow as tf
 from tf_avae.attacks import BALLS
 from tf_avae.distributions import Posterior, prior_sample
 from tf_avae.evaluation import statistics
-from tf_avae.evaluation.batches import image_spec, in_batches
+from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
 from tf_avae.evaluation.checks import Case, run_checks
 from tf_avae.evaluation.consistency import drift, inconsistency
 from tf_avae.evaluation.fid import features_of, frechet_distance
@@ -203,7 +203,7 @@ def moved(subject: Subject, distance: Distance, epsilon: float, targeted: bool) 
         )  # fmt: skip
         before = Posterior(*(part[:count] for part in subject.posterior))
         after = in_batches(
-            tf.function(encoder.encode, input_signature=[image_spec(images.shape[1:])]),
+            compiled(image_spec(images.shape[1:]))(encoder.encode),
             found, batch_size=settings.batch_size,
         )  # fmt: skip
         target = Posterior(*(np.roll(part, -1, axis=0) for part in before))
@@ -273,9 +273,7 @@ def _consistency(subject: Subject) -> dict[str, Any]:
             for name, z in starts.items()
         }  # fmt: skip
         shape = subject.test.images.shape[1:]
-        measured = tf.function(
-            lambda x: inconsistency(encoder.encode, decode, x), input_signature=[image_spec(shape)]
-        )
+        measured = compiled(image_spec(shape))(lambda x: inconsistency(encoder.encode, decode, x))
         images = subject.test.images[:count]
         values["inconsistency"] = statistics.mean(
             in_batches(measured, images, batch_size=settings.batch_size)
@@ -312,7 +310,7 @@ def _likelihood(subject: Subject) -> dict[str, Any]:
     images = subject.test.images[: settings.samples_images]
 
     def bound(samples: int) -> dict[str, Any]:
-        @tf.function(input_signature=[image_spec(images.shape[1:]), tf.TensorSpec([2], tf.int32)])
+        @compiled(image_spec(images.shape[1:]), SEED)
         def of_batch(x: Images, seed: Tensor) -> Tensor:
             return importance_weighted(
                 encoder.encode, decode, x, variance, samples=samples, seed=seed

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_avae.attacks import BALLS
 from tf_avae.distributions import Posterior
-from tf_avae.evaluation.batches import image_spec, in_batches
+from tf_avae.evaluation.batches import compiled, image_spec, in_batches
 from tf_avae.evaluation.budgets import BUDGETS, Budget, Classifier
 from tf_avae.evaluation.encoder import Batches, Encoder
 from tf_avae.evaluation.fid import Extractor
@@ -169,17 +169,17 @@ class Subject:
         """Means and variances of all test images, [N, D] each."""
         self.say("encoding the test images")
         shape = self.test.images.shape[1:]
-        encode = tf.function(self.encoder.encode, input_signature=[image_spec(shape)])
+        encode = compiled(image_spec(shape))(self.encoder.encode)
         return in_batches(encode, self.test.images, batch_size=self.settings.batch_size)
 
     @cached_property
     def train_embeddings(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Embeddings and labels of the training split, [M, D] and [M] by task."""
         self.say("encoding the training images")
-        embed = tf.function(self.encoder.embed, reduce_retracing=True)
+        embed = compiled(image_spec(self.test.images.shape[1:]))(self.encoder.embed)
         found, labels = [], []
         for images, of_images in self._train:
-            found.append(np.asarray(embed(images)))
+            found.append(np.asarray(embed(tf.convert_to_tensor(images))))
             labels.append({task: np.asarray(of_images[task]) for task in self.tasks})
             self.say("encoding the training images")
         return np.concatenate(found), {
