@@ -51,6 +51,22 @@ def naive(
     return float(stands.mean())
 
 
+def probed(run: str, task: str, count: int) -> tuple:
+    """The classifier of a task over a run's encoder, its probe, and the first test images with
+    their labels."""
+    encoder = open_encoder(run)
+    data = DATASETS["color_mnist"].open()
+    train = [(encoder.embed(x).numpy(), y[task].numpy()) for x, y in data.train_images(500)]
+    embeddings, classes = zip(*train, strict=True)
+    probe = fit_linear(np.concatenate(embeddings), np.concatenate(classes)).probe
+    images, labels = next(iter(data.held_out(count)))
+
+    def classify(x: tf.Tensor) -> tf.Tensor:
+        return probe(encoder.embed(x))
+
+    return classify, probe, images.numpy(), labels[task].numpy()
+
+
 def main() -> int:
     """Prints a table, and writes it as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -64,17 +80,7 @@ def main() -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    task = arguments.task
-    encoder = open_encoder(arguments.run)
-    data = DATASETS["color_mnist"].open()
-    train = [(encoder.embed(x).numpy(), y[task].numpy()) for x, y in data.train_images(500)]
-    embeddings, classes = zip(*train, strict=True)
-    probe = fit_linear(np.concatenate(embeddings), np.concatenate(classes)).probe
-    test, test_labels = next(iter(data.held_out(arguments.images)))
-    images, labels = test.numpy(), test_labels[task].numpy()
-
-    def classify(x: tf.Tensor) -> tf.Tensor:
-        return probe(encoder.embed(x))
+    classify, _, images, labels = probed(arguments.run, arguments.task, arguments.images)
 
     def ours(count: int, epsilon: float) -> float:
         found = worst_case(
