@@ -112,7 +112,29 @@ def test_random_outputs_are_caught(embed, check):
 
 
 def test_a_gradient_that_leads_astray_is_caught():
-    assert {"reaches-chance", "gradient-free"} <= found_for(leading_astray)
+    assert {"noise", "gradient-free"} <= found_for(leading_astray)
+    assert "gradient-free" in found_for(leading_astray, budget="smoke")
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(30, 500), (300, 1000), (300, 7)])
+def test_an_answer_that_depends_on_the_batch_is_caught_whatever_its_size(count, batch_size):
+    def hidden(x):
+        """Random, in a dimension that is small beside a constant one."""
+        return tf.concat([honest(x) + tf.random.normal([len(x), 8]), tf.fill([len(x), 1], 1e6)], 1)
+
+    def frozen(x):
+        """Random each time it is traced."""
+        return honest(x) + np.random.normal(size=8).astype(np.float32)
+
+    for embed, passes in (
+        (honest, True),
+        (batch_dependent, False),
+        (hidden, False),
+        (frozen, False),
+    ):
+        case = Case(embed, None, TEST[0][:count], TEST[1][:count], 0.1, BUDGETS["smoke"], {}, 0.25,
+                    np.ones(9, bool), True, batch_size=batch_size)  # fmt: skip
+        assert CHECKS["deterministic"].look(case).passed is passes, embed.__name__
 
 
 @pytest.mark.parametrize(

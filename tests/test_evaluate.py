@@ -13,6 +13,7 @@ import tensorflow as tf
 from test_resume import ROOT, fit
 
 import tf_avae
+from tf_avae.distributions import Posterior
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, Settings, evaluate
@@ -104,7 +105,7 @@ def test_results_are_complete(evaluated, few_digits):
     assert sections <= encoder.keys()
     assert encoder["left_out"] == {"fid": "no feature extractor given"}
     assert set(copy["left_out"]) == {"likelihood", "fid", "time_factor"}
-    assert copy["time_factor" if "time_factor" in copy else "sha256"]
+    assert copy["kind"] == "SavedModel" and len(copy["sha256"]) == 64 and "config" not in copy
     row = encoder["robustness"]["rows"][0]
     letters = row["outcomes"]
     assert len(letters) == 60
@@ -229,8 +230,9 @@ def test_any_callable_is_evaluated(by_hand):
 def test_a_collapsed_encoder_is_on_top_of_the_findings(by_hand):
     evaluation, _ = by_hand
     failed = evaluation.failed_checks
-    assert ("blind", "color", "above-chance") in failed
-    assert ("blind", "color", "gradients") in failed
+    for head in ("linear", "mlp"):
+        assert ("blind", "color", head, "above-chance") in failed
+        assert ("blind", "color", head, "gradients") in failed
     encoder = evaluation.results["encoders"][1]
     assert encoder["latents"]["effective_dimension"] == 0
     assert encoder["representation"]["rows"][0]["tasks"]["color"]["shift"] is None
@@ -249,6 +251,8 @@ def test_a_collapsed_encoder_is_on_top_of_the_findings(by_hand):
         ({"distances": ("w3",)}, "unknown distance 'w3'"),
         ({"images": 0}, "images is 0; it must be at least 1"),
         ({"free_images": 3}, "free_images is 3; it must be at least 10"),
+        ({"tasks": ("digit", "digit")}, "tasks are digit, digit; name each once"),
+        ({"distances": ("w2", "w2")}, "distances are w2, w2; name each once"),
         ({"chain_steps": 1}, "chain_steps is 1; it must be at least 2"),
         ({"seed": -1}, "seed is -1"),
     ],
@@ -268,6 +272,25 @@ def test_bad_encoders_and_data_are_named(few_digits):
     one = Encoder("one", pixels)
     with pytest.raises(InputError, match="of different names"):
         tried([one, one])
+    with pytest.raises(InputError, match="printable"):
+        tried([Encoder("two\nlines", pixels)])
+    for embed, words in (
+        (lambda x: x, r"embeds them as \(3, 28, 28, 3\), not \[N, D\]"),
+        (lambda x: tf.cast(pixels(x), tf.float16), "does not embed in float32"),
+        (lambda x: pixels(x) * np.nan, "not finite"),
+        (lambda x: tf.reshape(x, [1, 7]), "one fails on 3 images of 28x28x3: .*Input to reshape"),
+    ):
+        with pytest.raises(InputError, match=words):
+            tried([Encoder("one", embed)])
+    for posterior, words in (
+        (lambda x: Posterior(pixels(x) + 1, tf.ones_like(pixels(x))), "something else than"),
+        (lambda x: Posterior(pixels(x), 0 * pixels(x)), "variance that is not above 0"),
+        (lambda x: Posterior(pixels(x), tf.ones_like(pixels(x))[:, :3]), "of another shape"),
+    ):
+        with pytest.raises(InputError, match=words):
+            tried([Encoder("one", pixels, posterior)])
+    with pytest.raises(InputError, match="decodes to float32"):
+        tried([Encoder("one", pixels, decode=lambda z: z)])
     with pytest.raises(InputError, match="one takes images of 32x32x3, the data are 28x28x3"):
         tried([Encoder("one", pixels, image_shape=(32, 32, 3))])
     with pytest.raises(InputError, match="unknown task 'colour'"):
@@ -276,6 +299,13 @@ def test_bad_encoders_and_data_are_named(few_digits):
         tried([one], test=[(x, {}) for x, _ in test])
     with pytest.raises(InputError, match="there are no test images"):
         tried([one], test=[])
+    images, labels = next(iter(test))
+    with pytest.raises(InputError, match=r"test images have .* go from 0 to 255"):
+        tried([one], test=[(images * 255, labels)])
+    with pytest.raises(InputError, match="labels of 'color' have dtype float32"):
+        tried([one], test=[(images, {"color": tf.cast(labels["color"], tf.float32)})])
+    with pytest.raises(InputError, match="the training images have no label 'color'"):
+        evaluate([one], train=[(images, {})], test=test, settings=SETTINGS)
 
 
 # ---------------------------------------------------------------------- the command line
@@ -324,6 +354,8 @@ def test_bad_input_is_one_line_and_earlier_results_stay(
         ([run, "--task", "shape"], ["unknown task 'shape'", "digit, color"]),
         ([run, "--fid", tmp_path / "none.h5"], ["no such feature extractor"]),
         ([run, "--fid", tmp_path / "broken.h5"], ["does not hold the weights of Inception"]),
+        ([run, "--fid", ""], ["holds no SavedModel"]),
+        ([run, "--task", "digit", "digit"], ["tasks are digit, digit"]),
         ([run, run], ["two encoders are called 'avae'", "NAME=PATH"]),
         ([run, "--dataset", "cifar"], ["unknown data set 'cifar'"]),
         ([run, "--data-dir", tmp_path / "none"], ["is not a folder"]),
@@ -348,7 +380,7 @@ def test_strict_tells_by_its_exit_code(tmp_path, run, few_digits):
     )  # fmt: skip
     printed, complaint = process.communicate()
     assert process.returncode == command.FAILED_CHECKS, complaint
-    assert "honesty check failed: blind, digit: above-chance" in printed
+    assert "honesty check failed: blind, linear probe of digit: above-chance" in printed
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.index("honesty checks failed") < page.index("<h2>")
 
@@ -396,6 +428,39 @@ def test_parts_are_found_by_what_decides_them(tmp_path):
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-20])
     assert Parts(tmp_path, {"encoder": "a"}).find("cell", {"epsilon": 0.1}) is None
+
+
+def nominal(evaluation):
+    return evaluation.results["encoders"][0]["probes"]["color"]["linear"]["nominal"]["value"]
+
+
+def test_another_gradient_label_or_training_split_is_another_evaluation(few_digits, tmp_path):
+    """Finished parts are kept for what decided them, which values of embeddings alone do not."""
+    data = tf_avae.DATASETS["color_mnist"].open(few_digits)
+    train, test = list(data.train_images(200)), list(data.held_out(200))
+
+    def run(embed=pixels, train=train, test=test):
+        found = evaluate(
+            [Encoder("one", embed)], train=train, test=test, settings=SETTINGS, folder=tmp_path
+        )
+        return found, {path.name for path in tmp_path.iterdir()}
+
+    @tf.custom_gradient
+    def astray(x):
+        return pixels(x), lambda up: tf.reverse(
+            tf.repeat(tf.repeat(tf.reshape(up, [-1, 7, 7, 3]), 4, axis=1), 4, axis=2), [1]
+        )
+
+    first, kept = run()
+    again, kept_again = run()
+    assert again.results == first.results and kept_again == kept
+    assert first.failed_checks == []
+    misled, with_misled = run(embed=lambda x: astray(x))
+    assert len(with_misled) == 2 * len(kept)
+    assert misled.failed_checks
+    shift = lambda batches: [(x, {"color": (y["color"] + 1) % 7}) for x, y in batches]  # noqa: E731
+    assert nominal(first) > 0.95 and nominal(run(train=shift(train))[0]) < 0.1
+    assert nominal(run(test=shift(test))[0]) < 0.1
 
 
 def test_outcomes_have_a_letter_for_each_trial():

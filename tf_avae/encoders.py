@@ -1,9 +1,11 @@
 """Encoders from disk, as callables: a run, a SavedModel or a Keras model."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_avae.config import read_json
@@ -13,10 +15,10 @@ from tf_avae.evaluation.encoder import Encoder
 from tf_avae.files import absolute
 from tf_avae.networks import float32_compute
 from tf_avae.runs import Run, load_trained
-from tf_avae.saved_models import SavedModel, holds_saved_model
+from tf_avae.saved_models import SavedModel, holds_saved_model, load_keras_model
 from tf_avae.types import Images, ImageShape, Latents, Tensor
 
-_ANY_SHAPE = (64, 64, 3)  # where a model takes images of any size
+_ANY_SIDE = 64  # where a model takes images of any size
 
 
 def open_encoder(path: str | Path, name: str | None = None) -> Encoder:
@@ -34,7 +36,7 @@ def open_encoder(path: str | Path, name: str | None = None) -> Encoder:
             and outputs.
     """
     path = absolute(path)
-    name = name or path.stem
+    name = name or (path.stem if path.is_file() else path.name)
     if (path / "config.json").is_file():
         return _of_run(path, name)
     if holds_saved_model(path):
@@ -63,6 +65,7 @@ def _of_run(path: Path, name: str) -> Encoder:
         "config": run.config.to_dict(),
         "step": int(model.step.numpy()),
         "complete": run.result_path.is_file(),
+        "sha256": _weights_checksum(model),
         "trained_at_commit": read_json(path / "provenance.json").get("commit"),
     }
     return Encoder(
@@ -93,7 +96,11 @@ def _of_saved_model(path: Path, name: str) -> Encoder:
         found = saved.call("serving_default", image=images)
         return Posterior(found["embedding"], found["variance"])
 
-    decodes = "decode" in saved and set(saved.inputs("decode")) == {"latent"}
+    decodes = (
+        "decode" in saved
+        and set(saved.inputs("decode")) == {"latent"}
+        and "image" in saved.outputs("decode")
+    )
     return Encoder(
         name,
         embed=embed,
@@ -105,41 +112,48 @@ def _of_saved_model(path: Path, name: str) -> Encoder:
 
 
 def _of_keras_model(path: Path, name: str) -> Encoder:
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises many kinds over a damaged file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path} is not a Keras model ({reason})") from error
+    model = load_keras_model(path)
     shape = _shape(getattr(model, "input_shape", None), path)
     # Asked of an image: what a model says of its outputs differs from kind to kind.
-    output = model(tf.zeros((1, *(shape or _ANY_SHAPE))), training=False)
+    sides = shape or (_ANY_SIDE, _ANY_SIDE, model.input_shape[3] or 3)
+    output = model(tf.zeros((1, *sides)), training=False)
     keys = set(output) if isinstance(output, dict) else set()
-    if keys and "mean" not in keys:
-        raise InputError(f"{path} gives {_listed(keys)}; an encoder gives mean, or one tensor")
+    if (keys and "mean" not in keys) or isinstance(output, list | tuple):
+        given = _listed(keys) if keys else f"{len(output)} outputs"
+        raise InputError(f"{path} gives {given}; an encoder gives mean, or one tensor")
 
-    def embed(images: Images) -> Tensor:
-        found = model(images, training=False)
-        return found["mean"] if keys else found
+    def run(images: Images) -> Any:
+        with float32_compute(model):
+            return model(images, training=False)
 
     def posterior(images: Images) -> Posterior:
-        found = model(images, training=False)
+        found = run(images)
         return Posterior(found["mean"], found["variance"])
 
     return Encoder(
         name,
-        embed=embed,
+        embed=lambda images: run(images)["mean"] if keys else run(images),
         posterior=posterior if "variance" in keys else None,
         image_shape=shape,
-        notes={"kind": "Keras model"},
+        notes={"kind": "Keras model", "sha256": _weights_checksum(model)},
     )
+
+
+def _weights_checksum(model: keras.Model) -> str:
+    """SHA-256 over the weights' bytes."""
+    digest = hashlib.sha256()
+    for array in model.get_weights():
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _shape(shape: Any, path: Path) -> ImageShape | None:
     """(H, W, C) of an input [None, H, W, C]; None where a side is free."""
-    sides = list(shape) if isinstance(shape, tuple | list | tf.TensorShape) else []
-    if len(sides) != 4:
-        raise InputError(f"{path} takes inputs of shape {sides}; an encoder takes [N, H, W, C]")
-    return None if None in sides[1:] else (sides[1], sides[2], sides[3])
+    if isinstance(shape, tf.TensorShape):
+        shape = shape.as_list() if shape.rank is not None else None
+    if not isinstance(shape, tuple | list) or len(shape) != 4:
+        raise InputError(f"{path} takes inputs of shape {shape}; an encoder takes [N, H, W, C]")
+    return None if None in shape[1:] else (shape[1], shape[2], shape[3])
 
 
 def _listed(names: Any) -> str:

@@ -1,4 +1,4 @@
-"""The two errors a user of the package is meant to see."""
+"""The two errors a user of the package is meant to see, and what others say."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,11 @@ class InputError(ValueError):
 
 class TrainingDiverged(RuntimeError):
     """A term of the bound stopped being a finite number."""
+
+
+def reason(error: Exception) -> str:
+    """The line of an error that says what is wrong: one made inside a graph ends with it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return lines[-1] if lines[0].startswith("in user code") else lines[0]

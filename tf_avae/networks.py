@@ -151,7 +151,7 @@ def float32_compute(*networks: keras.Model) -> Iterator[None]:
 
     Attacks, evaluation and exported models must not inherit the rounding of mixed precision.
     """
-    parts = [part for network in networks for part in (network, *network.layers)]
+    parts = [part for network in networks for part in _with_layers(network)]
     policies = [part.dtype_policy for part in parts]
     for part in parts:
         part.dtype_policy = "float32"
@@ -160,6 +160,13 @@ def float32_compute(*networks: keras.Model) -> Iterator[None]:
     finally:
         for part, policy in zip(parts, policies, strict=True):
             part.dtype_policy = policy
+
+
+def _with_layers(layer: layers.Layer) -> Iterator[layers.Layer]:
+    """A layer and all within it."""
+    yield layer
+    for part in getattr(layer, "layers", ()):
+        yield from _with_layers(part)
 
 
 def _dense_stack(x: Tensor, build: Build, units: tuple[int, ...]) -> Tensor:

@@ -28,9 +28,15 @@ def new_figure(width: float, height: float, dpi: int = _DPI) -> Figure:
     return figure
 
 
+def plain(text: str) -> str:
+    """Text that matplotlib shows as it is: neither as mathematics nor, in a legend, not at all."""
+    shown = text.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
 def title(axes: Axes, text: str) -> None:
     """A panel's title, on the left."""
-    axes.set_title(text, fontsize=9.5, loc="left")
+    axes.set_title(plain(text), fontsize=9.5, loc="left")
 
 
 def tidy(axes: Axes, x: str, y: str) -> None:
@@ -87,7 +93,7 @@ def sheet(rows: dict[str, np.ndarray], heading: str) -> bytes:
     axes.set_yticks([r * (height + gap) + (height - 1) / 2 for r in range(len(tiles))], list(rows))
     axes.tick_params(length=0, labelsize=9)
     axes.spines[:].set_visible(False)
-    axes.set_title(heading, fontsize=10, loc="left")
+    axes.set_title(plain(heading), fontsize=10, loc="left")
     return rendered(figure, "png")
 
 

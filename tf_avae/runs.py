@@ -19,7 +19,7 @@ from tf_avae.attacks import BALLS
 from tf_avae.checkpoints import Checkpoint, DamagedCheckpoint
 from tf_avae.config import Config, read_json
 from tf_avae.datasets import DATASETS
-from tf_avae.errors import InputError, TrainingDiverged
+from tf_avae.errors import InputError, TrainingDiverged, reason
 from tf_avae.files import absolute, replacing, write_bytes, write_json
 from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
@@ -364,9 +364,14 @@ def load_trained(path: str | Path) -> AVAE:
     run = Run.open(path)
     if run.model_path.is_file():
         try:
-            return keras.saving.load_model(run.model_path, compile=False)
-        except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{run.model_path} is damaged ({error}); train it again") from error
+            model = keras.saving.load_model(run.model_path, compile=False)
+        except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{run.model_path} is damaged ({reason(error)}); train it again"
+            ) from error
+        if not isinstance(model, AVAE):
+            raise InputError(f"{run.model_path} holds another kind of model; train it again")
+        return model
     checkpoint, _ = run.newest_checkpoint()
     if checkpoint is None:
         raise InputError(f"{run.path} has no weights yet; let it train first")

@@ -1,12 +1,14 @@
-"""Reading SavedModels: signatures as plain functions, and clear words where one is missing."""
+"""Reading models of others: SavedModels' signatures as plain functions, Keras files; with clear
+words where something is missing."""
 
 import hashlib
 from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 
-from tf_avae.errors import InputError
+from tf_avae.errors import InputError, reason
 from tf_avae.files import absolute
 from tf_avae.types import Tensor
 
@@ -26,8 +28,9 @@ class SavedModel:
         try:
             self._loaded = tf.saved_model.load(str(self.path))
         except Exception as error:  # TensorFlow raises many kinds over a damaged file
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"{self.path} is damaged ({reason}); export it again") from error
+            raise InputError(
+                f"{self.path} is damaged ({reason(error)}); export it again"
+            ) from error
 
     def inputs(self, signature: str) -> dict[str, tf.TensorSpec]:
         """The named inputs of a signature.
@@ -64,6 +67,21 @@ class SavedModel:
         for file in files:
             digest.update(file.read_bytes())
         return digest.hexdigest()
+
+
+def load_keras_model(path: Path) -> keras.Model:
+    """The model in a `.keras` file, not compiled.
+
+    Raises:
+        InputError: it is no Keras model, or needs code that is not there.
+    """
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many kinds over a damaged file
+        raise InputError(f"{path} is not a Keras model ({reason(error)})") from error
+    if not isinstance(model, keras.Model):
+        raise InputError(f"{path} holds a {type(model).__name__}; it must be a Keras model")
+    return model
 
 
 def holds_saved_model(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ from tf_avae.datasets import DATASETS, ImageData
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS, DISTANCES, Encoder, Settings, evaluate, open_extractor
+from tf_avae.evaluation.inputs import check_names
 from tf_avae.evaluation.parts import Part, Parts
 from tf_avae.evaluation.report import page
 from tf_avae.evaluation.subject import Report
@@ -145,7 +147,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         batch_size=arguments.batch_size,
     )
-    extractor = open_extractor(arguments.fid) if arguments.fid else None
+    extractor = open_extractor(arguments.fid) if arguments.fid is not None else None
     encoders = [_open(words) for words in arguments.encoder]
     _check_names([encoder.name for encoder in encoders])
     dataset, data_dir = _source(arguments, encoders)
@@ -178,12 +180,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         say(f"\nstopped; finished parts are in {shown(folder / 'parts')}. The same command goes on")
         return 128 + stop.signum
     evaluation.results["provenance"] = {"command": session()["command"], **provenance()}
+    report = page(evaluation).encode()
     write_json(folder / "results.json", evaluation.results)
-    write_bytes(folder / "report.html", page(evaluation).encode())
+    write_bytes(folder / "report.html", report)
     say("\n" + text(evaluation.results))
     failed = evaluation.failed_checks
-    for name, task, check in failed:
-        say(f"honesty check failed: {name}, {task}: {check}")
+    for name, task, head, check in failed:
+        say(f"honesty check failed: {name}, {head} probe of {task}: {check}")
     say(f"\nresults: {shown(folder / 'results.json')}\nreport:  {shown(folder / 'report.html')}")
     return FAILED_CHECKS if arguments.strict and failed else 0
 
@@ -204,6 +207,7 @@ def _check_names(names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two encoders are called {name!r}; tell them apart by NAME=PATH")
+    check_names(names)
 
 
 def _source(arguments: argparse.Namespace, encoders: list[Encoder]) -> tuple[str, str | None]:
@@ -224,7 +228,7 @@ def _folder(given: str | None, encoders: list[Encoder], settings: Settings) -> P
     """The folder to write to, made and found writable before the work."""
     if given == "":
         raise InputError("--out is empty; give the folder to write to, such as evaluations/mine")
-    names = "-".join(encoder.name for encoder in encoders)[:80]
+    names = re.sub(r"[^\w.-]+", "_", "-".join(encoder.name for encoder in encoders))[:80]
     folder = absolute(given or Path("evaluations") / f"{names}-{settings.budget}")
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("results.json", "report.html"):

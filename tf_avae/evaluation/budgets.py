@@ -184,7 +184,7 @@ BUDGETS: Registry[Budget] = Registry(
     "budget",
     Budget(
         "smoke", "PGD, 10 steps, one start, 200 images: to see that all runs", (pgd_trial(10),),
-        images=200, steps=10, queries=200,
+        images=200, steps=10,
     ),
     Budget("paper", "PGD, 40 steps, 10 random starts, all images (App. F)", (pgd_trial(40, 10),)),
     Budget(

@@ -1,11 +1,12 @@
 """The charts of a report."""
 
+import math
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, tidy, title
+from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, plain, tidy, title
 
 _STYLES = [
     (color, marker, dash)
@@ -85,7 +86,9 @@ def usage(encoders: list[dict[str, Any]]) -> Figure:
     for number, encoder in enumerate(encoders):
         color, _, dash = _STYLES[number % len(_STYLES)]
         values = encoder["latents"]["kl"]
-        axes.plot(range(1, len(values) + 1), values, dash, color=color, label=encoder["name"])
+        axes.plot(
+            range(1, len(values) + 1), values, dash, color=color, label=plain(encoder["name"])
+        )
     axes.set_ylim(bottom=0)
     _legend(axes)
     return figure
@@ -100,11 +103,15 @@ def _axes(heading: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(fontsize=8, frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, frameon=False)
 
 
 def _line(axes: Axes, number: int, x: list, estimates: list[dict], name: str, unit: float) -> None:
     color, marker, dash = _STYLES[number % len(_STYLES)]
-    values, low, high = ([unit * e[key] for e in estimates] for key in ("value", "low", "high"))
+    values, low, high = (
+        [math.nan if e[key] is None else unit * e[key] for e in estimates]
+        for key in ("value", "low", "high")
+    )
     axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
-    axes.plot(x, values, dash, color=color, marker=marker, markersize=4, label=name)
+    axes.plot(x, values, dash, color=color, marker=marker, markersize=4, label=plain(name))

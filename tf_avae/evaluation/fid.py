@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_avae.distributions import w2_squared_full
-from tf_avae.errors import InputError
+from tf_avae.errors import InputError, reason
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches
 from tf_avae.files import absolute
-from tf_avae.saved_models import SavedModel
+from tf_avae.saved_models import SavedModel, load_keras_model
 from tf_avae.types import Images, Tensor
 
 _INCEPTION_SIDE = 299
@@ -90,7 +90,10 @@ def open_extractor(path: str | Path) -> Extractor:
         kind = "Inception v3, " + ("Keras' ImageNet weights" if known else "unknown weights")
         return Extractor(_inception(path), {"kind": kind, **notes})
     if path.suffix == ".keras":
-        return Extractor(_keras_model(path), {"kind": "Keras model", **notes})
+        model = load_keras_model(path)
+        return Extractor(
+            lambda images: model(images, training=False), {"kind": "Keras model", **notes}
+        )
     raise InputError(
         f"{path.name}: a feature extractor is Inception v3 weights (.h5), a Keras model (.keras) "
         "or a SavedModel folder"
@@ -106,10 +109,9 @@ def features_of(extractor: Extractor, images: np.ndarray, batch_size: int) -> np
     try:
         graph = compiled(image_spec(images.shape[1:]))(extractor.features)
         found = in_batches(graph, images, batch_size=batch_size)
-    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (ValueError, TypeError, tf.errors.OpError) as error:
         raise InputError(
-            f"{extractor.notes['file']} does not take images of {images.shape[1:]}: {reason}"
+            f"{extractor.notes['file']} does not take images of {images.shape[1:]}: {reason(error)}"
         ) from error
     if getattr(found, "ndim", 0) != 2:
         raise InputError(
@@ -128,8 +130,7 @@ def _inception(path: Path) -> Callable[[Images], Tensor]:
             network.load_weights(path)
     except (ValueError, OSError, KeyError, TypeError, UserWarning) as error:
         raise InputError(
-            f"{path} does not hold the weights of Inception v3 without its top "
-            f"({str(error).strip().splitlines()[0]})"
+            f"{path} does not hold the weights of Inception v3 without its top ({reason(error)})"
         ) from error
 
     def features(images: Images) -> Tensor:
@@ -139,14 +140,6 @@ def _inception(path: Path) -> Callable[[Images], Tensor]:
         return network(2.0 * resized - 1.0, training=False)
 
     return features
-
-
-def _keras_model(path: Path) -> Callable[[Images], Tensor]:
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # whatever is wrong with a user's file
-        raise InputError(f"{path} is not a Keras model: {str(error).splitlines()[0]}") from error
-    return lambda images: model(images, training=False)
 
 
 def _saved_model(saved: SavedModel) -> Callable[[Images], Tensor]:

@@ -78,11 +78,14 @@ def _robustness_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
 def _verdict(evaluation: Evaluation) -> str:
     failed = evaluation.failed_checks
     if not failed:
-        return '<p class="verdict good">All honesty checks passed.</p>'
+        missing = evaluation.results["encoders"][0]["checks"]["left_out"]
+        but = f" Not made in this ball: {', '.join(missing)}." if missing else ""
+        return f'<p class="verdict good">All honesty checks passed.{_safe(but)}</p>'
     items = "".join(
-        f"<li><b>{_safe(name)}</b>, {_safe(task)}: <span class='fail'>{_safe(check)}</span> – "
-        f"not so: {_safe(CHECKS[check].must)}. {_safe(CHECKS[check].why.capitalize())}.</li>"
-        for name, task, check in failed
+        f"<li><b>{_safe(name)}</b>, {_safe(head)} probe of {_safe(task)}: "
+        f"<span class='fail'>{_safe(check)}</span> – not so: {_safe(CHECKS[check].must)}. "
+        f"{_safe(CHECKS[check].why.capitalize())}.</li>"
+        for name, task, head, check in failed
     )
     return (
         f'<div class="verdict bad"><b>{len(failed)} honesty checks failed: do not trust the '
@@ -129,8 +132,9 @@ def _checks(results: dict[str, Any]) -> str:
                 )
             bad = sum(not check["passed"] for check in group["checks"])
             summary = (
-                f"{encoder['name']}, {group['task']}: {len(rows) - bad} of {len(rows)} passed "
-                f"(ε {group['epsilon']:g}, {group['images']} images)"
+                f"{encoder['name']}, {group['head']} probe of {group['task']}: "
+                f"{len(rows) - bad} of {len(rows)} passed (ε {group['epsilon']:g}, "
+                f"{group['images']} images)"
             )
             parts.append(
                 f"<details{' open' if bad else ''}><summary>{_safe(summary)}</summary>"

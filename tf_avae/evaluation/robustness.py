@@ -220,7 +220,7 @@ def _check(
 
 def check_epsilon(epsilon: float, ball: Ball) -> None:
     """Raises `InputError` for a radius that makes no sense for images in [0, 1]."""
-    most = 1.0 if ball.name == "linf" else np.inf
+    most = 1.0 if ball.name == "linf" else 1e6
     if not (np.isfinite(epsilon) and 0 <= epsilon <= most):
         raise InputError(
             f"epsilon is {epsilon}; it must be from 0 to {most:g}, in units of pixel values"

@@ -11,7 +11,7 @@ from tf_avae.attacks import BALLS
 from tf_avae.distributions import Posterior, prior_sample
 from tf_avae.evaluation import statistics
 from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
-from tf_avae.evaluation.checks import Case, run_checks
+from tf_avae.evaluation.checks import CHECKS, Case, run_checks
 from tf_avae.evaluation.consistency import drift, inconsistency
 from tf_avae.evaluation.fid import features_of, frechet_distance
 from tf_avae.evaluation.latents import latent_usage
@@ -83,7 +83,7 @@ def _probes(subject: Subject) -> dict[str, Any]:
             }
         return Part(values, {})
 
-    settings = {"neighbours": subject.settings.neighbours, "tasks": subject.tasks}
+    settings = {"neighbours": subject.settings.neighbours}
     for task, values in subject.part("neighbours", settings, neighbours).values.items():
         found[task]["retrieval"] = values
     return found
@@ -110,54 +110,57 @@ def _robustness(subject: Subject) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def telling_epsilon(subject: Subject, task: str) -> float:
+def telling_epsilon(subject: Subject, task: str, head: str = "linear") -> float:
     """The radius at which about half of the nominal accuracy is left: there attacks of different
     strength differ most."""
-    found = {e: subject.outcomes(task, "linear", e) for e in subject.settings.epsilons}
+    found = {e: subject.outcomes(task, head, e) for e in subject.settings.epsilons}
     half = next(iter(found.values())).clean.mean() / 2
     return min(sorted(found), key=lambda e: abs(found[e].survived.mean() - half))
 
 
 def _checks(subject: Subject) -> dict[str, Any]:
+    groups = [_checks_of(subject, task, head) for task in subject.tasks for head in HEADS]
+    left_out = [c.name for c in CHECKS.values() if subject.settings.norm not in c.balls]
+    return {"groups": groups, "left_out": left_out}
+
+
+def _checks_of(subject: Subject, task: str, head: str) -> dict[str, Any]:
+    """What the checks find for a task and a head."""
     settings = subject.settings
-    groups = []
-    for task in subject.tasks:
-        epsilon = telling_epsilon(subject, task)
-        outcomes = {e: subject.outcomes(task, "linear", e) for e in settings.epsilons}
-        curve = {e: float(o.survived.mean()) for e, o in outcomes.items()}
-        curve[0.0] = float(outcomes[epsilon].clean.mean())
-        labels = subject.test.labels[task]
-        fitted = subject.fitted(task, "linear")
-        case = Case(
-            embed=subject.encoder.embed,
-            classify=subject.classify(task, "linear"),
-            images=subject.test.images[: settings.free_images],
-            labels=labels[: settings.free_images],
-            epsilon=epsilon,
-            budget=subject.budget,
-            curve=curve,
-            majority=float(np.bincount(labels).max() / len(labels)),
-            nominal=subject.nominal(task, "linear"),
-            converged=fitted.notes["converged"],
-            seed=settings.seed,
-            ball=BALLS[settings.norm],
-            batch_size=settings.batch_size,
-        )
-        key = {
-            "task": task, "epsilon": epsilon, "curve": sorted(curve.items()),
-            "images": settings.free_images, "budget": settings.budget, "norm": settings.norm,
-            "batch_size": settings.batch_size,
-        }  # fmt: skip
+    epsilon = telling_epsilon(subject, task, head)
+    outcomes = {e: subject.outcomes(task, head, e) for e in settings.epsilons}
+    curve = {e: float(found.survived.mean()) for e, found in outcomes.items()}
+    curve[0.0] = float(outcomes[epsilon].clean.mean())
+    labels = subject.test.labels[task]
+    images = subject.test.images[: settings.free_images]
+    case = Case(
+        embed=subject.encoder.embed,
+        classify=subject.classify(task, head),
+        images=images,
+        labels=labels[: settings.free_images],
+        epsilon=epsilon,
+        budget=subject.budget,
+        curve=curve,
+        majority=float(np.bincount(labels).max() / len(labels)),
+        nominal=subject.nominal(task, head),
+        converged=subject.fitted(task, head).notes["converged"],
+        seed=settings.seed,
+        ball=BALLS[settings.norm],
+        batch_size=settings.batch_size,
+    )
 
-        def make(case: Case = case, task: str = task) -> Part:
-            tell = lambda name: subject.say(f"checks of {task}: {name}")  # noqa: E731
-            return Part({"checks": run_checks(case, tell)}, {})
+    def make() -> Part:
+        tell = lambda name: subject.say(f"checks of {task}, {head}: {name}")  # noqa: E731
+        return Part({"checks": run_checks(case, tell)}, {})
 
-        found = subject.part("checks", key, make).values["checks"]
-        groups.append(
-            {"task": task, "epsilon": epsilon, "images": len(case.images), "checks": found}
-        )
-    return {"groups": groups}
+    key = {
+        "task": task, "head": head, "epsilon": epsilon, "curve": sorted(curve.items()),
+        "images": len(images), "budget": settings.budget,
+    }  # fmt: skip
+    found = subject.part("checks", key, make).values["checks"]
+    return {
+        "task": task, "head": head, "epsilon": epsilon, "images": len(images), "checks": found
+    }  # fmt: skip
 
 
 def allowed_distances(subject: Subject) -> list[Distance]:
@@ -187,8 +190,7 @@ def moved(subject: Subject, distance: Distance, epsilon: float, targeted: bool) 
     count = len(images)
     key = {
         "distance": distance.name, "epsilon": epsilon, "targeted": targeted, "images": count,
-        "steps": subject.budget.steps, "norm": settings.norm, "tasks": subject.tasks,
-        "batch_size": settings.batch_size,
+        "steps": subject.budget.steps,
     }  # fmt: skip
 
     def make() -> Part:

@@ -62,6 +62,9 @@ class Settings:
             raise InputError(f"epsilons are {self.epsilons}; they must be above 0 and differ")
         for name in self.distances:
             DISTANCES[name]
+        for what, names in (("distances", self.distances), ("tasks", self.tasks or ())):
+            if len(set(names)) != len(names):
+                raise InputError(f"{what} are {', '.join(names)}; name each once")
         check(seed=self.seed)
         least = {"chain_steps": 2, "free_images": 10}
         for name in ("images", "mlp_images", "free_images", "chain_steps", "neighbours", "samples",

@@ -20,8 +20,11 @@ def proportion(hits: np.ndarray) -> dict[str, Any]:
 
 
 def mean(values: np.ndarray) -> dict[str, Any]:
-    """A mean and its 95 % interval by the normal approximation, from one number per example."""
+    """A mean and its 95 % interval by the normal approximation, from one number per example; all
+    None where the numbers are not finite (a divergence that overflowed)."""
     values = np.asarray(values, np.float64)
+    if not np.isfinite(values).all():
+        return {"value": None, "low": None, "high": None, "count": len(values)}
     centre = float(values.mean())
     half = _Z * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     return {"value": centre, "low": centre - half, "high": centre + half, "count": len(values)}

@@ -13,6 +13,7 @@ from tf_avae.evaluation.batches import compiled, image_spec, in_batches
 from tf_avae.evaluation.budgets import BUDGETS, Budget, Classifier
 from tf_avae.evaluation.encoder import Batches, Encoder
 from tf_avae.evaluation.fid import Extractor
+from tf_avae.evaluation.inputs import TestImages
 from tf_avae.evaluation.parts import Part, Parts
 from tf_avae.evaluation.robustness import Outcomes, Stand, worst_case
 from tf_avae.evaluation.settings import Settings
@@ -67,18 +68,6 @@ class Teller:
         if self._progress is not None:
             left = (stand.left if stand else 0.0) + sum(self.planned.values())
             self._progress(Report(text, self._done + self._within, left))
-
-
-class TestImages(NamedTuple):
-    """Test images as arrays.
-
-    Attributes:
-        images: [N, H, W, C] float32.
-        labels: by task, [N].
-    """
-
-    images: np.ndarray
-    labels: dict[str, np.ndarray]
 
 
 def images_through(head: str, settings: Settings, available: int) -> int:
@@ -219,8 +208,7 @@ class Subject:
         count = images_through(head, self.settings, len(self.test.images))
         settings = {
             "task": task, "head": head, "epsilon": epsilon, "images": count,
-            "budget": self.settings.budget, "norm": self.settings.norm,
-            "batch_size": self.settings.batch_size,
+            "budget": self.settings.budget,
         }  # fmt: skip
         images = self.test.images[:count]
 

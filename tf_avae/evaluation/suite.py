@@ -5,17 +5,26 @@ An encoder is a few callables, so one that is not ours is evaluated in the same 
     evaluate([Encoder("mine", embed=network)], train=..., test=..., settings=Settings("paper"))
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tf_avae.errors import InputError
 from tf_avae.evaluation.encoder import Batches, Encoder
 from tf_avae.evaluation.fid import Extractor
+from tf_avae.evaluation.inputs import (
+    check_encoder,
+    check_extractor,
+    check_names,
+    chosen_tasks,
+    encoder_digest,
+    read_test_images,
+    test_digest,
+    train_digest,
+)
 from tf_avae.evaluation.parts import Parts
 from tf_avae.evaluation.sections import (
     FARTHEST,
@@ -25,9 +34,8 @@ from tf_avae.evaluation.sections import (
     telling_epsilon,
 )
 from tf_avae.evaluation.settings import Settings
-from tf_avae.evaluation.subject import SHOWN, Report, Subject, Teller, TestImages, planned_work
-from tf_avae.provenance import source_checksum
-from tf_avae.registry import unknown
+from tf_avae.evaluation.subject import SHOWN, Report, Subject, Teller, planned_work
+from tf_avae.provenance import provenance, source_checksum
 
 
 class Pictures(NamedTuple):
@@ -54,12 +62,12 @@ class Evaluation(NamedTuple):
     pictures: list[list[Pictures]]
 
     @property
-    def failed_checks(self) -> list[tuple[str, str, str]]:
-        """(encoder, task, check) of the checks that failed."""
+    def failed_checks(self) -> list[tuple[str, str, str, str]]:
+        """(encoder, task, head, check) of the checks that failed."""
         return [
-            (encoder["name"], group["task"], check["name"])
+            (encoder["name"], group["task"], group["head"], check["name"])
             for encoder in self.results["encoders"]
-            for group in encoder.get("checks", {}).get("groups", [])
+            for group in encoder["checks"]["groups"]
             for check in group["checks"]
             if not check["passed"]
         ]
@@ -73,7 +81,7 @@ def evaluate(
     settings: Settings | None = None,
     extractor: Extractor | None = None,
     data: dict[str, Any] | None = None,
-    folder: Any = None,
+    folder: Path | None = None,
     progress: Callable[[Report], None] | None = None,
 ) -> Evaluation:
     """Evaluates encoders on the same images, by the same protocol.
@@ -85,32 +93,37 @@ def evaluate(
         settings: what is measured; the paper's protocol unless given.
         extractor: of features for the FID.
         data: where the images come from, for the result.
-        folder: where finished parts are kept (a path); a call that was stopped goes on from there.
+        folder: where finished parts are kept; a call that was stopped goes on from there.
         progress: told what is being done.
 
     Raises:
         InputError: encoders that do not fit the images or one another, labels that are missing.
     """
     settings = settings or Settings()
-    names = [encoder.name for encoder in encoders]
-    if not encoders or len(set(names)) != len(names):
-        raise InputError(f"encoders are named {names}; give one or more, of different names")
-    images = _test_images(test, settings)
-    tasks = _tasks(images, settings)
+    check_names([encoder.name for encoder in encoders])
+    images = read_test_images(test)
+    tasks = chosen_tasks(images, settings.tasks)
     for encoder in encoders:
-        _check_fit(encoder, images.images.shape[1:])
+        check_encoder(encoder, images.images)
+    if extractor is not None:
+        check_extractor(extractor, images.images)
     teller = Teller(progress)
     for encoder in encoders:
         teller.planned |= planned_work(encoder.name, images, tasks, settings)
+    # All that decides every part's outcome, so that no part is taken for another's.
+    common = {
+        "test": test_digest(images),
+        "train": train_digest(train, tasks),
+        "tasks": tasks,
+        "seed": settings.seed,
+        "norm": settings.norm,
+        "batch_size": settings.batch_size,
+        "source": source_checksum(),
+        "versions": provenance()["versions"],
+    }
     records, pictures = [], []
     for encoder in encoders:
-        identity = {
-            "encoder": _fingerprint(encoder, images.images),
-            "images": hashlib.sha256(images.images.tobytes()).hexdigest(),
-            "data": data,
-            "seed": settings.seed,
-            "source": source_checksum(),
-        }
+        identity = {"encoder": encoder_digest(encoder, images.images), **common}
         parts = Parts(folder, identity)
         subject = Subject(encoder, train, images, tasks, settings, extractor, parts, teller)
         record: dict[str, Any] = {"name": encoder.name, **encoder.notes, "left_out": {}}
@@ -128,44 +141,6 @@ def evaluate(
         "encoders": records,
     }
     return Evaluation(results, pictures)
-
-
-def _test_images(test: Batches, settings: Settings) -> TestImages:
-    batches = [(np.asarray(x), {k: np.asarray(v) for k, v in y.items()}) for x, y in test]
-    if not batches:
-        raise InputError("there are no test images")
-    images = np.concatenate([x for x, _ in batches])
-    labels = {task: np.concatenate([y[task] for _, y in batches]) for task in batches[0][1]}
-    return TestImages(images, labels)
-
-
-def _tasks(test: TestImages, settings: Settings) -> tuple[str, ...]:
-    if not test.labels:
-        raise InputError("the data have no labels; robustness of a classifier needs at least one")
-    for task in settings.tasks or ():
-        if task not in test.labels:
-            raise unknown("task", task, list(test.labels))
-    return settings.tasks or tuple(test.labels)
-
-
-def _check_fit(encoder: Encoder, shape: tuple[int, ...]) -> None:
-    wanted = encoder.image_shape
-    if wanted is not None and tuple(wanted) != tuple(shape):
-        raise InputError(
-            f"{encoder.name} takes images of {'x'.join(map(str, wanted))}, the data are "
-            f"{'x'.join(map(str, shape))}; evaluate it on the data it was made for"
-        )
-
-
-def _fingerprint(encoder: Encoder, images: np.ndarray) -> str:
-    """What the encoder and its decoder make of the first images, as a digest."""
-    digest = hashlib.sha256()
-    q = encoder.encode(tf.constant(images[:64]))
-    arrays = [*q] + ([encoder.decode(q.mean)] if encoder.decode else [])
-    for array in arrays:
-        digest.update(np.asarray(array).tobytes())
-    digest.update(f"{encoder.rho} {encoder.observation_variance}".encode())
-    return digest.hexdigest()
 
 
 def _pictures(subject: Subject) -> list[Pictures]:
