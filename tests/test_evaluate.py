@@ -278,6 +278,7 @@ def test_bad_encoders_and_data_are_named(few_digits):
         (lambda x: x, r"embeds them as \(3, 28, 28, 3\), not \[N, D\]"),
         (lambda x: tf.cast(pixels(x), tf.float16), "does not embed in float32"),
         (lambda x: pixels(x) * np.nan, "not finite"),
+        (lambda x: pixels(tf.image.resize(x, (28, 28), method="area")), "no entry for: ResizeArea"),
         (lambda x: tf.reshape(x, [1, 7]), "one fails on 3 images of 28x28x3: .*Input to reshape"),
     ):
         with pytest.raises(InputError, match=words):

@@ -98,7 +98,10 @@ def check_encoder(encoder: Encoder, images: np.ndarray) -> None:
         )
     few = tf.constant(images[:_PROBED])
     try:
-        embedding, q = encoder.embed(few), encoder.encode(few)
+        with tf.GradientTape() as tape:  # not every operation has a gradient
+            tape.watch(few)
+            embedding, q = encoder.embed(few), encoder.encode(few)
+        tape.gradient([embedding, *q], few)
         decoded = encoder.decode(q.mean) if encoder.decode else None
     except (ValueError, TypeError, KeyError, LookupError, tf.errors.OpError) as error:
         raise InputError(
