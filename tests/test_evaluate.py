@@ -370,6 +370,7 @@ def test_bad_input_is_one_line_and_earlier_results_stay(
     assert {path: path.read_bytes() for path in out.glob("*.*")} == before
 
 
+@pytest.mark.long  # the page and the failed checks are tested from Python
 def test_strict_tells_by_its_exit_code(tmp_path, run, few_digits):
     """An encoder that sees nothing, as a Keras file."""
     image = keras.Input((28, 28, 3))

@@ -56,12 +56,11 @@ def assert_same(one, other):
     ("algo", "kill_at", "more"),
     [
         *[(algo, "0:37", "") for algo in OBJECTIVES if algo != "avae_ss"],
-        ("avae_ss", "0:23", ""),
+        pytest.param("avae_ss", "0:23", "", marks=pytest.mark.long),
         ("avae_ss", "0:40", ""),  # between the stages
         ("avae_ss", "1:37", ""),
         ("vae", "0:60", ""),  # between training and results
-        ("avae", "0:37", "--arch conv"),
-        ("avae", "0:37", "--precision mixed_float16"),
+        ("avae", "0:37", "--arch conv --precision mixed_float16"),
         # Ten steps at a time, the last time five.
         ("avae", "0:37", "--log-every 10 --eval-every 20 --steps-per-execution 10 --steps 65"),
         *[
