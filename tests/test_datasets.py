@@ -262,6 +262,7 @@ def test_damaged_package_data_is_named(monkeypatch, tmp_path, damage):
     load_split.cache_clear()
 
 
+@pytest.mark.long
 def test_tfds_builder_has_the_pipelines_images_and_both_labels(color_mnist, tmp_path):
     import tensorflow_datasets as tfds
 

@@ -74,6 +74,7 @@ def test_provenance_says_where_it_comes_from(runs):
     assert notes["sessions"][0]["command"].startswith("python -m training.fit --algo avae_ss")
 
 
+@pytest.mark.long
 def test_config_file_starts_the_same_run_elsewhere(runs, tmp_path):
     config = runs / "se_avae" / "config.json"
     assert Config.from_dict(json.loads(config.read_text())) == Run.open(runs / "se_avae").config
@@ -114,6 +115,7 @@ def test_ss_changes_the_encoder_of_the_vae_it_started_from_and_nothing_else(runs
     assert all(moved)
 
 
+@pytest.mark.long
 def test_ss_from_a_run_is_what_ss_alone_does_after_its_own_vae(runs, tmp_path):
     """One stage from a trained VAE equals two stages: the same weights at the end."""
     vae = [*OPTIONS, "--steps", 40]
