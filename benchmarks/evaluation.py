@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_avae.attacks import cross_entropy, margin, pgd
+from tf_avae.commands import exit_code
 from tf_avae.datasets import DATASETS
 from tf_avae.encoders import open_encoder
 from tf_avae.evaluation import BUDGETS, worst_case
@@ -23,7 +24,6 @@ from tf_avae.evaluation.batches import in_batches
 from tf_avae.files import write_json
 from tf_avae.probes import fit_linear
 from tf_avae.provenance import provenance
-from training.options import exit_code
 
 _STEPS, _RESTARTS, _BATCH = 40, 10, 500
 

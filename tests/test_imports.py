@@ -14,6 +14,8 @@ ALLOWED = {
     "errors": set(),
     "files": {"errors"},
     "provenance": set(),
+    "quiet": set(),
+    "commands": {"errors"},
     "registry": {"errors"},
     "config": {"errors", "registry"},
     "distributions": FOUNDATIONS,

@@ -1,5 +1,10 @@
 """Image representations that stay put under adversarial perturbation, learned without labels."""
 
+# ruff: noqa: E402
+from tf_avae.quiet import import_tensorflow
+
+import_tensorflow()
+
 from tf_avae.attacks import BALLS, apgd, pgd, square
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS

@@ -61,3 +61,9 @@ def absolute(path: str | Path) -> Path:
         return Path(path).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"{str(path)!r} cannot be a path: {error}") from error
+
+
+def shown(path: str | Path) -> str:
+    """A path as a user in this folder would write it."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

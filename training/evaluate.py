@@ -12,6 +12,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tf_avae.attacks import BALLS
+from tf_avae.commands import Parser, exit_code
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS, ImageData
 from tf_avae.encoders import open_encoder
@@ -22,12 +23,11 @@ from tf_avae.evaluation.parts import Part, Parts
 from tf_avae.evaluation.report import page
 from tf_avae.evaluation.subject import Report
 from tf_avae.evaluation.table import text
-from tf_avae.files import absolute, write_bytes, write_json
+from tf_avae.files import absolute, shown, write_bytes, write_json
 from tf_avae.provenance import provenance, session, source_checksum
 from tf_avae.registry import Registry
 from tf_avae.runs import build_model
-from training.options import Parser, exit_code
-from training.session import Interrupted, StopSignals, duration, say, shown
+from training.session import Interrupted, StopSignals, duration, say
 from training.timing import fit_steps, paired_rates, time_factor
 
 FAILED_CHECKS = 1

@@ -10,10 +10,11 @@ import tensorflow as tf
 
 from tf_avae import checkpoints
 from tf_avae.attacks import BALLS
+from tf_avae.commands import Parser, exit_code
 from tf_avae.config import Config, check_keys, read_json
 from tf_avae.datasets import DATASETS, ImageData
 from tf_avae.errors import InputError
-from tf_avae.files import write_json
+from tf_avae.files import shown, write_json
 from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
@@ -26,14 +27,13 @@ from tf_avae.runs import (
     resolve,
     stages,
 )
-from training.options import Parser, add_config_options, exit_code, given_options
+from training.options import add_config_options, given_options
 from training.session import (
     Interrupted,
     StopSignals,
     check_finite,
     held_out_terms,
     say,
-    shown,
     train_stage,
 )
 

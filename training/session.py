@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections import deque
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -67,12 +66,6 @@ def say(text: str, end: str = "\n") -> None:
         print(text, end=end, flush=True)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (for the rest of the process)
-
-
-def shown(path: str | Path) -> str:
-    """A path as a user in this folder would write it."""
-    path = Path(path)
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 class Recorder(keras.callbacks.Callback):

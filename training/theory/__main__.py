@@ -11,12 +11,12 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from tf_avae import plots
+from tf_avae.commands import Parser, exit_code
 from tf_avae.config import check
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, write_bytes, write_json
 from tf_avae.provenance import provenance
 from tf_avae.registry import Registry
-from training.options import Parser, exit_code
 from training.session import say
 from training.theory import circle, ppca, ppca_figures
 

@@ -1,0 +1,46 @@
+"""TensorFlow, imported without its start-up notices where the log level asks for that."""
+
+import os
+import sys
+import tempfile
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow; without notices (oneDNN, no CUDA) if `TF_CPP_MIN_LOG_LEVEL` is 2 or 3.
+
+    They are written by C++ before that level is read, so the descriptor itself is held back for
+    the time of the import; if the import fails, what was held back is shown.
+
+    Raises:
+        ModuleNotFoundError: TensorFlow is not installed: only the client needs none.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("2", "3"):
+        _import()
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            _import()
+            sys.modules["tensorflow"].config.list_physical_devices()
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _import() -> None:
+    try:
+        import tensorflow  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        raise ModuleNotFoundError(
+            "tf_avae needs TensorFlow; install it with: pip install 'tf_avae[tf]' "
+            "(serving.client needs none)",
+            name="tensorflow",
+        ) from None
