@@ -35,6 +35,10 @@ ALLOWED = {
     "pictures": FOUNDATIONS | {"networks", "model", "plots"},
     "runs": FOUNDATIONS
     | {"attacks", "checkpoints", "datasets", "model", "networks", "objectives", "provenance"},
+    "image_bytes": FOUNDATIONS,
+    "exports": FOUNDATIONS
+    | {"encoders", "evaluation", "image_bytes", "model", "networks", "provenance", "runs"}
+    | {"saved_models"},
     "encoders": FOUNDATIONS | {"distributions", "evaluation", "networks", "runs", "saved_models"},
 }
 

@@ -65,7 +65,7 @@ def _of_run(path: Path, name: str) -> Encoder:
         "config": run.config.to_dict(),
         "step": int(model.step.numpy()),
         "complete": run.result_path.is_file(),
-        "sha256": _weights_checksum(model),
+        "sha256": weights_checksum(model),
         "trained_at_commit": read_json(path / "provenance.json").get("commit"),
     }
     return Encoder(
@@ -135,11 +135,11 @@ def _of_keras_model(path: Path, name: str) -> Encoder:
         embed=lambda images: run(images)["mean"] if keys else run(images),
         posterior=posterior if "variance" in keys else None,
         image_shape=shape,
-        notes={"kind": "Keras model", "sha256": _weights_checksum(model)},
+        notes={"kind": "Keras model", "sha256": weights_checksum(model)},
     )
 
 
-def _weights_checksum(model: keras.Model) -> str:
+def weights_checksum(model: keras.Model) -> str:
     """SHA-256 over the weights' bytes."""
     digest = hashlib.sha256()
     for array in model.get_weights():

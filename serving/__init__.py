@@ -1,0 +1,1 @@
+"""Serving robust embeddings: export, server, clients."""

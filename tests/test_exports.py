@@ -1,0 +1,282 @@
+"""A run as a SavedModel: the model's own numbers, whole versions or none, bad files refused."""
+
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from serving import export
+from tests.conformance.prepare import untrained_run
+from tf_avae import exports
+from tf_avae.config import Config
+from tf_avae.encoders import open_encoder
+from tf_avae.errors import InputError
+from tf_avae.exports import PROVENANCE, SIGNATURES, Served, export_run, warm_up_requests
+from tf_avae.image_bytes import decode_images
+from tf_avae.runs import load_trained
+from tf_avae.saved_models import SavedModel
+
+SHAPE = (12, 12, 3)
+
+
+def pixels(height=12, width=12, channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
+
+
+def png_header(width, height):
+    """A PNG that says it is of this size, and holds ten rows of ten pixels at the most."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    rows = b"\0" * (min(height, 10) * (1 + 3 * min(width, 10)))
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+def jpeg_header(width, height):
+    """A small JPEG that says it is of this size."""
+    file = tf.io.encode_jpeg(pixels()).numpy()
+    sides = file.index(b"\xff\xc0") + 5
+    return file[:sides] + struct.pack(">HH", height, width) + file[sides + 4 :]
+
+
+@pytest.fixture(scope="module")
+def decode():
+    return tf.function(
+        lambda files: decode_images(files, SHAPE),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+    )
+
+
+def test_a_file_of_the_right_size_keeps_its_pixels(decode):
+    x = pixels()
+    grey = pixels(channels=1)
+    with_alpha = np.concatenate([x, pixels(channels=1, seed=1)], -1)
+    files = [tf.io.encode_png(image).numpy() for image in (x, grey, with_alpha)]
+    found = decode(files).numpy()
+    for image, expected in zip(found, (x, np.repeat(grey, 3, -1), x), strict=True):
+        np.testing.assert_allclose(image, expected / 255, atol=1e-7)
+    assert decode(np.zeros([0], object)).shape == (0, *SHAPE)
+
+
+@pytest.mark.parametrize("size", [(36, 24), (7, 30), (6, 6)])
+def test_resizing_is_pillows(decode, size):
+    """Both average over the pixels that fall together; Pillow rounds to 256 steps."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    waves = np.stack([np.sin(y / 3), np.cos(x / 4), np.sin((x + y) / 5)], -1)
+    image = (127.5 + 127.5 * waves).astype(np.uint8)
+    found = decode([tf.io.encode_png(image).numpy()]).numpy()[0]
+    expected = np.asarray(Image.fromarray(image).resize(SHAPE[1::-1], Image.Resampling.BILINEAR))
+    assert np.abs(found - expected / 255).max() < 2 / 255
+
+
+def test_jpeg_is_read(decode):
+    x = np.full((30, 20, 3), (200, 100, 50), np.uint8)
+    found = decode([tf.io.encode_jpeg(x, quality=95).numpy()]).numpy()[0]
+    assert np.abs(found - x[0, 0] / 255).max() < 4 / 255
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        (b"", "neither PNG nor JPEG"),
+        (b"\x89PNG\r\n\x1a\n", "neither PNG nor JPEG"),
+        (b"GIF89a" + bytes(50), "neither PNG nor JPEG"),
+        (b"BM" + bytes(60), "neither PNG nor JPEG"),
+        (png_header(4097, 4096), "at most 16777216 pixels"),
+        (png_header(2**31 - 1, 2**31 - 1), r"\[2147483647 2147483647\]"),
+        (png_header(2**32 - 1, 1), "at most 16777216 pixels"),
+        (png_header(0, 5), r"\[5 0\]"),
+        (jpeg_header(65500, 65000), r"\[65000 65500\]"),
+        (png_header(100, 100), "Invalid PNG data"),
+        (b"\xff\xd8\xff\xe0" + bytes(50), "Invalid JPEG data"),
+        (tf.io.encode_png(pixels(200, 200)).numpy()[:20_000], "Invalid PNG data"),
+        (tf.io.encode_jpeg(pixels(200, 200)).numpy()[:9_000], "Invalid JPEG data"),
+    ],
+)
+def test_bad_files_are_refused(decode, file, words):
+    good = tf.io.encode_png(pixels()).numpy()
+    with pytest.raises(tf.errors.InvalidArgumentError, match=words):
+        decode([good, file])
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_graph_gives_the_models_numbers_in_float32(
+    tmp_path, make_model, small_images, arch, precision
+):
+    model = make_model("avae", arch=arch, precision=precision, compiled=False)
+    exports._write(model, tmp_path / "1", "small", (1, 4))
+    saved = SavedModel(tmp_path)
+    twin = make_model("avae", arch=arch, compiled=False)
+    twin.set_weights(model.get_weights())
+    expected = twin.predict(small_images[:8], verbose=0)
+    found = saved.call("serving_default", image=tf.constant(small_images[:8]))
+    assert set(found) == {"embedding", "variance", "inconsistency"}
+    for name, value in expected.items():
+        assert found[name].dtype == tf.float32
+        np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-6)
+    latents = found["embedding"]
+    np.testing.assert_allclose(
+        saved.call("decode", latent=latents)["image"],
+        twin.decoder(latents), rtol=1e-6, atol=1e-6,
+    )  # fmt: skip
+    as_files = np.round(255 * small_images[:3]).astype(np.uint8)
+    files = tf.constant([tf.io.encode_png(image).numpy() for image in as_files])
+    by_file = saved.call("embed_bytes", image_bytes=files)
+    by_pixel = saved.call("serving_default", image=tf.constant(as_files / np.float32(255)))
+    for name in expected:
+        np.testing.assert_allclose(by_file[name], by_pixel[name], rtol=1e-5, atol=1e-6)
+
+
+def test_pixels_must_be_numbers_between_0_and_1(make_model):
+    served = Served(make_model(compiled=False)).functions["serving_default"]
+    good = np.full((2, *SHAPE), 0.5, np.float32)
+    served(tf.constant(good))
+    served(tf.constant(np.stack([0 * good[0], 2 * good[1]])))  # 0 and 1 themselves
+    for bad in (np.nan, np.inf, -0.1, 1.1, 255):
+        images = good.copy()
+        images[1, 3, 4, 0] = bad
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"finite numbers in \[0, 1\]"):
+            served(tf.constant(images))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return untrained_run(tmp_path_factory.mktemp("exports") / "run")
+
+
+def test_versions_are_numbered_and_whole(tmp_path, run, capsys):
+    base = tmp_path / "models" / "encoder"
+    assert export.main([str(run), "--to", str(base), "--batch-sizes", "1", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "version 1 of encoder" in said and "image float32 [N, 28, 28, 3]" in said
+    assert export_run(run, base, batch_sizes=(1, 2)).name == "2"
+    assert export_run(run, base, version=7, batch_sizes=(1, 2)).name == "7"
+    folder = export_run(run, base, batch_sizes=(1, 2))
+    assert sorted(path.name for path in base.iterdir()) == ["1", "2", "7", "8"]
+    assert folder.stat().st_mode & 0o777 == 0o755  # a server run by somebody else reads it
+
+    notes = json.loads((folder / PROVENANCE).read_text())
+    assert notes["algorithm"] == "avae" and notes["config"]["rho"] == Config(algo="avae").rho
+    assert notes["image_shape"] == [28, 28, 3] and notes["complete"] is False
+    assert notes["weights_sha256"] == open_encoder(run).notes["sha256"]
+    assert notes["exported"]["versions"]["tensorflow"] == tf.__version__
+    assert notes["trained"]["data"]
+
+    requests = warm_up_requests(folder)
+    asked = [(r.model_spec.signature_name, tf.make_ndarray(next(iter(r.inputs.values()))).shape[0])
+             for r in requests]  # fmt: skip
+    assert asked == [(name, size) for name in SIGNATURES for size in (1, 2)]
+    # An evaluation opens it as any other encoder.
+    model = load_trained(run)
+    x = tf.random.stateless_uniform((2, 28, 28, 3), (0, 0))
+    np.testing.assert_allclose(open_encoder(base).embed(x), model(x)["embedding"], atol=1e-6)
+
+
+def test_a_failed_export_leaves_nothing(tmp_path, run, monkeypatch):
+    base = tmp_path / "encoder"
+    export_run(run, base, batch_sizes=(1,))
+    seen = []
+
+    def broken(model, draft):
+        seen.append(sorted(path.name for path in base.iterdir()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exports, "_verify", broken)
+    with pytest.raises(KeyboardInterrupt):
+        export_run(run, base, batch_sizes=(1,))
+    # While it was written, no reader of integers could see it; afterwards it is gone.
+    assert [name for name in seen[0] if name.isdigit()] == ["1"]
+    assert [path.name for path in base.iterdir()] == ["1"]
+
+
+def test_a_graph_that_differs_is_not_published(tmp_path, run, monkeypatch):
+    write = exports._write
+
+    def other_weights(model, *rest):
+        write(model, *rest)
+        model.encoder.weights[0].assign(model.encoder.weights[0] + 0.01)
+
+    monkeypatch.setattr(exports, "_write", other_weights)
+    with pytest.raises(RuntimeError, match="differs from the model's"):
+        export_run(run, tmp_path / "encoder", batch_sizes=(1,))
+    assert list((tmp_path / "encoder").iterdir()) == []
+
+
+def test_a_number_taken_meanwhile_is_not_overwritten(tmp_path, run, monkeypatch):
+    base = tmp_path / "encoder"
+    verify = exports._verify
+
+    def somebody_else_is_faster(model, draft):
+        verify(model, draft)
+        (base / "1").mkdir()
+        (base / "1" / "theirs").touch()
+
+    monkeypatch.setattr(exports, "_verify", somebody_else_is_faster)
+    with pytest.raises(InputError, match="1 exists"):
+        export_run(run, base, version=1, batch_sizes=(1,))
+    assert [path.name for path in (base / "1").iterdir()] == ["theirs"]
+    monkeypatch.setattr(exports, "_verify", verify)
+    assert export_run(run, base, batch_sizes=(1,)).name == "2"
+
+
+def evaluation(path, checksum):
+    interval = {"value": 0.9, "low": 0.8, "high": 0.95, "count": 100}
+    record = {"name": "mine", "sha256": checksum, "left_out": {}, "probes": interval}
+    results = {"encoders": [record], "settings": {"budget": "paper", "tasks": [], "epsilons": []},
+               "data": {"test_images": 100}}  # fmt: skip
+    path.write_text(json.dumps(results))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("{run} --to {tmp}/file", ["file is a file", "folder"]),
+        ("{run} --to {tmp}/m --version 0", ["version is 0", "at least 1"]),
+        ("{run} --to {tmp}/m --version one", ["--version", "'one'"]),
+        ("{run} --to {tmp}/there --version 3", ["3 exists", "--version"]),
+        ("{run} --to {tmp}/m --batch-sizes 0", ["batch sizes are [0]", "at least 1"]),
+        ("{run} --to {tmp}/m --evaluation {tmp}/none.json", ["cannot read", "none.json"]),
+        ("{run} --to {tmp}/m --evaluation {tmp}/other.json", ["other weights", "mine"]),
+        ("{run} --to {tmp}/m --evaluation {tmp}/strange.json", ["no results.json"]),
+        ("{tmp} --to {tmp}/m", ["holds no run"]),
+        ("{run}", ["--to"]),
+    ],
+)
+def test_bad_input_costs_one_line_and_publishes_nothing(tmp_path, run, capsys, arguments, words):
+    (tmp_path / "file").touch()
+    (tmp_path / "there" / "3").mkdir(parents=True)
+    evaluation(tmp_path / "other.json", "0" * 64)
+    (tmp_path / "strange.json").write_text('{"encoders": 3}')
+    try:
+        code = export.main(arguments.format(run=run, tmp=tmp_path).split())
+    except SystemExit as stop:
+        code = stop.code
+    said = capsys.readouterr().err
+    assert code == 2 and said.startswith("error: ") and said.count("\n") == 1
+    for word in words:
+        assert word in said
+    assert not list(tmp_path.rglob("saved_model.pb"))
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_figures_of_an_evaluation_travel_with_the_model(tmp_path, run):
+    checksum = open_encoder(run).notes["sha256"]
+    folder = export_run(
+        run, tmp_path / "encoder", batch_sizes=(1,),
+        evaluation=evaluation(tmp_path / "results.json", checksum),
+    )  # fmt: skip
+    kept = json.loads((folder / PROVENANCE).read_text())["evaluation"]
+    assert {"group": "protocol", "figure": "budget", "value": "paper"} in kept
