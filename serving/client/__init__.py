@@ -1,0 +1,31 @@
+"""Asks a TensorFlow Serving server for robust embeddings. Needs grpcio, protobuf and numpy only."""
+
+from serving.client.asynchronous import AsyncEmbeddingClient
+from serving.client.errors import (
+    BadReply,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotFound,
+    ServingError,
+    Unavailable,
+    VersionChanged,
+)
+from serving.client.messages import Embeddings, Metadata, Signature, TensorInfo, VersionStatus
+from serving.client.sync import EmbeddingClient
+
+__all__ = [
+    "AsyncEmbeddingClient",
+    "BadReply",
+    "DeadlineExceeded",
+    "EmbeddingClient",
+    "Embeddings",
+    "InvalidRequest",
+    "Metadata",
+    "NotFound",
+    "ServingError",
+    "Signature",
+    "TensorInfo",
+    "Unavailable",
+    "VersionChanged",
+    "VersionStatus",
+]

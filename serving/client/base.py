@@ -1,0 +1,212 @@
+"""What the two clients share: what they are told, and the channel that follows from it."""
+
+import json
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from serving.client.errors import DeadlineExceeded, InvalidRequest
+from serving.client.messages import model_spec
+from serving.client.plans import Ask, Target
+
+Pem = str | Path | bytes
+"""Keys or certificates in PEM: the path of a file, or its content."""
+
+_LARGEST_MB = 2047
+"""gRPC counts bytes in 31 bits."""
+
+
+class BaseClient:
+    """A client that is told all but how to wait.
+
+    Args:
+        address: host:port of the server's gRPC port.
+        model: its name on the server.
+        version: its version; the newest unless given.
+        label: the server's name for a version, instead of its number.
+        timeout: seconds that a call may take, however many requests it makes; None: any time.
+        request_timeout: seconds that each request may take, its retries included; None: what is
+            left for the call.
+        batch_size: images in a request, at most. More are split. The server has a limit of its
+            own, its `max_batch_size`.
+        concurrency: requests under way at a time, at most.
+        max_message_mb: MiB of a request or a reply, at most. Requests are split to keep to it.
+        tls: whether to speak TLS, also meant by each of the next three. Without `tls_ca`, gRPC's
+            own list of authorities is trusted.
+        tls_ca: certificates of the authorities that may vouch for the server.
+        tls_cert: the client's own certificate, for a server that asks for one (mutual TLS).
+        tls_key: the key to it, not encrypted.
+        channel_options: more of gRPC's channel arguments; they replace the client's own.
+
+    Raises:
+        InvalidRequest: a value cannot be used, or a file not be read.
+    """
+
+    def __init__(
+        self,
+        address: str = "localhost:8500",
+        model: str = "encoder",
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float | None = 60.0,
+        request_timeout: float | None = None,
+        batch_size: int = 64,
+        concurrency: int = 4,
+        max_message_mb: int = 64,
+        tls: bool = False,
+        tls_ca: Pem | None = None,
+        tls_cert: Pem | None = None,
+        tls_key: Pem | None = None,
+        channel_options: Sequence[tuple[str, Any]] = (),
+    ):
+        _at_least_1(batch_size=batch_size, concurrency=concurrency, max_message_mb=max_message_mb)
+        if max_message_mb > _LARGEST_MB:
+            raise InvalidRequest(f"max_message_mb is {max_message_mb}; at most {_LARGEST_MB}")
+        for name, value in (("timeout", timeout), ("request_timeout", request_timeout)):
+            if value is not None and not value > 0:
+                raise InvalidRequest(f"{name} is {value}; it must be above 0 seconds")
+        self._address, self._concurrency = address, concurrency
+        self._timeout, self._request_timeout = timeout, request_timeout
+        max_bytes = max_message_mb << 20
+        self._target = Target(model_spec(model, version, label), batch_size, max_bytes)
+        with_tls = tls or any(pem is not None for pem in (tls_ca, tls_cert, tls_key))
+        self._channel = self._open(
+            address,
+            _credentials(tls_ca, tls_cert, tls_key) if with_tls else None,
+            list((_channel_options(max_bytes) | dict(channel_options)).items()),
+        )
+
+    def _open(
+        self,
+        address: str,
+        credentials: grpc.ChannelCredentials | None,
+        options: list[tuple[str, Any]],
+    ) -> Any:
+        raise NotImplementedError
+
+    def _method(self, ask: Ask) -> Any:
+        """What sends the request, once it is called with it."""
+        return self._channel.unary_unary(
+            ask.method.path,
+            request_serializer=lambda request: request.SerializeToString(),
+            response_deserializer=ask.method.reply,
+        )
+
+    def _clock(self, timeout: float | None) -> "Clock":
+        """The time of a call: the client's, unless the call has its own."""
+        if timeout is None:
+            return Clock(self._address, self._timeout, self._request_timeout)
+        return Clock(self._address, timeout, None)
+
+
+class Clock:
+    """The time that a call has left.
+
+    Args:
+        address: of the server, for the error.
+        timeout: seconds that the call may take; None: any time.
+        request_timeout: seconds that each of its requests may take; None: what is left.
+    """
+
+    def __init__(self, address: str, timeout: float | None, request_timeout: float | None):
+        self._address, self._timeout, self._request_timeout = address, timeout, request_timeout
+        self._start = time.monotonic()
+
+    def left(self) -> float | None:
+        """Seconds that a request may take that starts now; None: any time.
+
+        Raises:
+            DeadlineExceeded: there is no time left.
+        """
+        if self._timeout is None:
+            return self._request_timeout
+        left = self._start + self._timeout - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(
+                f"{self._address}: the call took longer than its {self._timeout:g} s; allow more",
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+            )
+        return left if self._request_timeout is None else min(left, self._request_timeout)
+
+    def pause(self, seconds: float) -> float:
+        """Seconds to wait: as many as are asked for, or as there are left."""
+        left = self.left()
+        return seconds if left is None else min(seconds, left)
+
+
+def _channel_options(max_bytes: int) -> dict[str, Any]:
+    retries = {
+        "maxAttempts": 5,  # gRPC makes no more
+        "initialBackoff": "0.1s",
+        "maxBackoff": "2s",
+        "backoffMultiplier": 3,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    # A look at the status is a look at now, so the ModelService is not asked twice.
+    retried = [{"service": "tensorflow.serving.PredictionService"}]
+    service = {"methodConfig": [{"name": retried, "retryPolicy": retries}]}
+    return {
+        "grpc.service_config": json.dumps(service),
+        # A request larger than this buffer, of 256 KiB by default, is not tried again.
+        "grpc.per_rpc_retry_buffer_size": max_bytes + (64 << 10),
+        "grpc.max_send_message_length": max_bytes,
+        "grpc.max_receive_message_length": max_bytes,
+        # A server that comes up is found soon: the default waits grow to two minutes.
+        "grpc.initial_reconnect_backoff_ms": 100,
+        "grpc.max_reconnect_backoff_ms": 1000,
+    }
+
+
+def _credentials(ca: Pem | None, cert: Pem | None, key: Pem | None) -> grpc.ChannelCredentials:
+    # gRPC itself says of a wrong file no more than that it cannot connect.
+    if (cert is None) != (key is None):
+        raise InvalidRequest("of tls_cert and tls_key one is missing; give both or neither")
+    pems = (
+        _pem("tls_ca", ca, _check_certificates),
+        _pem("tls_key", key, _check_key),
+        _pem("tls_cert", cert, _check_certificates),
+    )
+    if isinstance(cert, str | Path) and isinstance(key, str | Path):
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key)
+        except ssl.SSLError as error:
+            raise InvalidRequest(
+                f"tls_key {key} is not that of tls_cert {cert}: {error}"
+            ) from error
+    return grpc.ssl_channel_credentials(*pems)
+
+
+def _pem(name: str, given: Pem | None, check: Callable[[bytes], None]) -> bytes | None:
+    if given is None:
+        return None
+    try:
+        content = given if isinstance(given, bytes) else Path(given).read_bytes()
+        check(content)
+    except (OSError, ValueError) as error:  # ssl's errors are OSErrors
+        place = "" if isinstance(given, bytes) else f" {given}"
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidRequest(f"{name}{place} cannot be used: {reason}") from error
+    return content
+
+
+def _check_certificates(content: bytes) -> None:
+    text = content.decode("ascii", "ignore")  # what is around certificates may be anything
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+
+
+def _check_key(content: bytes) -> None:
+    if b"PRIVATE KEY-----" not in content:
+        raise ValueError("it holds no private key in PEM")
+    if b"ENCRYPTED" in content:
+        raise ValueError("the key is encrypted; decrypt it first")
+
+
+def _at_least_1(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise InvalidRequest(f"{name} is {value}; it must be at least 1")

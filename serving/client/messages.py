@@ -1,0 +1,242 @@
+"""Requests as the server takes them, and what its replies say."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from serving import protocol
+from serving.client import tensors
+from serving.client.errors import BadReply, InvalidRequest
+
+SIGNATURES = "signature_def"
+"""The one metadata field that a server knows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """What one version of an encoder says of N images.
+
+    Attributes:
+        mean: float32 [N, D]: the embedding.
+        variance: float32 [N, D], of each dimension of the embedding.
+        inconsistency: float32 [N], at least 0: how far an image is from what the model would
+            encode had it generated the image (a squared 2-Wasserstein distance). Where it is far
+            above that of other images, the embedding is not to be trusted.
+        version: of the model.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    inconsistency: np.ndarray
+    version: int
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """What one version of a decoder made of latents: float32 [N, H, W, C]."""
+
+    images: np.ndarray
+    version: int
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """A version of a model on the server.
+
+    Attributes:
+        version: its number.
+        state: START, LOADING, AVAILABLE, UNLOADING or END.
+        error: why it did not load; empty where nothing is wrong.
+    """
+
+    version: int
+    state: str
+    error: str
+
+    def __str__(self) -> str:
+        return f"version {self.version} {self.state}" + (f": {self.error}" if self.error else "")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a signature: its dtype's name, and its shape, where None is any size
+    and a shape of None any shape."""
+
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+    def __str__(self) -> str:
+        if self.shape is None:
+            return f"{self.dtype} of any shape"
+        return f"{self.dtype} [{', '.join('N' if n is None else str(n) for n in self.shape)}]"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The named inputs and outputs of something that a model does."""
+
+    inputs: Mapping[str, TensorInfo]
+    outputs: Mapping[str, TensorInfo]
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a version of a model takes and gives, by signature."""
+
+    version: int
+    signatures: Mapping[str, Signature]
+
+
+def model_spec(name: str, version: int | None, label: str | None) -> Any:
+    """Which model, and which version of it; the newest where neither is given.
+
+    Raises:
+        InvalidRequest: both are given, or no message can hold them.
+    """
+    if version is not None and label is not None:
+        raise InvalidRequest(f"both version {version} and label {label!r} are given; leave one out")
+    try:
+        spec = protocol.ModelSpec(name=name)
+        if version is not None:
+            spec.version.value = version
+        if label is not None:
+            spec.version_label = label
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(
+            f"model {name!r}, version {version!r} or label {label!r} cannot be sent ({error}); a "
+            "version is a whole number of at most 64 bits, the others are text"
+        ) from error
+    return spec
+
+
+def predict(spec: Any, signature: str, name: str, values: np.ndarray | Sequence[bytes]) -> Any:
+    """A request to run a signature of a single input.
+
+    Args:
+        spec: of `model_spec`.
+        signature: its name.
+        name: of the input.
+        values: the input: numbers, which are sent as float32, or byte strings.
+    """
+    request = protocol.PredictRequest(model_spec=spec)
+    request.model_spec.signature_name = signature
+    tensors.write(request.inputs[name], values)
+    return request
+
+
+def version(reply: Any) -> int:
+    """Which version a reply is of.
+
+    Raises:
+        BadReply: it does not say.
+    """
+    if not reply.model_spec.HasField("version"):
+        raise BadReply("the reply does not say which version of the model it is of")
+    return reply.model_spec.version.value
+
+
+def outputs(reply: Any, rows: int, ranks: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The outputs of a PredictResponse, float32.
+
+    Args:
+        reply: the response.
+        rows: how many inputs were sent.
+        ranks: name of each output that is needed to its number of dimensions.
+
+    Raises:
+        BadReply: one is missing, or has another number of rows or dimensions, or holds no floats.
+    """
+    found = {}
+    for name, rank in ranks.items():
+        if name not in reply.outputs:
+            there = ", ".join(sorted(reply.outputs)) or "nothing"
+            raise BadReply(f"the reply has no output {name!r}; it has: {there}; is it an encoder?")
+        array = tensors.to_array(reply.outputs[name])
+        if array.ndim != rank or len(array) != rows or array.dtype.kind != "f":
+            raise BadReply(
+                f"the reply's output {name!r} is {array.dtype} {list(array.shape)}; it must be "
+                f"floats with {rank} dimensions, the first of {rows}"
+            )
+        found[name] = array.astype(np.float32, copy=False)
+    return found
+
+
+def embeddings(reply: Any, rows: int) -> Embeddings:
+    """The embeddings in the reply to `rows` images.
+
+    Raises:
+        BadReply: it holds none, or not as many.
+    """
+    found = outputs(reply, rows, {"embedding": 2, "variance": 2, "inconsistency": 1})
+    mean = found.pop("embedding")
+    if mean.shape != found["variance"].shape:
+        raise BadReply(f"embeddings {mean.shape} came with variances {found['variance'].shape}")
+    return Embeddings(mean, **found, version=version(reply))
+
+
+def images(reply: Any, rows: int) -> Images:
+    """The images in the reply to `rows` latents.
+
+    Raises:
+        BadReply: it holds none, or not as many.
+    """
+    return Images(outputs(reply, rows, {"image": 4})["image"], version(reply))
+
+
+def join(parts: Iterable[Embeddings]) -> Embeddings:
+    """The embeddings of all images, of those of some each, of one version."""
+    parts = list(parts)
+    return Embeddings(
+        np.concatenate([part.mean for part in parts]),
+        np.concatenate([part.variance for part in parts]),
+        np.concatenate([part.inconsistency for part in parts]),
+        parts[0].version,
+    )
+
+
+def statuses(reply: Any) -> list[VersionStatus]:
+    """What a GetModelStatusResponse says, the newest version first."""
+    found = []
+    for status in reply.model_version_status:
+        known = status.state in protocol.ModelVersionStatus.State.values()
+        state = protocol.ModelVersionStatus.State.Name(status.state) if known else "UNKNOWN"
+        words = " ".join(status.status.error_message.split())
+        if status.status.error_code and not words:
+            words = f"error code {status.status.error_code}"
+        found.append(VersionStatus(status.version, state, words))
+    return sorted(found, key=lambda status: -status.version)
+
+
+def metadata(reply: Any) -> Metadata:
+    """What a GetModelMetadataResponse says.
+
+    Raises:
+        BadReply: it holds no signatures.
+    """
+    signatures = protocol.SignatureDefMap()
+    if not reply.metadata[SIGNATURES].Unpack(signatures):
+        raise BadReply("the reply holds no signatures")
+    return Metadata(
+        version(reply),
+        {
+            name: Signature(_infos(found.inputs), _infos(found.outputs))
+            for name, found in sorted(signatures.signature_def.items())
+        },
+    )
+
+
+def _infos(found: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    return {
+        name: TensorInfo(
+            tensors.dtype_name(info.dtype),
+            None
+            if info.tensor_shape.unknown_rank
+            else tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim),
+        )
+        for name, info in sorted(found.items())
+    }

@@ -1,0 +1,131 @@
+"""The client that blocks."""
+
+import os
+import time
+from collections.abc import Iterable
+from queue import SimpleQueue
+from typing import Any, Self, cast
+
+import grpc
+import numpy as np
+
+from serving.client import plans
+from serving.client.base import BaseClient, Clock
+from serving.client.errors import ServingError, of_rpc
+from serving.client.messages import Embeddings, Metadata, VersionStatus
+from serving.client.plans import Ask, Pause, Plan, Progress, Step, T, advance
+
+
+class EmbeddingClient(BaseClient):
+    """Asks a TensorFlow Serving server for embeddings. Threads may share one.
+
+    What it is told: see `BaseClient`.
+
+    Every call raises a `ServingError`: what was asked for cannot be sent or is refused
+    (`InvalidRequest`), the model or version is not there (`NotFound`), the server is not
+    (`Unavailable`, after five attempts), time ran out (`DeadlineExceeded`), or the reply makes no
+    sense (`BadReply`). Of more than a request's worth of images all embeddings are of one version
+    of the model, also where the server changes it in between; at worst, `VersionChanged`.
+    """
+
+    def embed(self, images: Any) -> Embeddings:
+        """Embeds an array of images [N, H, W, C]: floats in [0, 1], or uint8, which is divided by
+        255. What H, W and C must be, the server says."""
+        return self._run(plans.embed(self._target, images))
+
+    def embed_bytes(self, images: Iterable[bytes]) -> Embeddings:
+        """Embeds the contents of N PNG or JPEG files, of any size: the server decodes and resizes.
+
+        Where it refuses some, the error names them by their index.
+        """
+        return self._run(plans.embed_bytes(self._target, images))
+
+    def embed_files(
+        self, paths: Iterable[str | os.PathLike[str]], progress: Progress | None = None
+    ) -> Embeddings:
+        """Embeds N PNG or JPEG files, of any size. No more of them are in memory than under way.
+
+        Where the server refuses some, the error names them.
+
+        Args:
+            paths: of the files.
+            progress: told how many images are done, and of how many.
+        """
+        return self._run(plans.embed_files(self._target, paths, progress))
+
+    def decode(self, latents: Any) -> np.ndarray:
+        """Decodes latents [N, D] to images float32 [N, H, W, C]."""
+        return self._run(plans.decode(self._target, latents))
+
+    def status(self) -> list[VersionStatus]:
+        """The versions of the model that the server knows, the newest first."""
+        return self._run(plans.status(self._target))
+
+    def metadata(self) -> Metadata:
+        """What the model takes and gives: its signatures."""
+        return self._run(plans.metadata(self._target))
+
+    def wait_until_ready(self, timeout: float = 60.0) -> int:
+        """Waits until a version of the model is available, or the one that was asked for by its
+        number, and returns it. That there is no server yet, or no model, is no error until
+        `timeout` seconds are over."""
+        return self._run(plans.wait_until_ready(self._target, timeout), timeout)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _open(
+        self,
+        address: str,
+        credentials: grpc.ChannelCredentials | None,
+        options: list[tuple[str, Any]],
+    ) -> grpc.Channel:
+        if credentials is None:
+            return grpc.insecure_channel(address, options)
+        return grpc.secure_channel(address, credentials, options)
+
+    def _run(self, plan: Plan[T], timeout: float | None = None) -> T:
+        clock = self._clock(timeout)
+        step, result = advance(plan)
+        while step is not None:
+            error = None
+            try:
+                self._do(step, clock)
+            except ServingError as caught:
+                error = caught
+            step, result = advance(plan, error)
+        return cast(T, result)
+
+    def _do(self, step: Step, clock: Clock) -> None:
+        if isinstance(step, Pause):
+            time.sleep(clock.pause(step.seconds))
+            return
+        ended: SimpleQueue[Any] = SimpleQueue()
+        waiting: dict[Any, tuple[int, Ask]] = {}
+
+        def finish() -> None:
+            call = ended.get()
+            step.last, ask = waiting.pop(call)
+            step.take(step.last, ask, call.result())
+
+        try:
+            for place, ask in enumerate(step.asks):
+                if len(waiting) == self._concurrency:
+                    finish()
+                call = self._method(ask).future(ask.request, timeout=clock.left())
+                waiting[call] = (place, ask)
+                call.add_done_callback(ended.put)
+            while waiting:
+                finish()
+        except grpc.RpcError as error:
+            raise of_rpc(error, self._address) from error
+        finally:
+            for call in waiting:
+                call.cancel()

@@ -1,0 +1,74 @@
+"""From arrays to TensorProtos and back, without a loop over elements."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from serving.client.errors import BadReply
+from serving.protocol import DataType
+
+# Of each dtype that is read: numpy's, little-endian, and the list that may hold the elements.
+_DTYPES: dict[int, tuple[Any, str]] = {
+    DataType.DT_FLOAT: ("<f4", "float_val"),
+    DataType.DT_DOUBLE: ("<f8", "double_val"),
+    DataType.DT_INT32: ("<i4", "int_val"),
+    DataType.DT_INT64: ("<i8", "int64_val"),
+    DataType.DT_STRING: (object, "string_val"),
+}
+
+
+def write(tensor: Any, values: np.ndarray | Sequence[bytes]) -> None:
+    """Fills an empty TensorProto: float32 from numbers of any shape, string [N] from N of bytes."""
+    if isinstance(values, np.ndarray):
+        tensor.dtype = DataType.DT_FLOAT
+        tensor.tensor_content = values.astype("<f4", copy=False).tobytes()
+        shape = values.shape
+    else:
+        tensor.dtype = DataType.DT_STRING
+        tensor.string_val.extend(values)
+        shape = (len(values),)
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+
+
+def to_array(tensor: Any) -> np.ndarray:
+    """The elements of a TensorProto: numbers, or bytes as objects.
+
+    Raises:
+        BadReply: its dtype is not read here, or it holds more elements than its shape, or too few.
+    """
+    if tensor.dtype not in _DTYPES:
+        raise BadReply(f"a tensor of {dtype_name(tensor.dtype)}; a reply holds floats")
+    dtype, field = _DTYPES[tensor.dtype]
+    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    if min(shape, default=0) < 0:
+        raise BadReply(f"a tensor came with the shape {list(shape)}")
+    size = math.prod(shape)
+    content, values = tensor.tensor_content, getattr(tensor, field)
+    if content and dtype is not object:
+        if len(content) != size * np.dtype(dtype).itemsize:
+            raise BadReply(f"a tensor of shape {list(shape)} came with {len(content)} bytes")
+        return np.frombuffer(content, dtype).reshape(shape)
+    if len(values) > size:
+        raise BadReply(f"a tensor of shape {list(shape)} came with {len(values)} elements")
+    found = np.array(values, dtype)
+    if len(values) < size:
+        # The protocol leaves out repetitions of the last element, and all of them where it is 0.
+        fill = found[-1:] if len(values) else np.array([b"" if dtype is object else 0], dtype)
+        found = np.concatenate([found, np.repeat(fill, size - len(values))])
+    return found.reshape(shape)
+
+
+def dtype_name(number: int) -> str:
+    """TensorFlow's name of a DataType, such as float32."""
+    special = {
+        DataType.DT_FLOAT: "float32",
+        DataType.DT_DOUBLE: "float64",
+        DataType.DT_HALF: "float16",
+    }
+    if number in special:
+        return special[number]
+    known = number in DataType.values()
+    return DataType.Name(number).removeprefix("DT_").lower() if known else f"dtype {number}"
