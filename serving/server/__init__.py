@@ -1,0 +1,14 @@
+"""A local server that speaks TensorFlow Serving's protocol: for laptops, tests and machines without
+Docker. Production is the container; see docs/deployment.md.
+
+    python -m serving.server --model_name encoder --model_base_path models/encoder
+
+A request goes `grpc_api` or `rest` -> `core` (which model, which version, is it well formed) ->
+`batching` -> `servable` (one version's graph). `manager` decides which versions there are.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notices of TensorFlow's
+
+import tf_avae  # noqa: F401

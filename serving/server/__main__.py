@@ -1,0 +1,187 @@
+"""`python -m serving.server`: reads the flags, listens, loads, serves, stops."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+import tensorflow as tf
+from aiohttp import web
+
+from serving.server import flags, grpc_api, rest, tls
+from serving.server.batching import Parameters, Scheduler
+from serving.server.core import Core
+from serving.server.manager import Options
+from serving.server.status import Code, StatusError
+from tf_avae.commands import exit_code
+from tf_avae.errors import InputError
+
+log = logging.getLogger("serving.server")
+
+_GRACE = 30.0  # seconds for requests under way when the server is told to stop
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    given = flags.parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    tf.get_logger().setLevel(logging.ERROR)  # its loader is old and says so
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    return exit_code(lambda: asyncio.run(_serve(given)))
+
+
+async def _serve(given: argparse.Namespace) -> int:
+    flags.check(given)
+    models = flags.read_models(given)
+    cores = os.cpu_count() or 1
+    parameters = None
+    if given.enable_batching:
+        parameters = Parameters.of_proto(flags.read_batching(given.batching_parameters_file), cores)
+    for name in flags.WITHOUT_EFFECT:
+        if getattr(given, name) is not None:
+            log.info("--%s has no effect here", name)
+
+    health = grpc_api.Health()
+    changed = asyncio.Event()
+    scheduler = Scheduler(parameters, 4 * cores)
+    core = Core(
+        scheduler, _options(given), given.enable_serialization_as_tensor_content, changed.set
+    )
+    await health.set(False)
+    server = grpc_api.server(core, health, flags.channel_arguments(given.grpc_channel_arguments))
+    _listen(server, given)
+    http = await _listen_http(core, given)
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await server.start()
+    work = [asyncio.create_task(_report(core, health, changed))]
+    try:
+        work.append(asyncio.create_task(_keep_models(core, given, models)))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopping, *work], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        for task in work:
+            if task.done():
+                task.result()  # raises what ended it
+        log.info("stopping: waiting for the requests under way")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)  # a second one ends the process at once
+        for task in work:
+            task.cancel()
+        await health.set(False)
+        await server.stop(_GRACE)
+        if http is not None:
+            await http.cleanup()
+        await core.manager.close()
+        scheduler.close()
+    log.info("stopped")
+    return 0
+
+
+def _options(given: argparse.Namespace) -> Options:
+    session = tf.compat.v1.ConfigProto()
+    both = given.tensorflow_session_parallelism
+    session.intra_op_parallelism_threads = given.tensorflow_intra_op_parallelism or both
+    session.inter_op_parallelism_threads = given.tensorflow_inter_op_parallelism or both
+    return Options(
+        poll=given.file_system_poll_wait_seconds,
+        retries=given.max_num_load_retries,
+        retry_interval=max(0.0, given.load_retry_interval_micros / 1e6),
+        threads=max(1, given.num_load_threads),
+        warm_up=given.enable_model_warmup,
+        warm_up_iterations=given.num_request_iterations_for_warmup,
+        labels_for_unavailable=given.allow_version_labels_for_unavailable_models,
+        session=session,
+    )
+
+
+def _listen(server, given: argparse.Namespace) -> None:
+    secure = None
+    if given.ssl_config_file:
+        secure = tls.credentials(flags.read_tls(given.ssl_config_file), given.ssl_config_file)
+    addresses = [f"{given.host}:{given.port}"] if given.port else []
+    addresses += [f"unix:{given.grpc_socket_path}"] if given.grpc_socket_path else []
+    for address in addresses:
+        try:
+            if secure is None:
+                server.add_insecure_port(address)
+            else:
+                server.add_secure_port(address, secure)
+        except RuntimeError as error:
+            raise InputError(
+                f"cannot listen on {address} for gRPC; is the port in use? Give another --port"
+            ) from error
+        log.info("gRPC%s at %s", " with TLS" if secure else "", address)
+
+
+async def _listen_http(core: Core, given: argparse.Namespace) -> web.AppRunner | None:
+    metrics_path = flags.read_metrics_path(given.monitoring_config_file)
+    if not given.rest_api_port:
+        return None
+    application = rest.application(
+        core,
+        timeout=given.rest_api_timeout_in_ms / 1e3,
+        metrics_path=metrics_path,
+        cors=given.rest_api_enable_cors_support,
+    )
+    runner = web.AppRunner(application, shutdown_timeout=_GRACE)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, given.host, given.rest_api_port)
+        await site.start()
+    except OSError as error:
+        await runner.cleanup()
+        raise InputError(
+            f"cannot listen on {given.host}:{given.rest_api_port} for REST "
+            f"({os.strerror(error.errno) if error.errno else error}); give another --rest_api_port"
+        ) from error
+    log.info("REST at http://%s:%s/v1/models", given.host, given.rest_api_port)
+    if metrics_path:
+        log.info("metrics at http://%s:%s%s", given.host, given.rest_api_port, metrics_path)
+    return runner
+
+
+async def _keep_models(core: Core, given: argparse.Namespace, models) -> None:
+    """Loads the models, and follows folders and config file."""
+    try:
+        await core.manager.configure(models)
+    except StatusError as error:
+        if error.code is not Code.UNKNOWN:  # a config that is not valid
+            raise InputError(error.message) from error
+        log.error("%s", error)
+    work = [core.manager.poll()]
+    if given.model_config_file and given.model_config_file_poll_wait_seconds:
+        work.append(_poll_config(core, given))
+    await asyncio.gather(*work)
+    await asyncio.Event().wait()
+
+
+async def _poll_config(core: Core, given: argparse.Namespace) -> None:
+    while True:
+        await asyncio.sleep(given.model_config_file_poll_wait_seconds)
+        try:
+            await core.manager.configure(flags.read_models(given))
+        except (InputError, StatusError) as error:
+            log.error("the model config stays as it was: %s", error)
+
+
+async def _report(core: Core, health: grpc_api.Health, changed: asyncio.Event) -> None:
+    """Keeps the health service's answer true."""
+    ready = False
+    while True:
+        await changed.wait()
+        changed.clear()
+        if core.manager.ready() != ready:
+            ready = not ready
+            await health.set(ready)
+            log.info("%s", "ready" if ready else "not ready")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

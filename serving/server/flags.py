@@ -1,0 +1,193 @@
+"""The command line: tensorflow_model_server's own flags, and the text files they name."""
+
+import argparse
+from pathlib import Path
+from typing import Any, TypeVar
+
+from google.protobuf import text_format
+from google.protobuf.message import Message
+from tensorflow_serving.config import model_server_config_pb2
+
+from serving.protocol import BatchingParameters, MonitoringConfig, SSLConfig
+from tf_avae.commands import Parser
+from tf_avae.errors import InputError
+
+ModelServerConfig = model_server_config_pb2.ModelServerConfig
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+METRICS_PATH = "/monitoring/prometheus/metrics"
+# Flags that the container takes and that change nothing here.
+WITHOUT_EFFECT = (
+    "rest_api_num_threads", "grpc_max_threads", "num_unload_threads", "flush_filesystem_caches",
+    "per_process_gpu_memory_fraction", "remove_unused_fields_from_bundle_metagraph",
+    "enable_signature_method_name_check", "enable_profiler", "enable_grpc_healthcheck_service",
+    "skip_initialize_tpu", "xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled",
+)  # fmt: skip
+
+
+def parser() -> Parser:
+    """The command line."""
+    made = Parser(
+        prog="python -m serving.server",
+        description="Serves exported models as tensorflow_model_server does, with its flags. For "
+        "laptops, tests and machines without Docker; production is the container.",
+    )
+
+    def flag(name: str, kind: Any, default: object, text: str) -> None:
+        options: dict[str, Any] = {"type": kind}
+        shown = str(default)
+        if kind is bool:
+            options = {"type": _truth, "nargs": "?", "const": True, "metavar": "BOOL"}
+            shown = shown.lower()
+        made.add_argument(
+            f"--{name}", default=default, help=f"{text} [{shown}]" if shown else text, **options
+        )
+
+    flag("host", str, "127.0.0.1", "address to listen on; no flag of the container: it takes all")
+    flag("port", int, 8500, "port for gRPC; 0: none")
+    flag("grpc_socket_path", str, "", "UNIX socket for gRPC")
+    flag("rest_api_port", int, 0, "port for REST and metrics; 0: none")
+    flag("rest_api_timeout_in_ms", int, 30000, "timeout of REST calls")
+    flag("rest_api_enable_cors_support", bool, False, "CORS headers in REST replies")
+    flag("model_name", str, "default", "name of the one model, without --model_config_file")
+    flag("model_base_path", str, "", "folder of its versions")
+    flag("model_config_file", str, "", "text ModelServerConfig: several models, policies, labels")
+    flag("model_config_file_poll_wait_seconds", int, 0, "seconds between looks at it; 0: one look")
+    flag(
+        "file_system_poll_wait_seconds",
+        int,
+        1,
+        "seconds between looks for versions; 0: one look",
+    )
+    flag("allow_version_labels_for_unavailable_models", bool, False,
+         "let a new label name a version that is not available yet")  # fmt: skip
+    flag("enable_batching", bool, False, "merge requests")
+    flag("batching_parameters_file", str, "", "text BatchingParameters")
+    flag(
+        "enable_model_warmup",
+        bool,
+        True,
+        "replay a version's warm-up requests before it is available",
+    )
+    flag("num_request_iterations_for_warmup", int, 1, "times that each is replayed")
+    flag("num_load_threads", int, 0, "versions loaded at once; 0: one")
+    flag("max_num_load_retries", int, 5, "times that loading is tried again")
+    flag("load_retry_interval_micros", int, 60_000_000, "time between those")
+    flag("tensorflow_session_parallelism", int, 0, "threads of a session; 0: automatic")
+    flag("tensorflow_intra_op_parallelism", int, 0, "threads of an operation; 0: automatic")
+    flag("tensorflow_inter_op_parallelism", int, 0, "operations at once; 0: automatic")
+    flag("ssl_config_file", str, "", "text SSLConfig: TLS for gRPC")
+    flag("monitoring_config_file", str, "", "text MonitoringConfig: metrics for Prometheus")
+    flag("grpc_channel_arguments", str, "", "comma-separated key=value")
+    flag("enable_serialization_as_tensor_content", bool, False, "replies in tensor_content")
+    flag("saved_model_tags", str, "serve", "only serve is served here")
+    for name in WITHOUT_EFFECT:
+        made.add_argument(f"--{name}", nargs="?", const="true", help="no effect here")
+    return made
+
+
+def _truth(word: str) -> bool:
+    if word.lower() in ("true", "1", "t"):
+        return True
+    if word.lower() in ("false", "0", "f"):
+        return False
+    raise argparse.ArgumentTypeError(f"{word!r} is neither true nor false")
+
+
+def check(given: argparse.Namespace) -> None:
+    """Raises `InputError` where flags do not fit one another."""
+    for name in ("port", "rest_api_port"):
+        if not 0 <= getattr(given, name) <= 65535:
+            raise InputError(f"--{name} is {getattr(given, name)}; it must be from 0 to 65535")
+    if not given.port and not given.grpc_socket_path:
+        raise InputError("--port is 0 and there is no --grpc_socket_path; give one of them")
+    if given.port and given.port == given.rest_api_port:
+        raise InputError(f"--rest_api_port is {given.port}, as --port is; give another one")
+    if not given.model_base_path and not given.model_config_file:
+        raise InputError("both --model_base_path and --model_config_file are empty; give one")
+    if given.batching_parameters_file and not given.enable_batching:
+        raise InputError("--batching_parameters_file is set without --enable_batching")
+    if given.saved_model_tags != "serve":
+        raise InputError(f"--saved_model_tags is {given.saved_model_tags!r}; it must be serve")
+    for name in ("rest_api_timeout_in_ms", "num_request_iterations_for_warmup"):
+        if getattr(given, name) < 1:
+            raise InputError(f"--{name} is {getattr(given, name)}; it must be at least 1")
+    for name in (
+        "file_system_poll_wait_seconds", "model_config_file_poll_wait_seconds", "num_load_threads",
+        "max_num_load_retries", "tensorflow_session_parallelism",
+    ):  # fmt: skip
+        if getattr(given, name) < 0:
+            raise InputError(f"--{name} is {getattr(given, name)}; it must be at least 0")
+
+
+def read_models(given: argparse.Namespace) -> model_server_config_pb2.ModelConfigList:
+    """The models that the flags ask for.
+
+    Raises:
+        InputError: the file does not parse, or the one model's folder does not exist.
+    """
+    if given.model_config_file:
+        config = _read(given.model_config_file, ModelServerConfig())
+        if config.WhichOneof("config") != "model_config_list":
+            raise InputError(f"{given.model_config_file} has no model_config_list")
+        return config.model_config_list
+    base = Path(given.model_base_path).expanduser().absolute()
+    if not base.is_dir():
+        raise InputError(
+            f"--model_base_path {base} is not a folder; export a model into it: "
+            f"python -m serving.export RUN --to {given.model_base_path}"
+        )
+    config = model_server_config_pb2.ModelConfig(
+        name=given.model_name, base_path=str(base), model_platform="tensorflow"
+    )
+    return model_server_config_pb2.ModelConfigList(config=[config])
+
+
+def read_batching(path: str) -> Any:
+    """A batching file; the defaults where there is none."""
+    return _read(path, BatchingParameters()) if path else BatchingParameters()
+
+
+def read_tls(path: str) -> Any:
+    """A TLS file."""
+    config = _read(path, SSLConfig())
+    for name in ("server_key", "server_cert"):
+        if not getattr(config, name):
+            raise InputError(f"{path} has no {name}; put the PEM text of one there")
+    if config.client_verify and not config.custom_ca:
+        raise InputError(
+            f"{path} asks for client certificates (client_verify) and has no custom_ca to check "
+            "them by; put the PEM text of one there"
+        )
+    return config
+
+
+def read_metrics_path(path: str) -> str | None:
+    """Where the metrics' page is; None where the file does not enable it."""
+    config = _read(path, MonitoringConfig()) if path else MonitoringConfig()
+    if not config.prometheus_config.enable:
+        return None
+    return config.prometheus_config.path or METRICS_PATH
+
+
+def channel_arguments(text: str) -> dict[str, int | str]:
+    """`key=value,key=value`, values that are whole numbers as such."""
+    found: dict[str, int | str] = {}
+    for part in filter(None, text.split(",")):
+        key, separator, value = part.partition("=")
+        if not separator:
+            raise InputError(f"--grpc_channel_arguments has {part!r}; each must be key=value")
+        number = value.removeprefix("-").isdigit()
+        found[key] = int(value) if number else value
+    return found
+
+
+def _read(path: str, message: AnyMessage) -> AnyMessage:
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+        return text_format.Parse(text, message)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        kind = message.DESCRIPTOR.name
+        raise InputError(f"{path} is not a {kind} in text format: {error}") from error

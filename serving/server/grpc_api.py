@@ -1,0 +1,106 @@
+"""The gRPC API: PredictionService, ModelService, health and reflection."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_management_pb2,
+    model_service_pb2,
+    predict_pb2,
+    prediction_service_pb2,
+)
+
+from serving.server.core import Core, recorded
+from serving.server.status import StatusError
+
+_PREDICTION = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
+_MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+# The last two are the names that TensorFlow Serving uses.
+_HEALTH_OF = ("", _PREDICTION, _MODEL, "PredictionService", "ModelService")
+
+
+Method = tuple[type[Message], Callable[[Any], Awaitable[Message]]]
+"""What a method takes, and what answers it."""
+
+
+def _methods(core: Core) -> dict[str, dict[str, Method]]:
+    """Service to method name to method. Those that are not here are UNIMPLEMENTED: Classify,
+    Regress and MultiInference, for which exported encoders have no signature."""
+
+    async def predict(request: Any) -> Message:
+        answer = core.predict(request)
+        return await recorded(request.model_spec.name, "Predict", "GRPC", answer)
+
+    async def metadata(request: Any) -> Message:
+        return core.metadata(request)
+
+    async def status(request: Any) -> Message:
+        return core.status(request)
+
+    return {
+        _PREDICTION: {
+            "Predict": (predict_pb2.PredictRequest, predict),
+            "GetModelMetadata": (get_model_metadata_pb2.GetModelMetadataRequest, metadata),
+        },
+        _MODEL: {
+            "GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, status),
+            "HandleReloadConfigRequest": (model_management_pb2.ReloadConfigRequest, core.reload),
+        },
+    }
+
+
+def _handler(method: Method) -> grpc.RpcMethodHandler:
+    kind, answer = method
+
+    async def handle(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        try:
+            return (await answer(kind.FromString(body))).SerializeToString()
+        except DecodeError:  # which gRPC for Python, left to itself, calls UNKNOWN
+            await context.abort(grpc.StatusCode.INTERNAL, "Failed to parse the request")
+        except StatusError as error:
+            await context.abort(error.code, error.message)
+        raise AssertionError("abort raises")
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+class Health:
+    """What the health service says: serving once every model can be asked, after its warm-up."""
+
+    def __init__(self) -> None:
+        self.servicer = health.aio.HealthServicer()
+
+    async def set(self, serving: bool) -> None:
+        """Changes what is said."""
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        for name in _HEALTH_OF:
+            await self.servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
+def server(core: Core, health: Health, options: dict[str, int | str]) -> grpc.aio.Server:
+    """The server, with no port yet.
+
+    Args:
+        core: answers.
+        health: of the server.
+        options: gRPC channel arguments.
+    """
+    # Two servers on one port would each get some of the requests.
+    arguments = {"grpc.so_reuseport": 0, "grpc.max_receive_message_length": -1,
+                 "grpc.max_send_message_length": -1} | options  # fmt: skip
+    made = grpc.aio.server(options=list(arguments.items()))
+    for service, methods in _methods(core).items():
+        handlers = {name: _handler(method) for name, method in methods.items()}
+        made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, made)
+    reflection.enable_server_reflection(
+        (_PREDICTION, _MODEL, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+         reflection.SERVICE_NAME), made,
+    )  # fmt: skip
+    return made

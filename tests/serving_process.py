@@ -1,0 +1,77 @@
+"""A server in a process of its own, for the tests that need a real one."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def free_ports(count):
+    """Ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+class Server:
+    """`python -m serving.server` with these flags; ends with the `with` block.
+
+    Attributes:
+        grpc, rest: addresses.
+        log: what it has said, a file.
+    """
+
+    def __init__(self, folder, *flags, wait="ready"):
+        port, rest_port = free_ports(2)
+        self.grpc, self.rest = f"127.0.0.1:{port}", f"127.0.0.1:{rest_port}"
+        self.log = Path(folder) / f"server-{port}.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "serving.server", f"--port={port}",
+                 f"--rest_api_port={rest_port}", *map(str, flags)],
+                cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=log, stderr=log,
+            )  # fmt: skip
+        if wait:
+            self.wait_for(rf" {wait}$")
+
+    def wait_for(self, pattern, seconds=90):
+        """Waits until the log has a line like this."""
+        end = time.monotonic() + seconds
+        while not re.search(pattern, self.log.read_text(), re.MULTILINE):
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.05)
+
+    def stop(self, number=signal.SIGTERM):
+        """Ends it; the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def http(address, path, body=None, method=None, headers=None):
+    """Status and body of an HTTP request."""
+    data = body.encode() if isinstance(body, str) else body
+    request = urllib.request.Request(f"http://{address}{path}", data, headers or {}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
