@@ -24,25 +24,29 @@ def free_ports(count):
 
 
 class Server:
-    """`python -m serving.server` with these flags; ends with the `with` block.
+    """`python -m serving.server` with these flags on free ports; ends with the `with` block.
+
+    Args:
+        logs: where its log goes.
+        flags: of the server.
+        folder: it is started in.
 
     Attributes:
         grpc, rest: addresses.
         log: what it has said, a file.
     """
 
-    def __init__(self, folder, *flags, wait="ready"):
+    def __init__(self, logs, *flags, folder=ROOT):
         port, rest_port = free_ports(2)
         self.grpc, self.rest = f"127.0.0.1:{port}", f"127.0.0.1:{rest_port}"
-        self.log = Path(folder) / f"server-{port}.log"
+        self.log = Path(logs) / f"server-{port}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "serving.server", f"--port={port}",
-                 f"--rest_api_port={rest_port}", *map(str, flags)],
-                cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=log, stderr=log,
+                [sys.executable, "-m", "serving.server", *map(str, flags), f"--port={port}",
+                 f"--rest_api_port={rest_port}"],
+                cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=log, stderr=log,
             )  # fmt: skip
-        if wait:
-            self.wait_for(rf" {wait}$")
+        self.wait_for(" ready$")
 
     def wait_for(self, pattern, seconds=90):
         """Waits until the log has a line like this."""

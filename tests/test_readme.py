@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from tests.conformance.prepare import untrained_run
+from tests.serving_process import Server
 from tf_avae.evaluation import BUDGETS, CHECKS
 from tf_avae.evaluation.sections import SECTIONS
 
@@ -44,11 +48,41 @@ def run(words, folder):
     )
 
 
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def asks_a_server(block):
+    return "localhost:8500" in block
+
+
+@pytest.mark.parametrize(
+    "number", [n for n, block in enumerate(blocks("python")) if not asks_a_server(block)]
+)
 def test_python_runs_as_printed(tmp_path, number):
     (tmp_path / "block.py").write_text(blocks("python")[number])
     done = run([sys.executable, "block.py"], tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_export_server_and_client_run_as_printed(tmp_path):
+    """On the README's run, untrained, and on other ports."""
+    export, serve, *ask = [c for c in shell_commands() if c.startswith("python -m serving")]
+    untrained_run(tmp_path / export.split()[3])
+    done = run([sys.executable, *export.split()[1:]], tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "digits").mkdir()
+    for number in range(3):
+        file = tmp_path / "digits" / f"{number}.png"
+        Image.fromarray(np.full((28, 28, 3), 50 * number, np.uint8)).save(file)
+    with Server(tmp_path, *serve.split()[3:], folder=tmp_path) as server:
+        assert len(ask) == 3
+        for command in ask:
+            words = command.replace("python", sys.executable, 1)
+            done = run(["bash", "-c", f"{words} --address {server.grpc}"], tmp_path)
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert "3 images, 8 dimensions, encoder version 1" in done.stdout
+        (block,) = filter(asks_a_server, blocks("python"))
+        (tmp_path / "block.py").write_text(block.replace("localhost:8500", server.grpc))
+        done = run([sys.executable, "block.py"], tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "(100, 8)" in done.stdout
 
 
 def test_training_and_evaluation_commands_run_in_order(tmp_path, few_digits):
@@ -67,7 +101,9 @@ def test_training_and_evaluation_commands_run_in_order(tmp_path, few_digits):
 
 def test_make_targets_exist():
     targets = [c.split()[1] for c in shell_commands() if c.startswith("make")]
-    assert {"demo", "test", "lint", "bench", "five", "robustness"} <= set(targets)
+    assert {"demo", "test", "lint", "serve", "conformance", "bench", "five", "robustness"} <= set(
+        targets
+    )
     for target in targets:
         assert run(["make", "-n", target], ROOT).returncode == 0, target
 
