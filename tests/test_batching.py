@@ -100,10 +100,14 @@ def test_a_full_queue_refuses_and_goes_on():
 def test_too_large_is_refused_or_split():
     graph = Doubling()
     nine = rows(*range(9))
-    with pytest.raises(StatusError, match="Task size 9 is larger than maximum input batch size 8"):
-        asyncio.run(queue_of(graph).submit(nine))
-    found = asyncio.run(queue_of(graph, split=True, max_enqueued_batches=3).submit(nine))
-    np.testing.assert_array_equal(found[0], 2 * nine[0])
+    for options in ({}, {"largest": 4}):
+        with pytest.raises(
+            StatusError, match="Task size 9 is larger than maximum input batch size 8"
+        ):
+            asyncio.run(queue_of(graph, **options).submit(nine))
+    found = asyncio.run(queue_of(graph, largest=4).submit(rows(*range(7))))
+    np.testing.assert_array_equal(found[0], 2 * rows(*range(7))[0])
+    assert [len(batch) for batch in graph.batches] == [4, 3]
 
 
 def test_a_bad_request_costs_the_others_nothing():
@@ -114,6 +118,15 @@ def test_a_bad_request_costs_the_others_nothing():
     assert found[2].code == Code.INVALID_ARGUMENT and found[2].message == "not a number"
     for got, value in ((found[1], 2), (found[3], 6)):
         np.testing.assert_array_equal(got[0], [[value]])
+
+
+def test_a_bad_request_among_many_is_found_by_halves():
+    graph = Doubling()
+    queue = queue_of(graph, max_batch_size=64)
+    requests = [rows(0)] + [rows(n) for n in range(63)] + [rows(np.nan)]
+    found = asyncio.run(held(graph, queue, *requests))
+    assert [isinstance(got, StatusError) for got in found] == [False] * 64 + [True]
+    assert len(graph.batches) <= 2 + 2 * 6
 
 
 def test_what_nobody_waits_for_any_more_is_not_computed():
@@ -166,9 +179,13 @@ def test_parameters_come_from_a_file_or_are_the_servers():
     proto = protocol.BatchingParameters(allowed_batch_sizes=[2, 6])
     proto.max_batch_size.value = 6
     proto.batch_timeout_micros.value = 1500
-    proto.enable_large_batch_splitting.value = True
+    proto.max_execution_batch_size.value = 3  # without splitting it says nothing
     found = Parameters.of_proto(proto, 1)
-    assert found == Parameters(6, 0.0015, 10, 1, (2, 6), True)
+    assert found == Parameters(6, 0.0015, 10, 1, (2, 6))
+    proto.enable_large_batch_splitting.value = True
+    proto.max_batch_size.value = 12
+    proto.max_execution_batch_size.value = 6
+    assert Parameters.of_proto(proto, 1) == Parameters(12, 0.0015, 10, 1, (2, 6), 6)
     assert [found.padded(n) for n in (1, 2, 3, 6)] == [2, 2, 6, 6]
 
 
@@ -180,6 +197,7 @@ def test_parameters_come_from_a_file_or_are_the_servers():
         ({"timeout": -1}, "below 0"),
         ({"max_batch_size": 4, "allowed": (4, 2)}, "monotonically increasing"),
         ({"max_batch_size": 8, "allowed": (2, 4)}, "last entry was 4; expected 8"),
+        ({"max_batch_size": 8, "largest": 9}, "at most max_batch_size, 8"),
     ],
 )
 def test_parameters_that_do_not_fit(options, words):

@@ -96,6 +96,13 @@ def current(manager, text='name: "m"'):
         return version.number
 
 
+def current_or_none(manager):
+    try:
+        return current(manager)
+    except StatusError:
+        return None
+
+
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [
@@ -106,7 +113,7 @@ def current(manager, text='name: "m"'):
     ],
 )
 def test_policies(folders, policy, expected):
-    for version in (2, 7, 30):
+    for version in (2, 7, 30, "007", 2**63):  # of two names for a number the shorter; of 63 bits
         folders.add(version)
     (folders.base / ".tmp-31").mkdir()
     (folders.base / "notes").mkdir()
@@ -118,6 +125,7 @@ def test_policies(folders, policy, expected):
             await until(lambda: manager.models["m"].available() == expected)
             assert current(manager) == max(expected)
             assert manager.ready()
+            assert "007" not in {loaded.path.name for loaded in folders.loaded}
 
     asyncio.run(run())
 
@@ -172,6 +180,59 @@ def test_a_version_that_cannot_be_loaded_is_refused_and_the_old_one_serves(folde
             folders.add(3)
             manager.scan()
             await until(lambda: states(manager) == {1: "END", 2: "END", 3: "AVAILABLE"})
+
+    asyncio.run(run())
+
+
+def test_a_good_version_is_taken_while_a_bad_one_is_tried(folders):
+    folders.add(1, broken=True)
+
+    async def run():
+        async with managed(folders, poll=0.01, retries=50) as manager:
+            work = asyncio.gather(manager.configure(folders.config()), manager.poll())
+            await asyncio.sleep(0.05)
+            assert states(manager) == {1: "LOADING"}
+            folders.add(2)
+            await until(lambda: current_or_none(manager) == 2)
+            work.cancel()
+
+    asyncio.run(run())
+
+
+def test_a_look_that_fails_is_not_the_last(folders, monkeypatch):
+    folders.add(1)
+
+    async def run():
+        async with managed(folders, poll=0.01) as manager:
+            await manager.configure(folders.config())
+            monkeypatch.setattr(manager, "_look", lambda model: 1 / 0)
+            polling = asyncio.create_task(manager.poll())
+            await asyncio.sleep(0.05)
+            monkeypatch.undo()
+            folders.add(2)
+            await until(lambda: current(manager) == 2)
+            polling.cancel()
+
+    asyncio.run(run())
+
+
+def test_whether_all_can_be_asked_is_told_after_every_look(folders, tmp_path):
+    folders.add(1)
+    empty = Folders(tmp_path / "n")
+    empty.base.mkdir()
+    both = folders.config()
+    both.config.extend(empty.config(name="n").config)
+    told = []
+
+    async def run():
+        async with managed(folders) as manager:
+            manager._changed = lambda: told.append(manager.ready())
+            await manager.configure(folders.config())
+            assert told[0] is False and told[-1] is True
+            await manager.configure(both)
+            assert told[-1] is False
+            await manager.configure(folders.config())
+            assert told[-1] is True
 
     asyncio.run(run())
 
@@ -248,6 +309,7 @@ def test_a_new_config_replaces_the_models(folders, tmp_path):
             await manager.configure(other.config(name="n"))
             assert current(manager, 'name: "n"') == 4
             await until(lambda: states(manager) == {1: "END"})  # its history stays
+            assert folders.loaded[0].closed
             await manager.configure(folders.config())
             await until(lambda: states(manager) == {1: "AVAILABLE"})
             other.add(5, broken=True)
@@ -266,6 +328,7 @@ def test_a_new_config_replaces_the_models(folders, tmp_path):
         ('name: "m" base_path: "/a"', "neither ModelServerConfig::model_type"),
         ('name: "m" base_path: "/a" model_platform: "torch"', "unsupported platform torch"),
         ('name: "m" base_path: "a" model_platform: "tensorflow"', "absolute path or URI"),
+        ('name: "m" base_path: "/a\\000b" model_platform: "tensorflow"', "absolute path or URI"),
     ],
 )
 def test_configs_that_are_not_valid(folders, text, words):

@@ -1,26 +1,38 @@
 """The local server as a process: TLS, health, reflection, versions under load, an orderly end."""
 
+import asyncio
 import concurrent.futures
+import contextlib
 import os
 import shutil
 import socket
 import threading
 import time
+from contextlib import asynccontextmanager
 
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
 
 from serving.client import EmbeddingClient, ServingError
 from serving.server import __main__ as server
-from serving.server import flags
+from serving.server import flags, grpc_api
+from serving.server.batching import Scheduler
+from serving.server.core import Core
+from serving.server.manager import Options, State
+from serving.server.servable import Servable
+from serving.server.status import StatusError
 from tests import test_container
 from tests.certificates import make_certificates
 from tests.conformance.prepare import prepare, untrained_run
 from tests.serving_process import Server, http
-from tf_avae.exports import export_run
+from tf_avae.exports import WARM_UP, export_run
+from tf_avae.saved_models import SavedModel
 
 MODEL, SHAPE = "encoder", (28, 28, 3)
 
@@ -41,6 +53,124 @@ def base(tmp_path_factory):
     run = untrained_run(folder / "run")
     export_run(run, folder / MODEL, batch_sizes=(1, 8))
     return folder / MODEL
+
+
+def configs(base, name=MODEL):
+    config = model_server_config_pb2.ModelConfig(
+        name=name, base_path=str(base), model_platform="tensorflow"
+    )
+    return model_server_config_pb2.ModelConfigList(config=[config])
+
+
+@asynccontextmanager
+async def core_on(base, as_content=False, **options):
+    """What answers, without a port."""
+    options = Options(**{"poll": 0, "retries": 0} | options)
+    core = Core(Scheduler(None, 2), options, as_content, lambda: None)
+    try:
+        with contextlib.suppress(StatusError):
+            await core.manager.configure(configs(base))
+        yield core
+    finally:
+        await core.manager.close()
+
+
+@pytest.mark.parametrize("as_content", [False, True])
+def test_each_output_is_the_saved_models(base, as_content):
+    x = images(8)
+    expected = SavedModel(base).call("serving_default", image=tf.constant(x))
+    request = predict_pb2.PredictRequest(output_filter=["variance", "embedding", "inconsistency"])
+    request.model_spec.name = MODEL
+    request.inputs["image"].CopyFrom(tf.make_tensor_proto(x))
+
+    async def run():
+        async with core_on(base, as_content) as core:
+            whole = await core.predict(request)
+            del request.output_filter[:]
+            return whole, await core.predict(request)
+
+    for reply in asyncio.run(run()):
+        assert set(reply.outputs) == set(expected)
+        for name, value in expected.items():
+            assert bool(reply.outputs[name].tensor_content) == as_content
+            found = tf.make_ndarray(reply.outputs[name])
+            np.testing.assert_allclose(found, value, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("warm_up", [True, False])
+def test_warm_up_is_replayed_and_decides(base, tmp_path, warm_up, monkeypatch):
+    ran = []
+    run = Servable.run
+    monkeypatch.setattr(Servable, "run", lambda self, call: ran.append(call) or run(self, call))
+
+    async def state(folder):
+        async with core_on(folder, warm_up=warm_up, warm_up_iterations=2) as core:
+            (version,) = core.manager.models[MODEL].versions.values()
+            return version.state, version.error
+
+    assert asyncio.run(state(base))[0] == State.AVAILABLE
+    assert len(ran) == (2 * 3 * 2 if warm_up else 0)  # times, signatures, batch sizes
+    shutil.copytree(base, tmp_path / MODEL)
+    request = predict_pb2.PredictRequest(model_spec={"name": MODEL, "signature_name": "gone"})
+    record = prediction_log_pb2.PredictionLog(predict_log={"request": request})
+    with tf.io.TFRecordWriter(str(tmp_path / MODEL / "1" / WARM_UP)) as records:
+        records.write(record.SerializeToString())
+    found, error = asyncio.run(state(tmp_path / MODEL))
+    assert found == (State.END if warm_up else State.AVAILABLE)
+    assert not warm_up or 'signature key "gone" not found' in error.message
+
+
+def test_a_folder_without_a_model_is_not_found(tmp_path):
+    (tmp_path / "1").mkdir()
+
+    async def run():
+        async with core_on(tmp_path) as core:
+            return core.manager.models[MODEL].versions[1].error
+
+    error = asyncio.run(run())
+    assert error.code == grpc.StatusCode.NOT_FOUND and "SavedModel" in error.message
+
+
+def test_what_a_client_gave_up_is_given_up_and_those_who_watch_are_let_go():
+    """Deadlines end a request in the server too; a stop does not wait for health's watchers."""
+
+    class Slow:
+        given_up = False
+
+        async def predict(self, request):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                self.given_up = True
+                raise
+
+        metadata = status = reload = None
+
+    async def run():
+        core, health = Slow(), grpc_api.Health()
+        await health.say(False)
+        asked = grpc_api.server(core, health, {})
+        port = asked.add_insecure_port("127.0.0.1:0")
+        await asked.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            said = [(await watch.read()).status]
+            await health.say(True)
+            said.append((await watch.read()).status)
+            predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await predict(b"", timeout=0.2)
+            assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            await asyncio.sleep(0.2)
+            start = time.monotonic()
+            await health.stop()
+            await asked.stop(30)
+            return core.given_up, said, time.monotonic() - start
+
+    given_up, said, seconds = asyncio.run(run())
+    assert given_up and seconds < 10
+    status = health_pb2.HealthCheckResponse
+    assert said == [status.NOT_SERVING, status.SERVING]
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +277,19 @@ def test_versions_come_and_go_under_load_and_the_end_is_orderly(base, tmp_path):
                 count += 1
         return count
 
-    flags = ["--model_name", MODEL, "--model_base_path", folder, "--max_num_load_retries=0"]
+    # The config file is read again and again too.
+    text = (
+        'model_config_list { config { name: "%s" base_path: "%s" model_platform: "tensorflow" } }'
+    )
+    (tmp_path / "models.txt").write_text(text % (MODEL, folder))
     with (
-        Server(tmp_path, *flags, "--enable_batching") as running,
+        Server(
+            tmp_path,
+            f"--model_config_file={tmp_path / 'models.txt'}",
+            "--enable_batching",
+            "--model_config_file_poll_wait_seconds=1",
+            "--max_num_load_retries=0",
+        ) as running,
         concurrent.futures.ThreadPoolExecutor(8) as pool,
     ):
         counts = [pool.submit(ask, n) for n in range(4)]
@@ -170,7 +310,12 @@ def test_versions_come_and_go_under_load_and_the_end_is_orderly(base, tmp_path):
         status, page = http(running.rest, f"/v1/models/{MODEL}/versions/3")
         assert status == 200 and '"END"' in page and '"error_code": "OK"' not in page
 
-        with EmbeddingClient(running.grpc, MODEL) as client:
+        (tmp_path / "models.txt").write_text("broken")
+        running.wait_for("the model config stays as it was")
+        (tmp_path / "models.txt").write_text(text % ("renamed", folder))
+        running.wait_for("renamed version 2: AVAILABLE$")
+        running.wait_for("encoder version 2: END$")
+        with EmbeddingClient(running.grpc, "renamed") as client:
             client.embed(images(1))
             answers = [pool.submit(client.embed, images(50)) for _ in range(8)]
             time.sleep(0.01)
@@ -186,7 +331,7 @@ def test_takes_the_containers_flags_and_configs():
     (model,) = flags.read_models(given).config
     assert model.name == MODEL and given.enable_batching and given.port == 8500
     assert flags.read_metrics_path(given.monitoring_config_file) == flags.METRICS_PATH
-    assert set(vars(given)) - {"host"} <= test_container.KNOWN_FLAGS
+    assert set(vars(given)) - {"host"} == test_container.KNOWN_FLAGS
 
 
 BAD = {
@@ -217,6 +362,9 @@ BAD = {
         "bad.txt is not a MonitoringConfig",
     ],
     "--model_base_path {tmp} --grpc_channel_arguments a": ["must be key=value"],
+    "--model_base_path {tmp} --grpc_channel_arguments a=99999999999": ["must be of 32 bits"],
+    "--model_base_path {tmp} --mixed_precision=bfloat16": ["--mixed_precision is not supported"],
+    "--model_base_path {tmp} --tensorflow_intra_op_parallelism=-3": ["is -3", "at least 0"],
     "--model_base_path {tmp} --max_num_load_retries -1": ["--max_num_load_retries is -1"],
     "--model_base_path {tmp} --port {busy}": ["cannot listen on", "in use", "--port"],
     "--model_base_path {tmp} --port {free} --rest_api_port {busy}": [

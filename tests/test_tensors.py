@@ -1,5 +1,6 @@
 """Tensors to and from the wire and JSON, against TensorFlow and the json module."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -53,6 +54,7 @@ def proto(shape, **fields):
         proto([1], dtype=99, float_val=[1]),
         proto([2**40, 2**40], float_val=[1]),
         proto([2**31], float_val=[1]),  # 8 GiB out of one number
+        proto([3000], dtype=7, string_val=[b"a" * 10**6]),  # 3 GB out of a megabyte
         tensor_pb2.TensorProto(dtype=1, tensor_shape={"unknown_rank": True}),
     ],
 )
@@ -87,6 +89,7 @@ def filled(document, inputs):
         ({"inputs": {"x": [[1]], "n": [2, 3]}}, TWO, {"x": [[1]], "n": [2, 3]}),
         ({"instances": ["a", {"b64": "AP8"}]}, {"x": info(tf.string)}, {"x": [b"a", b"\0\xff"]}),
         ({"inputs": {"b64": "AP8="}}, {"x": info(tf.string)}, {"x": b"\0\xff"}),
+        ({"inputs": {"b64": "AP\n8=\n"}}, {"x": info(tf.string)}, {"x": b"\0\xff"}),
         ({"inputs": [True, False]}, {"x": info(tf.bool)}, {"x": [True, False]}),
     ],
 )
@@ -112,6 +115,10 @@ def test_both_forms(document, inputs, expected):
         ({"instances": [[[1, 2]], [[1], [2]]]}, ONE, r"Expecting shape \[1,2\] but got: \[2,1\]"),
         ({"instances": [[1, [2]]]}, ONE, "Encountered list at unexpected level: 1 expected < 1"),
         ({"instances": [[[1], 2]]}, ONE, "found at incorrect level: 2"),
+        ({"instances": ["a"]}, ONE, 'Value: "a" Type: String is not of expected type: float$'),
+        ({"instances": [10**400]}, ONE, "a number is too large for float"),
+        ({"inputs": ["\ud800"]}, {"x": info(tf.string)}, "is not of expected type: string"),
+        ({"inputs": [{"b64": "AP8=="}]}, {"x": info(tf.string)}, "Unable to base64 decode"),
         ({"instances": [[1, None]]}, ONE, "JSON Value: null Type: Null"),
         ({"instances": [{"y": 1}]}, ONE, "does not have named input: y"),
         ({"instances": {"x": 1}}, ONE, "Expecting 'instances' to be an list/array"),
@@ -130,6 +137,23 @@ def test_forms_that_do_not_fit(document, inputs, words):
 
 def test_parsing_stops_where_the_document_ends():
     assert json_tensors.parse(b' {"a": NaN} rubbish').keys() == {"a"}
+    assert json_tensors.parse(b'{"a": 1, "a": 2}') == {"a": 1}  # as there
+
+
+@pytest.mark.parametrize("depth", [64, 65, 300, 900, 100_000])
+@pytest.mark.parametrize("key", ["instances", "inputs"])
+def test_deep_lists_are_read_or_refused(depth, key):
+    body = json.dumps({key: 0}).replace("0", "[" * depth + "1" + "]" * depth).encode()
+    refusal = pytest.raises(StatusError) if depth > 64 else contextlib.suppress(StatusError)
+    with refusal:  # and nothing else is raised
+        json_tensors.fill(predict_pb2.PredictRequest(), json_tensors.parse(body), ONE)
+
+
+def test_signature_names_are_text():
+    assert json_tensors.signature_name({"signature_name": "ü"}) == "ü"
+    for bad in (1, "\ud800"):
+        with pytest.raises(StatusError, match="must be a string value"):
+            json_tensors.signature_name({"signature_name": bad})
 
 
 @given(FLOATS)

@@ -49,7 +49,7 @@ async def _serve(given: argparse.Namespace) -> int:
     core = Core(
         scheduler, _options(given), given.enable_serialization_as_tensor_content, changed.set
     )
-    await health.set(False)
+    await health.say(False)
     server = grpc_api.server(core, health, flags.channel_arguments(given.grpc_channel_arguments))
     _listen(server, given)
     http = await _listen_http(core, given)
@@ -74,10 +74,11 @@ async def _serve(given: argparse.Namespace) -> int:
             loop.remove_signal_handler(number)  # a second one ends the process at once
         for task in work:
             task.cancel()
-        await health.set(False)
-        await server.stop(_GRACE)
+        await health.stop()
+        endings = [server.stop(_GRACE)]
         if http is not None:
-            await http.cleanup()
+            endings.append(http.cleanup())
+        await asyncio.gather(*endings)
         await core.manager.close()
         scheduler.close()
     log.info("stopped")
@@ -95,7 +96,7 @@ def _options(given: argparse.Namespace) -> Options:
         retry_interval=max(0.0, given.load_retry_interval_micros / 1e6),
         threads=max(1, given.num_load_threads),
         warm_up=given.enable_model_warmup,
-        warm_up_iterations=given.num_request_iterations_for_warmup,
+        warm_up_iterations=given.num_request_iterations_for_warmup or 1,
         labels_for_unavailable=given.allow_version_labels_for_unavailable_models,
         session=session,
     )
@@ -105,7 +106,8 @@ def _listen(server, given: argparse.Namespace) -> None:
     secure = None
     if given.ssl_config_file:
         secure = tls.credentials(flags.read_tls(given.ssl_config_file), given.ssl_config_file)
-    addresses = [f"{given.host}:{given.port}"] if given.port else []
+    host = f"[{given.host}]" if ":" in given.host else given.host
+    addresses = [f"{host}:{given.port}"] if given.port else []
     addresses += [f"unix:{given.grpc_socket_path}"] if given.grpc_socket_path else []
     for address in addresses:
         try:
@@ -126,7 +128,7 @@ async def _listen_http(core: Core, given: argparse.Namespace) -> web.AppRunner |
         return None
     application = rest.application(
         core,
-        timeout=given.rest_api_timeout_in_ms / 1e3,
+        timeout=given.rest_api_timeout_in_ms / 1e3 or None,
         metrics_path=metrics_path,
         cors=given.rest_api_enable_cors_support,
     )
@@ -149,16 +151,19 @@ async def _listen_http(core: Core, given: argparse.Namespace) -> web.AppRunner |
 
 async def _keep_models(core: Core, given: argparse.Namespace, models) -> None:
     """Loads the models, and follows folders and config file."""
-    try:
-        await core.manager.configure(models)
-    except StatusError as error:
-        if error.code is not Code.UNKNOWN:  # a config that is not valid
-            raise InputError(error.message) from error
-        log.error("%s", error)
-    work = [core.manager.poll()]
-    if given.model_config_file and given.model_config_file_poll_wait_seconds:
-        work.append(_poll_config(core, given))
-    await asyncio.gather(*work)
+
+    async def configure() -> None:
+        try:
+            await core.manager.configure(models)
+        except StatusError as error:
+            if error.code is not Code.UNKNOWN:  # a config that is not valid
+                raise InputError(error.message) from error
+            log.error("%s", error)
+        if given.model_config_file and given.model_config_file_poll_wait_seconds:
+            await _poll_config(core, given)
+
+    # Folders are looked at from the start: a good version may come while a bad one is tried.
+    await asyncio.gather(configure(), core.manager.poll())
     await asyncio.Event().wait()
 
 
@@ -167,7 +172,7 @@ async def _poll_config(core: Core, given: argparse.Namespace) -> None:
         await asyncio.sleep(given.model_config_file_poll_wait_seconds)
         try:
             await core.manager.configure(flags.read_models(given))
-        except (InputError, StatusError) as error:
+        except Exception as error:  # of any kind: the file is read again
             log.error("the model config stays as it was: %s", error)
 
 
@@ -179,9 +184,13 @@ async def _report(core: Core, health: grpc_api.Health, changed: asyncio.Event) -
         changed.clear()
         if core.manager.ready() != ready:
             ready = not ready
-            await health.set(ready)
+            await health.say(ready)
             log.info("%s", "ready" if ready else "not ready")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # All that matters has ended in order; Python would wait for a thread that hangs in a load.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -34,7 +34,8 @@ class Parameters:
         max_enqueued_batches: batches that may wait in a queue.
         threads: batches that are computed at once.
         allowed: sizes that batches are padded to; empty: any.
-        split: whether a request of more rows than a batch is split, not refused.
+        largest: rows that are computed at once at the most; larger requests are split
+            (`max_execution_batch_size`, with `enable_large_batch_splitting`).
     """
 
     max_batch_size: int = 1000
@@ -42,20 +43,31 @@ class Parameters:
     max_enqueued_batches: int = 10
     threads: int = 2
     allowed: tuple[int, ...] = ()
-    split: bool = False
+    largest: int = 0  # max_batch_size
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_enqueued_batches", "threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        object.__setattr__(self, "largest", self.largest or self.max_batch_size)
+        if self.largest > self.max_batch_size:
+            raise InputError(
+                f"max_execution_batch_size is {self.largest}; it must be at most max_batch_size, "
+                f"{self.max_batch_size}"
+            )
         if self.timeout < 0:
             raise InputError("batch_timeout_micros is below 0; it must be at least 0")
         if list(self.allowed) != sorted(set(self.allowed)):
             raise InputError("allowed_batch_sizes entries must be monotonically increasing")
-        if self.allowed and self.allowed[-1] != self.max_batch_size:
+        if self.allowed and self.allowed[-1] != self.largest:
+            name = (
+                "max_batch_size"
+                if self.largest == self.max_batch_size
+                else ("max_execution_batch_size")
+            )
             raise InputError(
-                "Last entry in allowed_batch_sizes must match max_batch_size; last entry was "
-                f"{self.allowed[-1]}; expected {self.max_batch_size}"
+                f"Last entry in allowed_batch_sizes must match {name}; last entry was "
+                f"{self.allowed[-1]}; expected {self.largest}"
             )
 
     @classmethod
@@ -70,13 +82,14 @@ class Parameters:
         def value(name: str, default: int) -> int:
             return int(getattr(proto, name).value) if proto.HasField(name) else default
 
+        splits = value("enable_large_batch_splitting", 0)
         return cls(
             max_batch_size=value("max_batch_size", cls.max_batch_size),
             timeout=value("batch_timeout_micros", 0) / 1e6,
             max_enqueued_batches=value("max_enqueued_batches", cls.max_enqueued_batches),
             threads=value("num_batch_threads", threads),
             allowed=tuple(proto.allowed_batch_sizes),
-            split=bool(value("enable_large_batch_splitting", 0)),
+            largest=value("max_execution_batch_size", 0) if splits else 0,
         )
 
     def padded(self, rows: int) -> int:
@@ -99,22 +112,35 @@ class Scheduler:
             threads + (parameters.threads if parameters else 0), "compute"
         )
 
-    async def alone(self, run: Run, arrays: Arrays) -> Arrays:
-        """Computes one request by itself."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, run, arrays)
-        except Exception as error:
-            raise of_exception(error) from error
-
-    def queue(self, run: Run) -> "Queue | None":
-        """A new queue, if requests are merged."""
+    def queue(self, run: Run) -> "Queue | Alone":
+        """A new queue for one signature and set of outputs of one version."""
         if self.parameters is None:
-            return None
+            return Alone(run, self._pool)
         return Queue(run, self.parameters, self._slots, self._pool)
 
     def close(self) -> None:
-        """Waits for what is being computed."""
-        self._pool.shutdown()
+        """Begins nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Alone:
+    """Computes requests as they come, each by itself.
+
+    Args:
+        run: computes, in a thread.
+        pool: the threads.
+    """
+
+    def __init__(self, run: Run, pool: Executor):
+        self._run = run
+        self._pool = pool
+
+    async def submit(self, arrays: Arrays) -> Arrays:
+        """The outputs for one request's inputs."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, arrays)
+        except Exception as error:
+            raise of_exception(error) from error
 
 
 @dataclass(eq=False)
@@ -158,13 +184,13 @@ class Queue:
         Raises:
             StatusError: the request is too large, the queue is full, or the graph refuses it.
         """
-        rows = _rows(arrays)
-        largest = self._parameters.max_batch_size
+        rows, most = _rows(arrays), self._parameters.max_batch_size
         metrics.input_batch_size.observe(rows)
+        if rows > most:
+            raise invalid(f"Task size {rows} is larger than maximum input batch size {most}")
+        largest = self._parameters.largest
         if rows <= largest:
             return await self._enqueue(arrays, rows)
-        if not self._parameters.split:
-            raise invalid(f"Task size {rows} is larger than maximum input batch size {largest}")
         pieces = [
             self._enqueue([a[start : start + largest] for a in arrays], min(largest, rows - start))
             for start in range(0, rows, largest)
@@ -177,7 +203,7 @@ class Queue:
         task = _Task(arrays, rows, asyncio.get_running_loop().create_future())
         batch.tasks.append(task)
         batch.rows += rows
-        if batch.rows >= self._parameters.max_batch_size:
+        if batch.rows >= self._parameters.largest:
             batch.full.set()
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
@@ -186,7 +212,7 @@ class Queue:
     def _open_batch(self, rows: int) -> _Batch:
         """The batch that takes so many more rows."""
         last = self._batches[-1] if self._batches else None
-        if last and last.rows + rows <= self._parameters.max_batch_size:
+        if last and last.rows + rows <= self._parameters.largest:
             return last
         if len(self._batches) >= self._parameters.max_enqueued_batches:
             raise StatusError(
@@ -233,9 +259,12 @@ class Queue:
                     tasks[0].result.set_exception(of_exception(error))
                 return
             # One request that the graph refuses must not cost the others their answer. (In
-            # TensorFlow Serving it does.)
-            for task in tasks:
-                await self._compute([task])
+            # TensorFlow Serving it does.) Halves, so that it costs few more runs.
+            half = len(tasks) // 2
+            for part in (tasks[:half], tasks[half:]):
+                waiting = [task for task in part if not task.result.done()]
+                if waiting:
+                    await self._compute(waiting)
             return
         for task, output in zip(tasks, outputs, strict=True):
             if not task.result.done():

@@ -1,5 +1,6 @@
 """What is answered, whatever it was asked through."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -28,8 +29,14 @@ async def recorded(name: str, api: str, entrypoint: str, answer: Awaitable[Answe
     except StatusError as error:
         code = error.code
         raise
-    except BaseException:
+    except TimeoutError:
+        code = Code.DEADLINE_EXCEEDED
+        raise
+    except asyncio.CancelledError:
         code = Code.CANCELLED
+        raise
+    except Exception:
+        code = Code.INTERNAL
         raise
     finally:
         metrics.request_count.labels(name, code.name).inc()

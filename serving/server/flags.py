@@ -1,6 +1,7 @@
 """The command line: tensorflow_model_server's own flags, and the text files they name."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,12 @@ WITHOUT_EFFECT = (
     "per_process_gpu_memory_fraction", "remove_unused_fields_from_bundle_metagraph",
     "enable_signature_method_name_check", "enable_profiler", "enable_grpc_healthcheck_service",
     "skip_initialize_tpu", "xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled",
+    "prefer_tflite_model", "num_tflite_pools", "num_tflite_interpreters_per_pool",
+)  # fmt: skip
+# Flags that would change the answers, and are not supported here.
+ONLY_THERE = (
+    "enable_per_model_batching_parameters", "tensorflow_session_config_file", "mixed_precision",
+    "platform_config_file", "thread_pool_factory_config_file", "use_alts_credentials", "version",
 )  # fmt: skip
 
 
@@ -83,6 +90,8 @@ def parser() -> Parser:
     flag("saved_model_tags", str, "serve", "only serve is served here")
     for name in WITHOUT_EFFECT:
         made.add_argument(f"--{name}", nargs="?", const="true", help="no effect here")
+    for name in ONLY_THERE:
+        made.add_argument(f"--{name}", nargs="?", const="true", help="only in the container")
     return made
 
 
@@ -96,6 +105,9 @@ def _truth(word: str) -> bool:
 
 def check(given: argparse.Namespace) -> None:
     """Raises `InputError` where flags do not fit one another."""
+    for name in ONLY_THERE:
+        if getattr(given, name) is not None:
+            raise InputError(f"--{name} is not supported here; leave it out, or use the container")
     for name in ("port", "rest_api_port"):
         if not 0 <= getattr(given, name) <= 65535:
             raise InputError(f"--{name} is {getattr(given, name)}; it must be from 0 to 65535")
@@ -109,12 +121,11 @@ def check(given: argparse.Namespace) -> None:
         raise InputError("--batching_parameters_file is set without --enable_batching")
     if given.saved_model_tags != "serve":
         raise InputError(f"--saved_model_tags is {given.saved_model_tags!r}; it must be serve")
-    for name in ("rest_api_timeout_in_ms", "num_request_iterations_for_warmup"):
-        if getattr(given, name) < 1:
-            raise InputError(f"--{name} is {getattr(given, name)}; it must be at least 1")
     for name in (
         "file_system_poll_wait_seconds", "model_config_file_poll_wait_seconds", "num_load_threads",
-        "max_num_load_retries", "tensorflow_session_parallelism",
+        "max_num_load_retries", "tensorflow_session_parallelism", "rest_api_timeout_in_ms",
+        "tensorflow_intra_op_parallelism", "tensorflow_inter_op_parallelism",
+        "num_request_iterations_for_warmup",
     ):  # fmt: skip
         if getattr(given, name) < 0:
             raise InputError(f"--{name} is {getattr(given, name)}; it must be at least 0")
@@ -177,8 +188,13 @@ def channel_arguments(text: str) -> dict[str, int | str]:
         key, separator, value = part.partition("=")
         if not separator:
             raise InputError(f"--grpc_channel_arguments has {part!r}; each must be key=value")
-        number = value.removeprefix("-").isdigit()
-        found[key] = int(value) if number else value
+        found[key] = value
+        if re.fullmatch(r"-?[0-9]+", value):
+            found[key] = int(value)
+            if not -(2**31) <= int(value) < 2**31:
+                raise InputError(
+                    f"--grpc_channel_arguments has {part!r}; numbers must be of 32 bits"
+                )
     return found
 
 

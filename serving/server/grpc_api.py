@@ -1,5 +1,6 @@
 """The gRPC API: PredictionService, ModelService, health and reflection."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -70,25 +71,41 @@ def _handler(method: Method) -> grpc.RpcMethodHandler:
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
-class Health:
-    """What the health service says: serving once every model can be asked, after its warm-up."""
+class Health(health.aio.HealthServicer):
+    """Says that the server serves once every model can be asked, after its warm-up."""
 
     def __init__(self) -> None:
-        self.servicer = health.aio.HealthServicer()
+        super().__init__()
+        self._stopping = asyncio.Event()
 
-    async def set(self, serving: bool) -> None:
+    async def say(self, serving: bool) -> None:
         """Changes what is said."""
         status = health_pb2.HealthCheckResponse.ServingStatus
         for name in _HEALTH_OF:
-            await self.servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+            await self.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    async def stop(self) -> None:
+        """Says for good that it does not serve, and ends the streams of those who watch."""
+        await self.say(False)
+        self._stopping.set()
+
+    async def Watch(self, request: Any, context: grpc.aio.ServicerContext) -> None:
+        """The status now and whenever it changes."""
+        watching = asyncio.ensure_future(super().Watch(request, context))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watching.cancel()
+            stopping.cancel()
 
 
-def server(core: Core, health: Health, options: dict[str, int | str]) -> grpc.aio.Server:
+def server(core: Core, watched: Health, options: dict[str, int | str]) -> grpc.aio.Server:
     """The server, with no port yet.
 
     Args:
         core: answers.
-        health: of the server.
+        watched: what the health service says.
         options: gRPC channel arguments.
     """
     # Two servers on one port would each get some of the requests.
@@ -98,7 +115,7 @@ def server(core: Core, health: Health, options: dict[str, int | str]) -> grpc.ai
     for service, methods in _methods(core).items():
         handlers = {name: _handler(method) for name, method in methods.items()}
         made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, made)
+    health_pb2_grpc.add_HealthServicer_to_server(watched, made)
     reflection.enable_server_reflection(
         (_PREDICTION, _MODEL, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
          reflection.SERVICE_NAME), made,

@@ -15,10 +15,14 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import predict_pb2
 
+from serving.server import tensors
 from serving.server.status import Code, StatusError, invalid
 
 Inputs = Mapping[str, meta_graph_pb2.TensorInfo]
 _SHOWN = 256  # characters of a value in an error
+_MOST_DIMENSIONS = 63  # a numpy array has 64, one of them for the batch
+# Of keys that are repeated, the first counts.
+_DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: dict(reversed(pairs)))
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -28,10 +32,10 @@ def parse(body: bytes) -> dict[str, Any]:
         StatusError: it is not JSON, or no object.
     """
     try:
-        text = body.decode("utf-8-sig")
-        if not text.strip():
+        text = body.decode("utf-8-sig").lstrip(" \t\r\n")
+        if not text:
             raise invalid("JSON Parse error: The document is empty")
-        document, _ = json.JSONDecoder().raw_decode(text.lstrip(" \t\r\n"))
+        document, _ = _DECODER.raw_decode(text)
     except json.JSONDecodeError as error:
         raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
     except UnicodeDecodeError as error:
@@ -86,7 +90,7 @@ def fill(request: predict_pb2.PredictRequest, document: dict[str, Any], inputs: 
 def signature_name(document: dict[str, Any]) -> str:
     """The signature that a document names; empty where it names none."""
     name = document.get("signature_name", "")
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not _is_text(name):
         raise invalid(
             f"JSON Value: {_shown(document)} not formatted correctly. 'signature_name' key must be "
             "a string value."
@@ -160,23 +164,28 @@ def to_array(value: Any, dtype: int) -> np.ndarray:
     Raises:
         StatusError: lists of different lengths or depths, or values of another type.
     """
-    kind = tf.as_dtype(dtype)
-    if kind.is_floating and isinstance(value, list):
+    kind = _Kind(dtype)
+    if kind.floating and isinstance(value, list):
         try:
             array = np.array(value)
         except (ValueError, OverflowError):
             array = np.array(None)
-        if array.dtype.kind in "if" and not _has_truth_values(value):
-            return array.astype(kind.as_numpy_dtype)
+        plain = array.dtype.kind in "if" and array.ndim <= _MOST_DIMENSIONS
+        if plain and not _has_truth_values(value):
+            return array.astype(kind.numpy)
     shape = []
     inner = value
     while isinstance(inner, list):
         shape.append(len(inner))
         inner = inner[0] if inner else None
+    if len(shape) > _MOST_DIMENSIONS:
+        raise invalid(f"Encountered lists at {len(shape)} levels; there must be at most 63")
     found: list[Any] = []
     _walk(value, 0, shape, kind, found)
-    flat = np.array(found, object if kind == tf.string else kind.as_numpy_dtype)
-    return flat.reshape(shape)
+    try:
+        return np.array(found, kind.numpy).reshape(shape)
+    except OverflowError as error:
+        raise invalid(f"JSON Value: a number is too large for {kind.name}") from error
 
 
 def _has_truth_values(value: list) -> bool:
@@ -186,14 +195,47 @@ def _has_truth_values(value: list) -> bool:
     return bool in set(map(type, value))
 
 
-def _walk(value: Any, level: int, shape: list[int], kind: tf.DType, found: list) -> None:
+class _Kind:
+    """A type of tensors, and which JSON values are of it; asked once a value, so in plain
+    attributes."""
+
+    def __init__(self, dtype: int):
+        kind = tf.as_dtype(dtype)
+        self.name = tensors.type_name(dtype)
+        self.string = kind == tf.string
+        self.truth = kind == tf.bool
+        self.floating = kind.is_floating
+        self.low: int = kind.min if kind.is_integer else 1
+        self.high: int = kind.max if kind.is_integer else 0
+        self.numpy = object if self.string else kind.as_numpy_dtype
+
+    def fits(self, value: Any) -> bool:
+        """Whether a value that is no list is of this type."""
+        if isinstance(value, bool):
+            return self.truth
+        if isinstance(value, str):
+            return self.string and _is_text(value)
+        if isinstance(value, int):
+            return self.floating or self.low <= value <= self.high
+        return isinstance(value, float) and self.floating
+
+
+def _walk(value: Any, level: int, shape: list[int], kind: _Kind, found: list) -> None:
     if not isinstance(value, list):
         if level != len(shape):
             raise invalid(
                 f"JSON Value: {_shown(value)} found at incorrect level: {level + 1} in the JSON "
                 f"DOM. Expected at level: {len(shape)}"
             )
-        found.append(_scalar(value, kind))
+        if kind.string and isinstance(value, dict):
+            found.append(_decoded(value))
+        elif kind.fits(value):
+            found.append(value.encode() if kind.string else value)
+        else:
+            raise invalid(
+                f"JSON Value: {_shown(value)} Type: {_type(value)} is not of expected type: "
+                f"{kind.name}"
+            )
         return
     if level >= len(shape):
         raise invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
@@ -206,31 +248,20 @@ def _walk(value: Any, level: int, shape: list[int], kind: tf.DType, found: list)
         _walk(item, level + 1, shape, kind, found)
 
 
-def _scalar(value: Any, kind: tf.DType) -> Any:
-    if kind == tf.string and isinstance(value, dict):
-        return _decoded(value)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = (
-        (kind == tf.string and isinstance(value, str))
-        or (kind == tf.bool and isinstance(value, bool))
-        or (kind.is_floating and number)
-        or (kind.is_integer and number and isinstance(value, int) and kind.min <= value <= kind.max)
-    )
-    if not fits:
-        raise invalid(
-            f"JSON Value: {_shown(value)} Type: {_type(value)} is not of expected type: {kind.name}"
-        )
-    return value.encode() if kind == tf.string else value
-
-
 def _decoded(value: dict) -> bytes:
     if not _is_bytes(value):
         raise invalid(f"JSON Value: {_shown(value)} not formatted correctly for base64 data")
-    text = value["b64"].rstrip("=")
+    text = "".join(value["b64"].split())  # as `base64` breaks it into lines
+    missing = -len(text) % 4 if "=" not in text else 0  # padding may be left out
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        return base64.b64decode(text + "=" * missing, validate=True)
     except (binascii.Error, ValueError) as error:
         raise invalid("Unable to base64 decode") from error
+
+
+def _is_text(value: str) -> bool:
+    """Whether a string has no half of a surrogate pair."""
+    return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _is_bytes(value: Any) -> bool:

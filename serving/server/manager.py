@@ -19,7 +19,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import model_pb2
 
 from serving.server import metrics
-from serving.server.batching import Arrays, Queue, Scheduler
+from serving.server.batching import Alone, Arrays, Queue, Scheduler
 from serving.server.servable import Call, Servable
 from serving.server.status import Code, StatusError, invalid, of_exception
 
@@ -77,33 +77,30 @@ class Version:
         self.state = State.START
         self.error: StatusError | None = None
         self.servable: Servable | None = None
-        self.queues: dict[str, Queue | None] = {}
+        self.queues: dict[tuple[str, tuple[str, ...]], Queue | Alone] = {}
         self.users = 0
         self.unused = asyncio.Event()
 
     async def run(self, call: Call, scheduler: Scheduler) -> Arrays:
         """The outputs of a call, in the order in which it wants them."""
         assert self.servable is not None
-        servable = self.servable
-        aliases = list(call.inputs)
+        servable, signature = self.servable, call.signature
+        aliases, outputs = tuple(call.inputs), tuple(sorted(call.outputs))
+        key = (signature, outputs)
+        if key not in self.queues:
+            # What it holds on to must not be this request's images.
+            def run(arrays: Arrays) -> Arrays:
+                start = time.perf_counter()
+                inputs = dict(zip(aliases, arrays, strict=True))
+                found = servable.run(Call(signature, inputs, outputs))
+                latency = 1e6 * (time.perf_counter() - start)
+                metrics.runtime_latency.labels(self.model, "Predict", "TF1").observe(latency)
+                return list(found.values())
 
-        def run(arrays: Arrays) -> Arrays:
-            start = time.perf_counter()
-            inputs = dict(zip(aliases, arrays, strict=True))
-            outputs = servable.run(Call(call.signature, inputs, call.outputs))
-            latency = 1e6 * (time.perf_counter() - start)
-            metrics.runtime_latency.labels(self.model, "Predict", "TF1").observe(latency)
-            return list(outputs.values())
-
-        arrays = list(call.inputs.values())
-        # Only calls for all outputs are merged, as there.
-        if call.outputs == tuple(sorted(servable.signatures[call.signature].outputs)):
-            if call.signature not in self.queues:
-                self.queues[call.signature] = scheduler.queue(run)
-            queue = self.queues[call.signature]
-            if queue is not None:
-                return await queue.submit(arrays)
-        return await scheduler.alone(run, arrays)
+            self.queues[key] = scheduler.queue(run)
+        arrays = await self.queues[key].submit(list(call.inputs.values()))
+        found = dict(zip(outputs, arrays, strict=True))
+        return [found[alias] for alias in call.outputs]
 
 
 class Model:
@@ -204,6 +201,7 @@ class Manager:
         before = {name for name, model in self.models.items() if model.configured}
         for name in before - {config.name for config in configs.config}:
             self.models[name].configured = False
+            self.models[name].labels = {}
         for config in configs.config:
             model = self.models.setdefault(config.name, Model(config))
             model.config, model.configured = config, True
@@ -240,10 +238,10 @@ class Manager:
                 raise invalid(
                     f"Model {config.name} requests unsupported platform {config.model_platform}"
                 )
-            if not Path(config.base_path).is_absolute():
+            if not Path(config.base_path).is_absolute() or "\0" in config.base_path:
                 raise invalid(
                     f"Expected model {config.name} to have an absolute path or URI; got "
-                    f"base_path()={config.base_path}"
+                    f"base_path()={config.base_path!r}"
                 )
             model = self.models.get(config.name)
             for label, version in config.version_labels.items():
@@ -263,7 +261,10 @@ class Manager:
         """Looks at the folders again and again."""
         while self.options.poll > 0:
             await asyncio.sleep(self.options.poll)
-            self.scan()
+            try:
+                self.scan()
+            except Exception:  # whatever is wrong with one look, the next may go well
+                log.exception("could not look for versions")
 
     def scan(self) -> None:
         """Looks at the folders once, and begins what is to be done."""
@@ -273,13 +274,15 @@ class Manager:
             else:
                 model.aspired = set()
             self._step(model)
+        self._event.set()
+        self._changed()
 
     def _look(self, model: Model) -> None:
         base = Path(model.config.base_path)
         try:
             found = _versions(base)
-        except OSError as error:
-            self._warn(model, f"could not read {base}: {error.strerror or error}")
+        except (OSError, ValueError) as error:
+            self._warn(model, f"could not read {base}: {error}")
             return  # what is loaded stays
         wanted = _wanted(model.config, sorted(found))
         self._warn(model, "" if wanted else f"no versions of {model.name} under {base}")
@@ -388,17 +391,20 @@ class Manager:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # A load that hangs in its file system must not keep the server from ending.
+        self._pool.shutdown(wait=False, cancel_futures=True)
         for model in self.models.values():
             for version in model.versions.values():
                 if version.servable is not None:
                     version.servable.close()
-        self._pool.shutdown()
 
 
 def _versions(base: Path) -> dict[int, Path]:
-    """The folders below a base path whose names are integers."""
-    return {int(path.name): path for path in base.iterdir()
-            if path.name.isascii() and path.name.isdigit() and path.is_dir()}  # fmt: skip
+    """The folders below a base path whose names are numbers of 63 bits; of `007` and `7` the
+    latter."""
+    names = sorted(path.name for path in base.iterdir() if path.is_dir())
+    numbers = {int(name): base / name for name in names if name.isascii() and name.isdigit()}
+    return {number: path for number, path in numbers.items() if number < 2**63}
 
 
 def _wanted(config: ModelConfig, found: list[int]) -> set[int]:

@@ -49,14 +49,11 @@ class Servable:
                 meta_graph = tf.compat.v1.saved_model.loader.load(
                     self._session, [tf.saved_model.SERVING], str(path)
                 )
-            self.signatures = {
-                name: signature
-                for name, signature in meta_graph.signature_def.items()
-                if signature.method_name  # not the one that only initialises
-            }
+            self.signatures = dict(meta_graph.signature_def.items())
             self._callables: dict[tuple[str, tuple[str, ...]], tuple] = {}
             for name, signature in self.signatures.items():
-                self._callable(name, tuple(sorted(signature.outputs)))
+                if signature.inputs:  # not the one that only initialises
+                    self._callable(name, tuple(sorted(signature.outputs)))
         except BaseException:
             self._session.close()
             raise
@@ -97,8 +94,8 @@ class Servable:
             wanted, given = signature.inputs[alias].dtype, request.inputs[alias].dtype
             if wanted != given:
                 raise invalid(
-                    f"Expects arg[{position}] to be {tf.as_dtype(wanted).name} but "
-                    f"{tf.as_dtype(given).name} is provided"
+                    f"Expects arg[{position}] to be {tensors.type_name(wanted)} but "
+                    f"{tensors.type_name(given)} is provided"
                 )
         return Call(name, inputs, outputs)
 

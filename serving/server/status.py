@@ -50,6 +50,8 @@ def of_exception(error: Exception) -> StatusError:
     if isinstance(error, tf.errors.OpError):
         message = error.message.removeprefix("Graph execution error:").split("\nOriginal stack")[0]
         return StatusError(_BY_NUMBER.get(error.error_code, Code.UNKNOWN), message.strip())
+    if isinstance(error, OSError):  # the loader's word for a folder without a SavedModel
+        return StatusError(Code.NOT_FOUND, str(error))
     if isinstance(error, ValueError):  # a session's own check of what it is fed
         return invalid(str(error))
     return StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}")

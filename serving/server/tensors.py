@@ -27,11 +27,25 @@ def to_array(tensor: tensor_pb2.TensorProto, alias: str) -> np.ndarray:
             raise ValueError("negative dimension")
         if tensor.tensor_content and tensor.dtype != types_pb2.DT_STRING:
             return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
-        if math.prod(shape) * np.dtype(dtype).itemsize > _LARGEST_FILLED:
+        if _filled(tensor, math.prod(shape), np.dtype(dtype).itemsize) > _LARGEST_FILLED:
             raise ValueError("too large")
         return tf.make_ndarray(tensor)
     except (TypeError, ValueError, KeyError, OverflowError, MemoryError) as error:
         raise invalid(f"tensor parsing error: {alias}") from error
+
+
+def type_name(dtype: int) -> str:
+    """What TensorFlow's C++ calls a type: float, not float32."""
+    name = tf.as_dtype(dtype).name
+    return {"float32": "float", "float64": "double"}.get(name, name)
+
+
+def _filled(tensor: tensor_pb2.TensorProto, count: int, size: int) -> int:
+    """Bytes of so many values, where the last one given is repeated for those that are not."""
+    values = tensor.string_val
+    if tensor.dtype != types_pb2.DT_STRING or not values:
+        return count * size
+    return sum(map(len, values)) + max(0, count - len(values)) * len(values[-1]) + count * size
 
 
 def to_proto(array: np.ndarray, *, as_content: bool) -> tensor_pb2.TensorProto:

@@ -14,7 +14,7 @@ VERSIONS = (1, 2)
 LABELS = {"stable": 1, "canary": 2}
 LARGEST_BATCH = 8
 ENQUEUED = 2
-IMAGE = "tensorflow/serving:2.20.0"
+IMAGE = "tensorflow/serving:2.21.0"
 
 _MODELS = """model_config_list {{
   config {{
@@ -68,6 +68,8 @@ def prepare(folder: Path, root: str | None = None) -> list[str]:
         f"--model_config_file={root}/models.txt",
         "--allow_version_labels_for_unavailable_models",
         "--enable_batching",
+        # A request holds a thread while it waits: more of them than the queue takes.
+        "--grpc_max_threads=512",
         f"--batching_parameters_file={root}/batching.txt",
         f"--monitoring_config_file={root}/monitoring.txt",
     ]

@@ -20,7 +20,7 @@ from tensorflow_serving.apis import (
 
 from tests.conformance.prepare import LABELS, LARGEST_BATCH, MODEL, VERSIONS
 
-pytestmark = [pytest.mark.conformance, pytest.mark.xdist_group("conformance")]
+pytestmark = pytest.mark.conformance
 
 Code = grpc.StatusCode
 SHAPE, LATENT = (28, 28, 3), 8
@@ -194,7 +194,7 @@ def test_output_filter(target):
     )
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 4, 8])
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
 def test_any_number_of_images_up_to_a_batch(target, count):
     found = arrays(target.prediction.Predict(request(image=images(8)[:count])))
     expected = arrays(target.prediction.Predict(request(image=images(8))))
@@ -265,6 +265,7 @@ def test_rest_takes_files_in_base64(target):
 PREDICT = f"/v1/models/{MODEL}:predict"
 NO_FILE = json.dumps({"signature_name": "embed_bytes", "instances": [{"b64": "AAAA"}]})
 REST_ROWS = {
+    "a query": ("POST", PREDICT + "?x=1", "{}", 400, f"Malformed request: POST {PREDICT}?x=1"),
     "no such path": ("GET", "/v1/p", None, 400, "Malformed request: GET /v1/p"),
     "no method": ("POST", f"/v1/models/{MODEL}", "{}", 400,
                   f"Malformed request: POST /v1/models/{MODEL}"),
@@ -274,14 +275,11 @@ REST_ROWS = {
                       "Could not find any versions of model nobody"),
     "unknown version": ("GET", f"/v1/models/{MODEL}/versions/3", None, 404,
                         f"Could not find version 3 of model {MODEL}"),
-    "version too long": ("GET", f"/v1/models/{MODEL}/versions/{10**30}", None, 400,
-                         f"Failed to convert version: {10**30} to numeric."),
     "no key": ("POST", PREDICT, "{}", 400, "Missing 'inputs' or 'instances' key"),
     "empty body": ("POST", PREDICT, "", 400, "JSON Parse error: The document is empty"),
     "no JSON": ("POST", PREDICT, "{", 400, re.compile("JSON Parse error: ")),
     "deep JSON": ("POST", PREDICT, '{"instances": ' + "[" * 100_000, 400,
                   re.compile("JSON Parse error: ")),
-    "not UTF-8": ("POST", PREDICT, b'{"instances": ["\xff"]}', 400, None),
     "a list": ("POST", PREDICT, "[1]", 400, re.compile(r"JSON Value: \[1\] Is not object")),
     "no instances": ("POST", PREDICT, '{"instances": []}', 400,
                      re.compile("JSON Value: .*No values in 'instances' array", re.S)),
@@ -435,15 +433,12 @@ def test_queue_is_bounded(target):
 
     with concurrent.futures.ThreadPoolExecutor(64) as pool:
         found = list(pool.map(ask, range(512)))
+    # Newer releases go on to say how full.
     full = "The batch scheduling queue to which this task was submitted is full"
-    assert set(found) == {(Code.OK, ""), (Code.UNAVAILABLE, full)}
+    assert {(code, text[: len(full)]) for code, text in found} == {
+        (Code.OK, ""), (Code.UNAVAILABLE, full),
+    }  # fmt: skip
     assert target.prediction.Predict(request(image=ONE)).outputs
-
-
-def test_deadline(target):
-    with pytest.raises(grpc.RpcError) as caught:
-        target.prediction.Predict(request(image=images(8)), timeout=1e-4)
-    assert caught.value.code() == Code.DEADLINE_EXCEEDED
 
 
 def test_malformed_protobuf(target):
