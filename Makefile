@@ -52,10 +52,10 @@ serve: $(VENV)/.installed
 	@run=$$(ls -dt runs/demo-* 2> /dev/null | head -n 1); \
 	    [ -n "$$run" ] || { echo "no run to serve: make demo"; exit 2; }; \
 	    [ -d models/encoder ] || $(BIN)/python -m serving.export $$run --to models/encoder
-	$(BIN)/python -m serving.server --model_name encoder --model_base_path models/encoder \
-	    --rest_api_port 8501 --enable_batching \
-	    --batching_parameters_file serving/configs/batching.txt \
-	    --monitoring_config_file serving/configs/monitoring.txt
+	$(BIN)/python -m serving.server --model_name=encoder --model_base_path=models/encoder \
+	    --rest_api_port=8501 --enable_batching \
+	    --batching_parameters_file=serving/configs/batching.txt \
+	    --monitoring_config_file=serving/configs/monitoring.txt
 
 # TensorFlow Serving's answers, row by row: of the local server, or of the one at
 # GRPC=HOST:PORT REST=HOST:PORT (see tests/conformance/__init__.py).

@@ -29,8 +29,8 @@ from tensorflow_serving.apis import predict_pb2
 
 from serving.client import EmbeddingClient
 from tf_avae.commands import exit_code
+from tf_avae.config import read_json
 from tf_avae.errors import InputError
-from tf_avae.exports import versions
 from tf_avae.files import absolute, write_json
 from tf_avae.provenance import provenance
 from tf_avae.saved_models import SavedModel
@@ -179,7 +179,9 @@ def measure(base: Path, rounds: int, seconds: float) -> dict[str, Any]:
     rows = [_row(case, rates, outcomes[case.name][1:]) for case in CASES]
     best = max(LARGE, key=lambda case: np.median(rates[case.name]))
     return {
-        "in_process": {name: float(np.median(rates[f"in process, {name}"])) for name in (1, 32)},
+        "in_process": {
+            str(size): float(np.median(rates[f"in process, {size}"])) for size in (1, _REQUEST)
+        },
         "rows": rows,
         "large_over_in_process": _ratio(rates, best.name, f"in process, {_REQUEST}"),
         "merged_over_alone": _ratio(rates, Case("merged", 1, 32).name, Case("alone", 1, 32).name),
@@ -210,8 +212,9 @@ def _ratio(rates: dict[str, list[float]], name: str, over: str) -> dict[str, flo
 
 def soak(base: Path, seconds: float) -> dict[str, Any]:
     """Load while a new version appears every 20 seconds, and the one before the last goes."""
-    newest = versions(base)[-1]
-    shape = SavedModel(newest).inputs("serving_default")["image"].shape[1:]
+    saved = SavedModel(base)
+    newest = saved.path
+    shape = saved.inputs("serving_default")["image"].shape[1:]
     images = np.random.default_rng(0).uniform(size=(_REQUEST, *shape)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / base.name
@@ -251,8 +254,8 @@ def soak(base: Path, seconds: float) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     """The figures, for a person."""
-    lines = [f"in process: {found['in_process'][32]:,.0f} images/s by {_REQUEST}, "
-             f"{found['in_process'][1]:,.0f} by 1",
+    lines = [f"in process: {found['in_process'][str(_REQUEST)]:,.0f} images/s by {_REQUEST}, "
+             f"{found['in_process']['1']:,.0f} by 1",
              f"{'requests':10} {'images':>6} {'at once':>7} {'images/s':>9} {'of process':>10} "
              f"{'p50 ms':>7} {'p95':>7} {'p99':>7}  failed"]  # fmt: skip
     lines += [
@@ -270,10 +273,30 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def markdown(found: dict[str, Any]) -> str:
+    """The same as a Markdown table."""
+    heads = ("requests", "images", "at once", "images/s", "over in process", "p50 ms", "p95 ms",
+             "p99 ms")  # fmt: skip
+    alone = f"{found['in_process'][str(_REQUEST)]:,.0f}"
+    lines = [
+        "| " + " | ".join(heads) + " |",
+        "|---|" + "---:|" * (len(heads) - 1),
+        f"| in process | {_REQUEST} | 1 | {alone} | 1 | | | |",
+    ]
+    lines += [
+        f"| {row['server']} | {row['images']} | {row['concurrency']} | "
+        f"{row['images_per_second']:,.0f} | {row['over_in_process']:.2f} | {row['p50_ms']:.1f} | "
+        f"{row['p95_ms']:.1f} | {row['p99_ms']:.1f} |"
+        for row in found["rows"]
+    ]
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Prints a table, and writes it as JSON where asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model", help="an exported model's folder, such as models/encoder")
+    parser.add_argument("model", nargs="?", help="an exported model's folder: models/encoder")
+    parser.add_argument("--from", dest="source", type=Path, help="a kept file, as Markdown")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="per case and round")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="only this, for so long")
@@ -282,10 +305,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(given: argparse.Namespace) -> int:
+    if given.source:
+        print(markdown(read_json(given.source)))
+        return 0
+    if not given.model:
+        raise InputError("no model is given; export one: python -m serving.export RUN --to DIR")
     base = absolute(given.model)
-    if not base.is_dir() or not versions(base):
-        raise InputError(f"{base} holds no version; export one: python -m serving.export RUN --to "
-                         f"{given.model}")  # fmt: skip
     if given.soak:
         found = soak(base, given.soak)
         print(f"{found['answered']:,} answered, {found['failed']} failed, {found['swaps']} swaps, "

@@ -5,9 +5,11 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notices of TensorFlow's
 
 import argparse
+import signal
 import sys
 import time
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from tf_avae.commands import Parser, exit_code
 from tf_avae.exports import BATCH_SIZES, SIGNATURES, export_run
@@ -41,7 +43,16 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     arguments = parser().parse_args(argv)
-    return exit_code(lambda: _export(arguments))
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        return exit_code(lambda: _export(arguments))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    # An exception, so that the draft is removed on the way out.
+    raise SystemExit(128 + signum)
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -61,8 +72,8 @@ def _export(arguments: argparse.Namespace) -> int:
         takes = ", ".join(f"{k} {_spec(v)}" for k, v in saved.inputs(name).items())
         print(f"  {name}: {takes} -> {', '.join(sorted(saved.outputs(name)))}")
     print(
-        "\nServe it here:   python -m serving.server --model_name "
-        f"{folder.parent.name} --model_base_path {shown(folder.parent)} --rest_api_port 8501\n"
+        f"\nServe it here:   python -m serving.server --model_name={folder.parent.name} "
+        f"--model_base_path={shown(folder.parent)} --rest_api_port=8501\n"
         f"Ask it:          python -m serving.client status --model {folder.parent.name}"
     )
     return 0

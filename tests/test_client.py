@@ -195,7 +195,14 @@ class Waited:
 
     def __getattr__(self, name):
         method = getattr(self._client, name)
-        return lambda *args, **options: self._loop.run_until_complete(method(*args, **options))
+
+        def wait(*args, **options):
+            if self._loop.is_running():  # for another thread
+                made = method(*args, **options)
+                return asyncio.run_coroutine_threadsafe(made, self._loop).result()
+            return self._loop.run_until_complete(method(*args, **options))
+
+        return wait
 
 
 @pytest.fixture
@@ -759,18 +766,48 @@ def test_cancelling_a_call_ends_its_requests(server):
     release.set()
 
 
-def test_closing_the_client_ends_its_calls(server):
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_closing_the_client_ends_its_calls(connect, server, parts):
     release = threading.Event()
     server.before = lambda count: release.wait(10)
-    client = EmbeddingClient(server.address)
+    client = connect(server, batch_size=1, concurrency=2)
     with ThreadPoolExecutor() as pool:
-        call = pool.submit(client.embed, images(1))
-        while not server.asked:
+        call = pool.submit(client.embed, images(parts))
+        while len(server.asked) < min(parts, 2):
             time.sleep(0.01)
         client.close()
-        with pytest.raises(ServingError, match="CANCELLED: Channel closed"):
+        with pytest.raises(ServingError, match="the client is closed"):
             call.result(5)
     release.set()
+
+
+def test_closing_the_client_ends_its_waiting(connect, server):
+    server.states = [(3, LOADING, "")]
+    client = connect(server)
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(client.wait_until_ready, 30)
+        time.sleep(0.3)
+        client.close()
+        with pytest.raises(ServingError, match="the client is closed"):
+            call.result(5)
+
+
+def test_a_closed_client_says_so(connect, server, files):
+    client = connect(server)
+    assert_all(client.embed(images(1)), [0])
+    for _ in range(2):
+        client.close()
+    for call in (
+        lambda: client.embed(images(3)),
+        lambda: client.embed_files(files),
+        client.status,
+        client.metadata,
+        client.wait_until_ready,
+    ):
+        with pytest.raises(ServingError, match="the client is closed") as found:
+            call()
+        assert found.value.code is None
+    assert len(server.asked) == 1
 
 
 # The command line.
@@ -867,7 +904,15 @@ def test_shows_what_is_served(capsys, server):
     assert run(capsys, "status", *address)[:2] == (1, "version 3 LOADING\n")
 
 
-def test_ctrl_c(capsys, server, files, tmp_path):
+@pytest.fixture
+def default_sigint():
+    """Python's own handler: a test before, of training, may have left another."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c(capsys, server, files, tmp_path, default_sigint):
     release = threading.Event()
 
     def interrupt(count):

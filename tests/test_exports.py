@@ -1,8 +1,13 @@
 """A run as a SavedModel: the model's own numbers, whole versions or none, bad files refused."""
 
+import io
 import json
+import os
+import signal
 import struct
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +21,8 @@ from tf_avae.config import Config
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.exports import PROVENANCE, SIGNATURES, Served, export_run, warm_up_requests
-from tf_avae.image_bytes import decode_images
+from tf_avae.image_bytes import MOST_SCANS, decode_images
+from tf_avae.quiet import import_tensorflow
 from tf_avae.runs import load_trained
 from tf_avae.saved_models import SavedModel
 
@@ -27,14 +33,12 @@ def pixels(height=12, width=12, channels=3, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
 
 
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def png_header(width, height):
     """A PNG that says it is of this size, and holds ten rows of ten pixels at the most."""
-
-    def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
     rows = b"\0" * (min(height, 10) * (1 + 3 * min(width, 10)))
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
@@ -48,6 +52,17 @@ def jpeg_header(width, height):
     file = tf.io.encode_jpeg(pixels()).numpy()
     sides = file.index(b"\xff\xc0") + 5
     return file[:sides] + struct.pack(">HH", height, width) + file[sides + 4 :]
+
+
+def jpeg_scans(count):
+    """A progressive JPEG of so many scans, all but the first few of which are the same."""
+    file = io.BytesIO()
+    Image.fromarray(pixels()).save(file, "JPEG", progressive=True)
+    start = b"\xff\xda\0"
+    # A scan ends where the tables of the next begin. Those of the first are needed only once.
+    head, *scans = file.getvalue().split(start)
+    again = start + scans[0].split(b"\xff\xc4")[0]
+    return head + again * (count - len(scans)) + start + start.join(scans)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +105,18 @@ def test_jpeg_is_read(decode):
     ("file", "words"),
     [
         (b"", "neither PNG nor JPEG"),
+        (b"\xff", "neither PNG nor JPEG"),
+        (b"\xff\xd8\xff", "Invalid JPEG data"),
         (b"\x89PNG\r\n\x1a\n", "neither PNG nor JPEG"),
+        # The size is where a decoder that goes past the unknown chunk would not look for it.
+        (
+            png_header(5000, 5000).replace(
+                b"\x1a\n", b"\x1a\n" + chunk(b"teSt", struct.pack(">II", 10, 10)), 1
+            ),
+            "neither PNG nor JPEG",
+        ),
+        (jpeg_scans(MOST_SCANS + 1), rf"more than {MOST_SCANS} scans; .*\[{MOST_SCANS + 1}\]"),
+        (jpeg_scans(2000), r"more than 100 scans; counted, up to 1000:\] \[1000\]"),
         (b"GIF89a" + bytes(50), "neither PNG nor JPEG"),
         (b"BM" + bytes(60), "neither PNG nor JPEG"),
         (png_header(4097, 4096), "at most 16777216 pixels"),
@@ -108,6 +134,14 @@ def test_bad_files_are_refused(decode, file, words):
     good = tf.io.encode_png(pixels()).numpy()
     with pytest.raises(tf.errors.InvalidArgumentError, match=words):
         decode([good, file])
+
+
+def test_scans_are_counted_and_not_what_looks_like_them(decode):
+    few = jpeg_scans(MOST_SCANS)
+    assert few.count(b"\xff\xda\0") == MOST_SCANS
+    film = few + b"\xff\xda\1" * 1000  # behind the image
+    noise = tf.io.encode_png(pixels()).numpy() + b"\xff\xda\0" * 1000
+    assert decode([few, film, noise]).shape == (3, *SHAPE)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
@@ -165,7 +199,6 @@ def test_versions_are_numbered_and_whole(tmp_path, run, capsys):
     assert export_run(run, base, version=7, batch_sizes=(1, 2)).name == "7"
     folder = export_run(run, base, batch_sizes=(1, 2))
     assert sorted(path.name for path in base.iterdir()) == ["1", "2", "7", "8"]
-    assert folder.stat().st_mode & 0o777 == 0o755  # a server run by somebody else reads it
 
     notes = json.loads((folder / PROVENANCE).read_text())
     assert notes["algorithm"] == "avae" and notes["config"]["rho"] == Config(algo="avae").rho
@@ -229,6 +262,93 @@ def test_a_number_taken_meanwhile_is_not_overwritten(tmp_path, run, monkeypatch)
     assert [path.name for path in (base / "1").iterdir()] == ["theirs"]
     monkeypatch.setattr(exports, "_verify", verify)
     assert export_run(run, base, batch_sizes=(1,)).name == "2"
+
+
+@pytest.fixture
+def empty_versions(monkeypatch):
+    """Versions without a graph, which take no time."""
+    monkeypatch.setattr(exports, "_write", lambda _, draft, *rest: (draft / "assets.extra").mkdir())
+    monkeypatch.setattr(exports, "_verify", lambda *_: None)
+
+
+def test_numbers_are_read_as_servers_read_them(tmp_path, run, empty_versions):
+    base = tmp_path / "encoder"
+    base.mkdir()
+    (base / "1").touch()
+    for name in ("007", str(2**63), "9" * 200, "٩", "12a", "-20"):
+        (base / name).mkdir()
+    assert export_run(run, base).name == "8"
+    assert (base / "1").read_bytes() == b""
+    for taken in (1, 7, 8):
+        with pytest.raises(InputError, match=f"{taken} exists"):
+            export_run(run, base, version=taken)
+    with pytest.raises(InputError, match=f"at most {2**63 - 1}"):
+        export_run(run, base, version=2**63)
+    assert export_run(run, base, version=2**63 - 1).name == str(2**63 - 1)
+    with pytest.raises(InputError, match="give a --version"):
+        export_run(run, base)
+
+
+def test_a_file_that_takes_the_number_meanwhile(tmp_path, run, empty_versions, monkeypatch):
+    base = tmp_path / "encoder"
+    monkeypatch.setattr(exports, "_verify", lambda *_: (base / "1").touch())
+    with pytest.raises(InputError, match="1 exists"):
+        export_run(run, base, version=1)
+    number, taken = exports._number, []
+
+    def late(*given):
+        found = number(*given)
+        if len(taken) < 2:  # looked at first, and once more when it is published
+            taken.append(found)
+            (base / str(found)).touch()
+        return found
+
+    monkeypatch.setattr(exports, "_number", late)
+    assert export_run(run, base).name == "4" and taken == [2, 3]
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+def test_a_server_run_by_another_user_reads_all_of_it(tmp_path, run, umask):
+    before = os.umask(umask)
+    try:
+        export_run(run, tmp_path / "models" / "encoder", batch_sizes=(1,))
+    finally:
+        os.umask(before)
+    paths = [tmp_path / "models", *(tmp_path / "models").rglob("*")]
+    assert len(paths) > 7
+    for path in paths:
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
+
+
+def test_sigterm_leaves_no_draft(tmp_path, run, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    drafts = []
+
+    def stopped(model, draft, *_):
+        drafts.append(draft)
+        assert draft.is_dir()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(exports, "_write", stopped)
+    with pytest.raises(SystemExit) as stop:
+        export.main([str(run), "--to", str(tmp_path / "encoder")])
+    assert stop.value.code == 143 and len(drafts) == 1
+    assert list((tmp_path / "encoder").iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_tensorflow_is_imported_with_standard_error_closed(monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+    monkeypatch.setattr(sys, "stderr", None)  # as it is in such a process
+    kept = os.dup(2)
+    os.close(2)
+    try:
+        import_tensorflow()
+        # Not left to the next file, which messages would then be written to.
+        assert Path("/proc/self/fd/2").resolve() == Path(os.devnull)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def evaluation(path, checksum):

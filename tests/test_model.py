@@ -181,8 +181,10 @@ def test_a_step_that_is_not_finite_is_known_with_its_terms(make_model, small_ima
     model.fit(bad, batch_size=16, shuffle=False, verbose=0)
     step, terms = model.nonfinite()
     assert step == 3
-    # Rectified units turn it into 0, so the encoder does not see it.
-    assert terms == ["bound", "reconstruction"]
+    # Whether the encoder sees it depends on the processor: a rectified unit makes 0 of it with
+    # AVX-512, and passes it on without.
+    assert {"bound", "reconstruction"} <= set(terms)
+    assert terms == [name for name in OBJECTIVES["avae"].terms if name in terms]
 
 
 @pytest.mark.parametrize(
@@ -225,6 +227,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 sys.path.insert(0, sys.argv[1])
 from conftest import small_model
+from tf_avae.objectives import OBJECTIVES
 images = np.load(sys.argv[2])
 
 def train(images):
@@ -244,7 +247,11 @@ with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
 for a, b in zip(alone.weights, both.weights, strict=True):
     np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-6)
 assert int(both.step.numpy()) == 1
-assert broken.nonfinite() == (1, ["bound", "reconstruction"]), broken.nonfinite()
+step, terms = broken.nonfinite()
+assert step == 1
+# More terms where a rectified unit passes it on: see the test with one replica.
+assert {"bound", "reconstruction"} <= set(terms), terms
+assert terms == [name for name in OBJECTIVES["avae"].terms if name in terms], terms
 """
 
 

@@ -113,6 +113,8 @@ def test_make_targets_exist():
     [
         ("benchmarks.terms", "docs/results/objectives.json", "README.md"),
         ("benchmarks.batch_norm", "docs/results/batch_norm.json", "docs/objectives.md"),
+        ("benchmarks.serving", "docs/results/serving_mlp.json", "docs/serving.md"),
+        ("benchmarks.serving", "docs/results/serving_conv.json", "docs/serving.md"),
     ],
 )
 def test_tables_are_those_made_from_the_kept_results(module, results, page):

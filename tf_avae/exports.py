@@ -37,7 +37,9 @@ SIGNATURES = ("serving_default", "embed_bytes", "decode")
 PROVENANCE = "assets.extra/provenance.json"
 WARM_UP = "assets.extra/tf_serving_warmup_requests"
 
+_LARGEST = 2**63 - 1  # version that a server reads
 _MARGIN = 1e-3  # how far a pixel may lie outside [0, 1]: what resizing and rounding may do
+_FOLDER, _FILE = 0o755, 0o644  # a server run by another user reads them, whatever the umask
 _SAME = 1e-5  # largest difference, over the largest value where that is above 1
 
 
@@ -101,7 +103,7 @@ def export_run(
     Args:
         run: a run's directory.
         base: the model's folder, which holds its versions; its name is the model's.
-        version: at least 1; one more than the largest there unless given.
+        version: from 1 to 2^63 - 1; one more than the largest there unless given.
         batch_sizes: what the server is warmed up for; its batching file's `allowed_batch_sizes`.
         evaluation: `results.json` of an evaluation of this run; its figures go into the provenance.
 
@@ -111,18 +113,20 @@ def export_run(
     Raises:
         InputError: there is no trained run, the version exists, the evaluation is of other weights.
     """
-    if version is not None and version < 1:
-        raise InputError(f"version is {version}; it must be at least 1")
+    if version is not None and not 1 <= version <= _LARGEST:
+        raise InputError(f"version is {version}; it must be at least 1 and at most {_LARGEST}")
     if not batch_sizes or min(batch_sizes) < 1:
         raise InputError(f"batch sizes are {list(batch_sizes)}; each must be at least 1")
     base = absolute(base)
     model = load_trained(run)
     notes = _notes(Run.open(run), model, evaluation)
-    if version is not None and (base / str(version)).exists():
-        raise InputError(f"{base / str(version)} exists; give another --version, or none")
     if base.exists() and not base.is_dir():
         raise InputError(f"{base} is a file; give the folder that holds the model's versions")
+    made = [folder for folder in (base, *base.parents) if not folder.exists()]
     base.mkdir(parents=True, exist_ok=True)
+    for folder in made:
+        folder.chmod(_FOLDER)
+    _number(base, version)  # what cannot be published is not worth the wait
     # Servers read only folders whose names are integers.
     draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=base))
     try:
@@ -210,32 +214,43 @@ def _must_agree(name: str, expected: Tensor, found: Tensor) -> None:
 
 def _publish(draft: Path, base: Path, version: int | None) -> Path:
     """Gives a finished draft its number, which nobody else can then have."""
-    draft.chmod(0o755)  # mkdtemp's folders are private
     for folder, _, files in os.walk(draft):
+        Path(folder).chmod(_FOLDER)
         for name in files:
             with (Path(folder) / name).open("rb") as file:
+                os.fchmod(file.fileno(), _FILE)
                 os.fsync(file.fileno())
         sync_folder(Path(folder))
     while True:
-        number = version or 1 + max((int(v.name) for v in versions(base)), default=0)
-        target = base / str(number)
+        target = base / str(_number(base, version))
         try:
-            # A folder cannot be renamed onto one that holds something.
+            # A folder cannot be renamed onto a file, nor onto a folder that holds something.
             draft.rename(target)
-        except OSError as error:
+        except OSError:
             if not target.exists():
                 raise
-            if version is not None:
-                raise InputError(f"{target} exists; give another --version, or none") from error
         else:
             sync_folder(base)
             return target
 
 
-def versions(base: Path) -> list[Path]:
-    """The versions in a model's folder, smallest first."""
-    found = [path for path in base.iterdir() if path.name.isdecimal() and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name))
+def _number(base: Path, version: int | None) -> int:
+    """The number of the next version: the one asked for, or one more than the largest.
+
+    Raises:
+        InputError: it is taken, or no server would read it.
+    """
+    # As servers read names: 007 is 7, and what has more than 63 bits is no version. Files count
+    # too: they are in the way as folders are.
+    names = [path.name for path in base.iterdir()]
+    numbers = (int(name) for name in names if name.isascii() and name.isdecimal())
+    taken = {number for number in numbers if number <= _LARGEST}
+    if version in taken:
+        raise InputError(f"version {version} exists in {base}; give another --version, or none")
+    number = version or 1 + max(taken, default=0)
+    if number > _LARGEST:
+        raise InputError(f"{base} holds the largest version there can be; give a --version")
+    return number
 
 
 def _notes(run: Run, model: AVAE, evaluation: str | Path | None) -> dict[str, Any]:

@@ -17,8 +17,14 @@ def import_tensorflow() -> None:
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("2", "3"):
         _import()
         return
-    sys.stderr.flush()
-    kept = os.dup(2)
+    if sys.stderr is not None:  # as it is where a process starts with the descriptor closed
+        sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:
+        # Left closed, it would be that of the next file opened, with TensorFlow's messages in it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        kept = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:

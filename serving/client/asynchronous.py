@@ -12,7 +12,7 @@ import numpy as np
 
 from serving.client import plans
 from serving.client.base import BaseClient, Clock
-from serving.client.errors import ServingError, of_rpc
+from serving.client.errors import ServingError
 from serving.client.messages import Embeddings, Metadata, VersionStatus
 from serving.client.plans import Ask, Pause, Plan, Progress, Step, T, advance
 
@@ -55,7 +55,8 @@ class AsyncEmbeddingClient(BaseClient):
         return await self._run(plans.wait_until_ready(self._target, timeout), timeout)
 
     async def close(self) -> None:
-        """Ends the connection."""
+        """Ends the connection, and with an error the calls under way."""
+        self._closed = True
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -96,6 +97,9 @@ class AsyncEmbeddingClient(BaseClient):
         async def finish() -> None:
             call = await ended.get()
             step.last, ask = waiting.pop(call)
+            if self._closed and call.cancelled():
+                # To wait for it would raise CancelledError, as if it were the caller's task.
+                raise self._error()
             step.take(step.last, ask, await call)
 
         try:
@@ -105,13 +109,19 @@ class AsyncEmbeddingClient(BaseClient):
                     break
                 if len(waiting) == self._concurrency:
                     await finish()
-                call = self._method(ask)(ask.request, timeout=clock.left())
+                call = self._send(ask, clock.left())
                 waiting[call] = (place, ask)
                 call.add_done_callback(ended.put_nowait)
             while waiting:
                 await finish()
         except grpc.RpcError as error:
-            raise of_rpc(error, self._address) from error
+            raise self._error(error) from error
         finally:
             for call in waiting:
                 call.cancel()
+
+    def _send(self, ask: Ask, timeout: float | None) -> Any:
+        try:
+            return self._method(ask)(ask.request, timeout=timeout)
+        except grpc.aio.UsageError as error:  # the channel is closed
+            raise self._error() from error

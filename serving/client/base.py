@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from serving.client.errors import DeadlineExceeded, InvalidRequest
+from serving.client.errors import DeadlineExceeded, InvalidRequest, ServingError, of_rpc
 from serving.client.messages import model_spec
 from serving.client.plans import Ask, Target
 
@@ -71,6 +71,7 @@ class BaseClient:
             if value is not None and not value > 0:
                 raise InvalidRequest(f"{name} is {value}; it must be above 0 seconds")
         self._address, self._concurrency = address, concurrency
+        self._closed = False
         self._timeout, self._request_timeout = timeout, request_timeout
         max_bytes = max_message_mb << 20
         self._target = Target(model_spec(model, version, label), batch_size, max_bytes)
@@ -96,6 +97,12 @@ class BaseClient:
             request_serializer=lambda request: request.SerializeToString(),
             response_deserializer=ask.method.reply,
         )
+
+    def _error(self, error: grpc.RpcError | None = None) -> ServingError:
+        """What a call came to that failed; None: one that a closed channel did not take."""
+        if self._closed or error is None:
+            return ServingError(f"{self._address}: the client is closed")
+        return of_rpc(error, self._address)
 
     def _clock(self, timeout: float | None) -> "Clock":
         """The time of a call: the client's, unless the call has its own."""
@@ -141,7 +148,7 @@ class Clock:
 
 def _channel_options(max_bytes: int) -> dict[str, Any]:
     retries = {
-        "maxAttempts": 5,  # gRPC makes no more
+        "maxAttempts": 5,  # the first one included; gRPC makes no more
         "initialBackoff": "0.1s",
         "maxBackoff": "2s",
         "backoffMultiplier": 3,

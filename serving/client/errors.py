@@ -7,7 +7,8 @@ class ServingError(Exception):
     """A call that came to nothing.
 
     Attributes:
-        code: the gRPC status code; None where no server was asked, or its reply was wrong.
+        code: the gRPC status code; None where no server was asked, its reply was wrong, or the
+            client was closed.
         details: the server's own words, whole; empty where there are none.
     """
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from serving.client import plans
 from serving.client.base import BaseClient, Clock
-from serving.client.errors import ServingError, of_rpc
+from serving.client.errors import ServingError
 from serving.client.messages import Embeddings, Metadata, VersionStatus
 from serving.client.plans import Ask, Pause, Plan, Progress, Step, T, advance
 
@@ -23,8 +23,9 @@ class EmbeddingClient(BaseClient):
 
     Every call raises a `ServingError`: what was asked for cannot be sent or is refused
     (`InvalidRequest`), the model or version is not there (`NotFound`), the server is not
-    (`Unavailable`, after five attempts), time ran out (`DeadlineExceeded`), or the reply makes no
-    sense (`BadReply`). Of more than a request's worth of images all embeddings are of one version
+    (`Unavailable`: after five attempts in all, the first included; `status` makes one), time ran
+    out (`DeadlineExceeded`), the reply makes no sense (`BadReply`), or the client is closed, before
+    or meanwhile. Of more than a request's worth of images all embeddings are of one version
     of the model, also where the server changes it in between; at worst, `VersionChanged`.
     """
 
@@ -72,7 +73,8 @@ class EmbeddingClient(BaseClient):
         return self._run(plans.wait_until_ready(self._target, timeout), timeout)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Ends the connection, and with an error the calls under way."""
+        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -119,13 +121,19 @@ class EmbeddingClient(BaseClient):
             for place, ask in enumerate(step.asks):
                 if len(waiting) == self._concurrency:
                     finish()
-                call = self._method(ask).future(ask.request, timeout=clock.left())
+                call = self._send(ask, clock.left())
                 waiting[call] = (place, ask)
                 call.add_done_callback(ended.put)
             while waiting:
                 finish()
         except grpc.RpcError as error:
-            raise of_rpc(error, self._address) from error
+            raise self._error(error) from error
         finally:
             for call in waiting:
                 call.cancel()
+
+    def _send(self, ask: Ask, timeout: float | None) -> Any:
+        try:
+            return self._method(ask).future(ask.request, timeout=timeout)
+        except ValueError as error:  # the channel is closed
+            raise self._error() from error
