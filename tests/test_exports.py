@@ -144,8 +144,10 @@ def test_scans_are_counted_and_not_what_looks_like_them(decode):
     assert decode([few, film, noise]).shape == (3, *SHAPE)
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("arch", ["mlp", "conv"])
+@pytest.mark.parametrize(
+    ("arch", "precision"),
+    [("mlp", "float32"), ("mlp", "mixed_float16"), ("conv", "mixed_bfloat16")],
+)
 def test_graph_gives_the_models_numbers_in_float32(
     tmp_path, make_model, small_images, arch, precision
 ):

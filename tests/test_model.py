@@ -1,5 +1,6 @@
 """The model as a Keras user meets it: compile, fit, evaluate, predict, callbacks, saving."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,19 @@ SEED = tf.constant([0, 5])
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-@pytest.mark.parametrize("precision", POLICIES)
-@pytest.mark.parametrize("algo", OBJECTIVES)
+# Each objective, and each precision; the rest take minutes of tracing.
+ALWAYS = {(algo, "float32") for algo in OBJECTIVES} | {
+    ("avae", "mixed_bfloat16"), ("avae", "mixed_float16"), ("se_avae", "mixed_float16"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("algo", "precision"),
+    [
+        pytest.param(*pair, marks=[] if pair in ALWAYS else pytest.mark.long)
+        for pair in itertools.product(OBJECTIVES, POLICIES)
+    ],
+)
 def test_every_objective_takes_steps_in_every_precision(make_model, small_images, algo, precision):
     model = make_model(algo, arch="conv", precision=precision)
     history = model.fit(small_images, batch_size=32, epochs=2, verbose=0).history
@@ -99,7 +111,13 @@ def test_predictions_are_float32_whatever_the_precision(make_model, small_images
         np.testing.assert_array_equal(value, plain.predict(small_images, verbose=0)[name])
 
 
-@pytest.mark.parametrize("algo", OBJECTIVES)
+@pytest.mark.parametrize(
+    "algo",
+    [
+        pytest.param(algo, marks=[] if algo in ("vae", "se_avae") else pytest.mark.long)
+        for algo in OBJECTIVES
+    ],
+)
 def test_saved_and_loaded_model_is_the_same(make_model, small_images, tmp_path, algo):
     options = {"observation_variance": 0.3, "rho": 0.9, "rho_se": 0.8, "epsilon": 0.2, "seed": 3}
     model = make_model(algo, arch="conv", precision="mixed_bfloat16", **options)
