@@ -13,16 +13,16 @@ CLIENT = ["grpcio>=1.80,<2", "protobuf>=6.31,<8"]
 # Training, evaluation, export and the local server. Not among the package's own requirements:
 # an extra can only add to those, and the client must come without TensorFlow.
 TENSORFLOW = [
-    "tensorflow>=2.20,<2.22",
+    "tensorflow>=2.21,<2.22",
     "keras>=3.12,<3.16",
     # Densities and divergences. TFP still imports Keras 2, which now ships as tf-keras.
     "tensorflow-probability>=0.25,<0.26",
-    "tf-keras>=2.20,<2.22",
+    "tf-keras>=2.21,<2.22",
     # The ColorMNIST builder. TFDS 4.9.10 imports importlib_resources without requiring it.
     "tensorflow-datasets>=4.9.9,<4.10",
     "importlib-resources>=6",
     # The protocol buffers of TensorFlow Serving, for the exporter and the local server.
-    "tensorflow-serving-api>=2.19,<2.22",
+    "tensorflow-serving-api>=2.21,<2.22",
     # Writes and shows the scalars and pictures of a run; tensorflow no longer brings it.
     "tensorboard>=2.20,<2.22",
     # Probes and nearest neighbours of evaluations, by a standard solver.
@@ -58,7 +58,7 @@ setup(
     extras_require={
         "client": CLIENT,
         "tf": TENSORFLOW,
-        "gpu": [*TENSORFLOW, "tensorflow[and-cuda]>=2.20,<2.22"],
+        "gpu": [*TENSORFLOW, "tensorflow[and-cuda]>=2.21,<2.22"],
         "test": [
             *TENSORFLOW,
             # Two processes; attacks stay in their balls for any input; reports in a real browser.
