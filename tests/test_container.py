@@ -21,14 +21,14 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving import protocol
+from tests.conformance.prepare import DOCKERFILE
+from tests.conformance.prepare import RELEASE as VERSION
 from tf_avae.exports import BATCH_SIZES
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "serving/configs"
 SCRIPTS = ROOT / "serving/container"
 KUBERNETES = ROOT / "serving/kubernetes"
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
-VERSION = re.search(r"^ARG TF_SERVING_VERSION=(\S+)$", DOCKERFILE, re.MULTILINE)[1]
 
 # The names in the flag list of TensorFlow Serving's model_servers/main.cc.
 KNOWN_FLAGS = set(

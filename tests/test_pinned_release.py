@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conformance.prepare import untrained_run
-from tests.test_container import VERSION
+from tests.conformance.prepare import RELEASE, untrained_run
 from tf_avae.exports import export_run
 from tf_avae.runs import load_trained
 
@@ -42,7 +41,7 @@ def interpreter(folder, release):
 
 @pytest.mark.long
 def test_same_numbers_under_the_servers_release(tmp_path):
-    python = interpreter(tmp_path / "venv", VERSION.split("@")[0])
+    python = interpreter(tmp_path / "venv", RELEASE.split("@")[0])
     run = untrained_run(tmp_path / "run")
     model = load_trained(run)
     folder = export_run(run, tmp_path / "encoder")

@@ -7,13 +7,14 @@ import os
 import signal
 import sys
 
+import grpc
 import tensorflow as tf
 from aiohttp import web
 
 from serving.server import flags, grpc_api, rest, tls
 from serving.server.batching import Parameters, Scheduler
 from serving.server.core import Core
-from serving.server.manager import Options
+from serving.server.manager import ModelConfigList, Options
 from serving.server.status import Code, StatusError
 from tf_avae.commands import exit_code
 from tf_avae.errors import InputError
@@ -102,7 +103,7 @@ def _options(given: argparse.Namespace) -> Options:
     )
 
 
-def _listen(server, given: argparse.Namespace) -> None:
+def _listen(server: grpc.aio.Server, given: argparse.Namespace) -> None:
     secure = None
     if given.ssl_config_file:
         secure = tls.credentials(flags.read_tls(given.ssl_config_file), given.ssl_config_file)
@@ -149,7 +150,7 @@ async def _listen_http(core: Core, given: argparse.Namespace) -> web.AppRunner |
     return runner
 
 
-async def _keep_models(core: Core, given: argparse.Namespace, models) -> None:
+async def _keep_models(core: Core, given: argparse.Namespace, models: ModelConfigList) -> None:
     """Loads the models, and follows folders and config file."""
 
     async def configure() -> None:

@@ -107,10 +107,9 @@ class Scheduler:
 
     def __init__(self, parameters: Parameters | None, threads: int):
         self.parameters = parameters
-        self._slots = asyncio.Semaphore(parameters.threads if parameters else threads)
-        self._pool: Executor = ThreadPoolExecutor(
-            threads + (parameters.threads if parameters else 0), "compute"
-        )
+        count = parameters.threads if parameters else threads
+        self._slots = asyncio.Semaphore(count)
+        self._pool: Executor = ThreadPoolExecutor(count, "compute")
 
     def queue(self, run: Run) -> "Queue | Alone":
         """A new queue for one signature and set of outputs of one version."""

@@ -29,9 +29,6 @@ async def recorded(name: str, api: str, entrypoint: str, answer: Awaitable[Answe
     except StatusError as error:
         code = error.code
         raise
-    except TimeoutError:
-        code = Code.DEADLINE_EXCEEDED
-        raise
     except asyncio.CancelledError:
         code = Code.CANCELLED
         raise

@@ -1,6 +1,7 @@
 """`python -m tests.conformance.prepare FOLDER`: models and config files for the conformance suite,
 and the command that starts the container with them."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -14,7 +15,8 @@ VERSIONS = (1, 2)
 LABELS = {"stable": 1, "canary": 2}
 LARGEST_BATCH = 8
 ENQUEUED = 2
-IMAGE = "tensorflow/serving:2.21.0"
+DOCKERFILE = (Path(__file__).parents[2] / "Dockerfile").read_text()
+RELEASE = re.search(r"^ARG TF_SERVING_VERSION=(\S+)$", DOCKERFILE, re.MULTILINE)[1]
 
 _MODELS = """model_config_list {{
   config {{
@@ -80,6 +82,6 @@ if __name__ == "__main__":
     flags = prepare(folder, "/conformance")
     print(
         f"docker run --rm -p 8500:8500 -p 8501:8501 -v {folder}:/conformance "
-        f"--entrypoint tensorflow_model_server {IMAGE} --port=8500 --rest_api_port=8501 "
-        + " ".join(flags)
+        f"--entrypoint tensorflow_model_server tensorflow/serving:{RELEASE} --port=8500 "
+        "--rest_api_port=8501 " + " ".join(flags)
     )
