@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_avae.config import read_json
-from tf_avae.datasets import DATASETS
+from tf_avae.datasets import open_data
 from tf_avae.errors import InputError
 from tf_avae.files import write_json
 from tf_avae.objectives import OBJECTIVES
@@ -24,7 +24,7 @@ def collect(path: str) -> dict[str, Any]:
     result = read_json(run.result_path)
     notes = read_json(run.path / "provenance.json")
     config = run.config.to_dict() | {"data_dir": None, "init_from": None}
-    data = DATASETS[run.config.dataset].open(run.config.data_dir, run.config.validation)
+    data = open_data(run.config)
     size = math.prod(data.image_shape)
     return {
         "config": config,

@@ -103,17 +103,30 @@ class Config:
     dataset: str = _option("color_mnist", "data set", DATA, source=PAPER)
     data_dir: str | None = _option(
         None,
-        "folder of the data set's files (color_mnist: four idx files, gzipped or not)",
+        "folder of the data set's files (color_mnist: four idx files, gzipped or not; celeb_a: the "
+        "three official files; image_folder: pictures)",
         DATA,
-        default="the MNIST that ships with the package",
+        default="color_mnist: the MNIST that ships with the package",
     )
     validation: int = _option(
         0,
-        "last training images to hold out; held-out terms are then measured on these, "
-        "not on the test images",
+        "images to hold out for measurements instead of the test images: the last so many training "
+        "images (celeb_a: the first of its own validation split)",
         DATA,
         low=0,
     )
+    image_size: int | None = _option(
+        None, "height and width that images are resized to (image_folder)", DATA,
+        default="none: say which", low=1, below=2**12,
+    )  # fmt: skip
+    on_bad_image: str = _option(
+        "error", "what to do with files that cannot be read (image_folder)", DATA,
+        choices=("error", "skip"),
+    )  # fmt: skip
+    split_seed: int = _option(
+        0, "which tenth of the pictures is held out where no folder test/ says so (image_folder)",
+        DATA, low=0, below=2**31,
+    )  # fmt: skip
 
     arch: str = _option("", "architecture", MODEL, default="the data set's: mlp", source=PAPER)
     latent_dim: int = _option(64, "latent dimensions D", MODEL, source=AUTHORS, low=1, below=2**16)
@@ -224,6 +237,12 @@ class Config:
         """The fields in which two configs differ, with both values."""
         mine, theirs = self.to_dict(), other.to_dict()
         return {key: (mine[key], theirs[key]) for key in mine if mine[key] != theirs[key]}
+
+
+def fields_of(group: str) -> tuple[str, ...]:
+    """The names of the fields of `Config` under a heading."""
+    names = [field.name for field in dataclasses.fields(Config)]
+    return tuple(name for name in names if option(name).group == group)
 
 
 def check_keys(values: Mapping[str, Any]) -> None:

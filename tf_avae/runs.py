@@ -18,7 +18,7 @@ from tf_avae import checkpoints
 from tf_avae.attacks import BALLS
 from tf_avae.checkpoints import Checkpoint, DamagedCheckpoint
 from tf_avae.config import Config, read_json
-from tf_avae.datasets import DATASETS
+from tf_avae.datasets import DATASETS, open_data
 from tf_avae.errors import InputError, TrainingDiverged, reason
 from tf_avae.files import absolute, replacing, write_bytes, write_json
 from tf_avae.model import AVAE
@@ -376,7 +376,7 @@ def load_trained(path: str | Path) -> AVAE:
     if checkpoint is None:
         raise InputError(f"{run.path} has no weights yet; let it train first")
     config = run.config
-    image_shape = DATASETS[config.dataset].open(config.data_dir, config.validation).image_shape
+    image_shape = open_data(config).image_shape
     model = build_model(config, image_shape, stages(config)[checkpoint.meta["stage"]].algo)
     checkpoints.restore(model, checkpoint.arrays)
     return model

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tf_avae.attacks import BALLS
 from tf_avae.commands import Parser, exit_code
 from tf_avae.config import Config
-from tf_avae.datasets import DATASETS, ImageData
+from tf_avae.datasets import ImageData, open_data
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS, DISTANCES, Encoder, Settings, evaluate, open_extractor
@@ -27,6 +27,7 @@ from tf_avae.files import absolute, shown, write_bytes, write_json
 from tf_avae.provenance import provenance, session, source_checksum
 from tf_avae.registry import Registry
 from tf_avae.runs import build_model
+from training.options import add_data_options, data_config, given_options, unused_data_options
 from training.session import Interrupted, StopSignals, duration, say
 from training.timing import fit_steps, paired_rates, time_factor
 
@@ -101,17 +102,6 @@ def parser() -> Parser:
         help="feature extractor for the FID: Inception v3 weights without its top (.h5), a Keras "
         "model (.keras) or a SavedModel [none: no FID]",
     )
-    made.add_argument(
-        "--dataset", metavar="{" + ",".join(DATASETS) + "}", help="[the runs'; color_mnist]"
-    )
-    made.add_argument("--data-dir", metavar="PATH", help="where its files are [the runs']")
-    made.add_argument(
-        "--validation",
-        type=int,
-        default=0,
-        metavar="N",
-        help="use the last N training images instead of the test images [0]",
-    )
     made.add_argument("--seed", type=int, default=0, metavar="N", help="of the attacks [0]")
     made.add_argument(
         "--batch-size",
@@ -126,6 +116,7 @@ def parser() -> Parser:
         action="store_true",
         help=f"exit with {FAILED_CHECKS} where an honesty check fails",
     )
+    add_data_options(made)
     return made
 
 
@@ -150,8 +141,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     extractor = open_extractor(arguments.fid) if arguments.fid is not None else None
     encoders = [_open(words) for words in arguments.encoder]
     _check_names([encoder.name for encoder in encoders])
-    dataset, data_dir = _source(arguments, encoders)
-    data = DATASETS[dataset].open(data_dir, arguments.validation)
+    source = data_config(arguments, encoders)
+    for line in unused_data_options(given_options(arguments), source.dataset):
+        say(line)
+    data = open_data(source)
+    settings = replace(settings, tasks=settings.tasks or data.tasks or None)
     folder = _folder(arguments.out, encoders, settings)
     tf.config.experimental.enable_op_determinism()
     signals = StopSignals()
@@ -163,7 +157,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             settings=settings,
             extractor=extractor,
             data={
-                "name": dataset, "validation": arguments.validation, "checksums": data.checksums,
+                "name": source.dataset, "validation": source.validation,
+                "checksums": data.checksums,
             },
             folder=folder / "parts",
             progress=Progress(signals).update,
@@ -208,20 +203,6 @@ def _check_names(names: list[str]) -> None:
         if names.count(name) > 1:
             raise InputError(f"two encoders are called {name!r}; tell them apart by NAME=PATH")
     check_names(names)
-
-
-def _source(arguments: argparse.Namespace, encoders: list[Encoder]) -> tuple[str, str | None]:
-    """Data set and folder: as given, or those of the runs."""
-    if arguments.dataset or arguments.data_dir:
-        return arguments.dataset or "color_mnist", arguments.data_dir
-    configs = [encoder.notes["config"] for encoder in encoders if "config" in encoder.notes]
-    sources = {(config["dataset"], config["data_dir"]) for config in configs}
-    if len(sources) > 1:
-        raise InputError(
-            f"the runs were trained on different data ({sorted(map(str, sources))}); say which to "
-            "evaluate them on with --dataset and --data-dir"
-        )
-    return sources.pop() if sources else ("color_mnist", None)
 
 
 def _folder(given: str | None, encoders: list[Encoder], settings: Settings) -> Path:

@@ -12,7 +12,7 @@ from tf_avae import checkpoints
 from tf_avae.attacks import BALLS
 from tf_avae.commands import Parser, exit_code
 from tf_avae.config import Config, check_keys, read_json
-from tf_avae.datasets import DATASETS, ImageData
+from tf_avae.datasets import DATASETS, ImageData, open_data
 from tf_avae.errors import InputError
 from tf_avae.files import shown, write_json
 from tf_avae.model import AVAE
@@ -27,7 +27,7 @@ from tf_avae.runs import (
     resolve,
     stages,
 )
-from training.options import add_config_options, given_options
+from training.options import add_config_options, given_options, unused_data_options
 from training.session import (
     Interrupted,
     StopSignals,
@@ -82,13 +82,13 @@ def _fit(arguments: argparse.Namespace) -> int:
         given = from_file | flags
     if arguments.resume:
         run = _open_to_resume(arguments.run_dir, given)
-        data = _open_data(run.config)
+        data = open_data(run.config)
         run.lock()
         initial = None
     else:
         config = resolve(Config.from_dict(given))
         _warn_of_unused(flags, config)
-        data = _open_data(config)
+        data = open_data(config)
         ARCHITECTURES[config.arch].check(data.image_shape)
         initial = None
         if config.init_from:
@@ -126,10 +126,6 @@ def _open_to_resume(path: str | None, given: dict) -> Run:
     return run
 
 
-def _open_data(config: Config) -> ImageData:
-    return DATASETS[config.dataset].open(config.data_dir, config.validation)
-
-
 def _default_path(config: Config) -> Path:
     return Path("runs") / f"{config.dataset}-{config.arch}-{config.algo}-{config.seed}"
 
@@ -139,6 +135,8 @@ def _warn_of_unused(given: dict, config: Config) -> None:
     readable = {name for row in OBJECTIVES.values() for name in row.uses}
     for name in sorted(readable & given.keys() - set(OBJECTIVES[config.algo].uses)):
         say(f"note: --{name.replace('_', '-')} has no effect on {config.algo}")
+    for line in unused_data_options(given, config.dataset):
+        say(line)
     if "pretrain_steps" in given and len(stages(config)) == 1:
         say("note: --pretrain-steps has no effect: nothing is pretrained here")
 
@@ -183,6 +181,13 @@ def _train(run: Run, data: ImageData, initial: AVAE | None) -> None:
     say("held out: " + "  ".join(f"{name} {value:.2f}" for name, value in terms.items()))
 
 
+def _arguments(config: Config) -> str:
+    """The arguments of `open` that differ from their defaults, as Python."""
+    names = DATASETS[config.dataset].options
+    values = {name: value for name, (value, _) in config.differences(Config()).items()}
+    return ", ".join(f"{name}={values[name]!r}" for name in names if name in values)
+
+
 def _resume_command(run: Run) -> str:
     return f"{_python()} -m training.fit --run-dir {shlex.quote(shown(run.path))} --resume"
 
@@ -193,7 +198,7 @@ def _python() -> str:
 
 def _say_what_next(run: Run) -> None:
     here = shlex.quote(shown(run.path))
-    source = repr(run.config.data_dir) if run.config.data_dir else ""
+    source = _arguments(run.config)
     say(
         f"""
 run:      {shown(run.path)}

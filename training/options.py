@@ -2,24 +2,34 @@
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tf_avae import config
 from tf_avae.commands import Parser
-from tf_avae.config import Config
+from tf_avae.config import DATA, Config, fields_of
+from tf_avae.datasets import DATASETS
+from tf_avae.errors import InputError
+from tf_avae.evaluation import Encoder
 from tf_avae.registry import Registry
 
 
-def add_config_options(parser: Parser, registries: Mapping[str, Registry[Any]]) -> None:
+def add_config_options(
+    parser: Parser,
+    registries: Mapping[str, Registry[Any]],
+    names: Iterable[str] | None = None,
+) -> None:
     """Adds a flag for each field of `Config`, grouped, with its default and where that is from.
 
     Args:
         parser: gets the flags; those that are not given leave no attribute behind.
         registries: field name to the registry whose names it takes.
+        names: of the fields; all unless given.
     """
     groups: dict[str, Any] = {}
     for field in dataclasses.fields(Config):
+        if names is not None and field.name not in names:
+            continue
         option = config.option(field.name)
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
@@ -51,3 +61,43 @@ def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of `Config` that were given on the command line."""
     names = {field.name for field in dataclasses.fields(Config)}
     return {name: value for name, value in vars(arguments).items() if name in names}
+
+
+def add_data_options(parser: Parser) -> None:
+    """Adds the flags that say which data encoders are tried on."""
+    add_config_options(parser, {"dataset": DATASETS}, fields_of(DATA))
+
+
+def data_config(arguments: argparse.Namespace, encoders: Iterable[Encoder]) -> Config:
+    """Which data to try encoders on: as given, and otherwise those they were trained on.
+
+    Images that were held out for validation in training count as training images again, unless
+    `--validation` says otherwise.
+
+    Raises:
+        InputError: they were trained on different data, and what was given does not decide.
+    """
+    given = {n: v for n, v in given_options(arguments).items() if n in fields_of(DATA)}
+    trained_on = [encoder.notes["config"] for encoder in encoders if "config" in encoder.notes]
+    sources = [
+        {name: source[name] for name in fields_of(DATA) if name in source and name != "validation"}
+        for source in trained_on
+        if given.get("dataset", source["dataset"]) == source["dataset"]
+    ]
+    configs = {Config.from_dict(source | given) for source in sources or [{}]}
+    if len(configs) > 1:
+        listed = sorted(f"{c.dataset} in {c.data_dir or 'the package'}" for c in configs)
+        raise InputError(
+            f"the encoders were trained on different data ({', '.join(listed)}); say which to try "
+            "them on with --dataset and --data-dir"
+        )
+    return configs.pop()
+
+
+def unused_data_options(given: Iterable[str], dataset: str) -> list[str]:
+    """A line for each data option that was given and that the data set does not read."""
+    unread = set(fields_of(DATA)) - {"dataset", *DATASETS[dataset].options}
+    return [
+        f"note: --{name.replace('_', '-')} has no effect on {dataset}"
+        for name in sorted(unread & set(given))
+    ]

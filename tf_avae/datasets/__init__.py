@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tf_avae.config import Config
 from tf_avae.datasets import color_mnist_tfds as _tfds_builder  # noqa: F401 (registers it)
 from tf_avae.datasets.base import ImageData
 from tf_avae.datasets.color_mnist import open_color_mnist
@@ -16,14 +17,17 @@ class DatasetRow:
     Attributes:
         name: the row's name.
         summary: what it is, for `--help` and the docs.
-        open: (data_dir or None, validation) to the data; raises `InputError` on bad files.
+        open: its options, by the names of the fields of `Config`, to the data; raises `InputError`
+            on bad files. Each option has a default.
         architecture: name of the architecture the paper uses with it.
+        options: names of the fields of `Config` that `open` takes.
     """
 
     name: str
     summary: str
     open: Callable[..., ImageData]
     architecture: str
+    options: tuple[str, ...] = ("data_dir", "validation")
 
 
 DATASETS: Registry[DatasetRow] = Registry(
@@ -36,4 +40,15 @@ DATASETS: Registry[DatasetRow] = Registry(
     ),
 )
 
-__all__ = ["DATASETS", "DatasetRow", "ImageData"]
+
+def open_data(config: Config) -> ImageData:
+    """The data of a config.
+
+    Raises:
+        InputError: there is no such data set, or its files are missing or damaged.
+    """
+    row = DATASETS[config.dataset]
+    return row.open(**{name: getattr(config, name) for name in row.options})
+
+
+__all__ = ["DATASETS", "DatasetRow", "ImageData", "open_data"]

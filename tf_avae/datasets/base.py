@@ -17,6 +17,8 @@ class ImageData(Protocol):
         name: the data set's name.
         image_shape: (H, W, C).
         labels: number of classes of each label.
+        tasks: the labels that an evaluation predicts unless told otherwise.
+        class_names: what the classes of each label are called, in order.
         train_size: number of training images.
         held_out_size: number of held-out images.
         checksums: digests of the files that were read, for the run's provenance.
@@ -28,6 +30,10 @@ class ImageData(Protocol):
     def image_shape(self) -> ImageShape: ...
     @property
     def labels(self) -> dict[str, int]: ...
+    @property
+    def tasks(self) -> tuple[str, ...]: ...
+    @property
+    def class_names(self) -> dict[str, tuple[str, ...]]: ...
     @property
     def train_size(self) -> int: ...
     @property

@@ -76,7 +76,16 @@ class ColorMNIST:
 
     @property
     def labels(self) -> dict[str, int]:
-        return {"digit": int(self.train_split.labels.max()) + 1, "color": len(COLORS)}
+        return {name: len(classes) for name, classes in self.class_names.items()}
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(self.labels)
+
+    @property
+    def class_names(self) -> dict[str, tuple[str, ...]]:
+        digits = range(int(self.train_split.labels.max()) + 1)
+        return {"digit": tuple(map(str, digits)), "color": COLORS}
 
     @property
     def train_size(self) -> int:

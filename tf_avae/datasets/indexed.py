@@ -1,0 +1,95 @@
+"""Images that are fetched by their position: what data sets of files have in common."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_avae.datasets.base import shuffled_positions
+from tf_avae.types import Images, ImageShape, Tensor
+
+_ORDER = 0  # stream of the training seed
+
+
+class Indexed(NamedTuple):
+    """One split.
+
+    Attributes:
+        fetch: positions, int64 [B], each in [0, size), to pixels, uint8 [B, H, W, C]. It is called
+            from several threads at once.
+        labels: of each image, int32 [size] by name.
+        size: number of images.
+    """
+
+    fetch: Callable[[np.ndarray], np.ndarray]
+    labels: dict[str, np.ndarray]
+    size: int
+
+    def select(self, positions: np.ndarray) -> "Indexed":
+        """The split of these images, in this order."""
+        return Indexed(
+            lambda index: self.fetch(positions[index]),
+            {name: values[positions] for name, values in self.labels.items()},
+            len(positions),
+        )
+
+
+@dataclass(frozen=True)
+class IndexedImages:
+    """A data set over two splits; see `ImageData` for what it offers.
+
+    Attributes:
+        train_split: training images.
+        held_out_split: test images, or those of the validation part.
+    """
+
+    name: str
+    image_shape: ImageShape
+    train_split: Indexed
+    held_out_split: Indexed
+    class_names: dict[str, tuple[str, ...]]
+    tasks: tuple[str, ...]
+    checksums: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> dict[str, int]:
+        return {name: len(classes) for name, classes in self.class_names.items()}
+
+    @property
+    def train_size(self) -> int:
+        return self.train_split.size
+
+    @property
+    def held_out_size(self) -> int:
+        return self.held_out_split.size
+
+    def train(self, batch_size: int, *, seed: int, start: int = 0) -> tf.data.Dataset:
+        def positions(number: Tensor) -> Tensor:
+            return shuffled_positions(self.train_size, batch_size, number, seed, _ORDER)[1]
+
+        numbers = tf.data.Dataset.counter(start)
+        return self._batches(self.train_split, numbers.map(positions))
+
+    def train_images(self, batch_size: int) -> tf.data.Dataset:
+        return self._in_order(self.train_split, batch_size)
+
+    def held_out(self, batch_size: int) -> tf.data.Dataset:
+        return self._in_order(self.held_out_split, batch_size)
+
+    def _in_order(self, split: Indexed, batch_size: int) -> tf.data.Dataset:
+        return self._batches(split, tf.data.Dataset.range(split.size).batch(batch_size))
+
+    def _batches(self, split: Indexed, positions: tf.data.Dataset) -> tf.data.Dataset:
+        labels = {name: tf.constant(values, tf.int32) for name, values in split.labels.items()}
+
+        def batch(index: Tensor) -> tuple[Images, dict[str, Tensor]]:
+            pixels = tf.numpy_function(split.fetch, [index], tf.uint8, stateful=False)
+            pixels = tf.ensure_shape(pixels, (None, *self.image_shape))
+            images = tf.cast(pixels, tf.float32) / 255.0
+            # The batch size is known where that of the positions is.
+            images.set_shape((index.shape[0], *self.image_shape))
+            return images, {name: tf.gather(values, index) for name, values in labels.items()}
+
+        return positions.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
