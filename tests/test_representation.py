@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError
@@ -251,3 +252,80 @@ def test_intervals_of_means_are_the_normals():
     found = statistics.mean(values)
     low, high = scipy.stats.norm.interval(0.95, values.mean(), scipy.stats.sem(values))
     assert (found["low"], found["high"]) == pytest.approx((low, high))
+
+
+def test_balanced_accuracy_by_hand_and_by_sklearn():
+    labels = np.array([0] * 8 + [1] * 2)
+    always_the_commonest = labels == 0
+    assert always_the_commonest.mean() == 0.8
+    assert statistics.balanced_accuracy(labels, always_the_commonest) == 0.5
+    assert statistics.balanced_accuracy(labels, labels == labels) == 1
+    labels, answers = RNG.integers(0, 4, 200), RNG.integers(0, 4, 200)
+    labels[labels == 2] = 3  # a class that no image has
+    found = statistics.balanced_accuracy(labels, labels == answers)
+    answers = np.where(answers == 2, labels == 0, answers)  # as wrong, and of a class there is
+    assert found == pytest.approx(balanced_accuracy_score(labels, answers))
+
+
+def pairs_won(positive, negative):
+    """For each pair 1 where the positive scores higher, 1/2 at a tie."""
+    gap = np.subtract.outer(positive, negative)
+    return (gap > 0) + 0.5 * (gap == 0)
+
+
+def test_area_and_its_interval_are_those_of_all_pairs():
+    """DeLong's variance, from its definition."""
+    positive, negative = RNG.integers(0, 9, 30) + 2, RNG.integers(0, 9, 50)  # with ties
+    won = pairs_won(positive, negative)
+    spread = won.mean(1).var(ddof=1) / 30 + won.mean(0).var(ddof=1) / 50
+    found = statistics.area(positive, negative)
+    assert found["value"] == pytest.approx(won.mean())
+    half = scipy.stats.norm.ppf(0.975) * math.sqrt(spread)
+    assert found["low"] == pytest.approx(won.mean() - half)
+    assert found["high"] == pytest.approx(min(won.mean() + half, 1))
+    assert found["count"] == 80
+
+
+def test_an_area_without_errors_has_no_interval():
+    assert statistics.area(np.array([3.0, 4]), np.array([1.0, 2])) == {
+        "value": 1.0, "low": None, "high": None, "count": 4,
+    }  # fmt: skip
+    assert statistics.area(np.array([1.0]), np.array([1.0]))["value"] == 0.5
+
+
+def test_the_interval_of_an_area_holds_it_as_often_as_it_says():
+    truth, hits = scipy.stats.norm.cdf(1 / math.sqrt(2)), 0
+    for _ in range(300):
+        found = statistics.area(RNG.normal(1, 1, 40), RNG.normal(0, 1, 60))
+        hits += found["low"] <= truth <= found["high"]
+    assert 0.9 < hits / 300 < 0.99
+
+
+def test_areas_of_classifiers_are_sklearns():
+    two = RNG.normal(size=(60, 2))
+    labels = RNG.integers(0, 2, 60)
+    found = statistics.class_areas(labels, two)
+    assert found["value"] == roc_auc_score(labels, two[:, 1] - two[:, 0])
+    assert found["low"] < found["value"] < found["high"]
+    four = RNG.normal(size=(60, 4)) + np.eye(4)[np.arange(60) % 4]
+    labels = np.arange(60) % 4
+    share = np.exp(four) / np.exp(four).sum(1, keepdims=True)
+    expected = roc_auc_score(labels, share, multi_class="ovr", average="macro")
+    found = statistics.class_areas(labels, four)
+    assert found["value"] == pytest.approx(expected) and found["low"] is None
+    # Far apart, where probabilities are 0 and 1, the order of the images is still there.
+    sure = np.array([[0.0, 900], [0, 800], [0, 700], [0, 600]])
+    assert statistics.class_areas(np.array([1, 0, 1, 0]), sure)["value"] == 0.75
+    sure = np.pad(sure, ((0, 0), (0, 1)))
+    assert statistics.class_areas(np.array([1, 0, 1, 0]), sure)["value"] == 0.75
+
+
+def test_classes_that_no_image_has_do_not_count():
+    logits = RNG.normal(size=(40, 5))
+    labels = np.where(np.arange(40) < 25, 1, 4)
+    odds = [logits[:, k] - np.log(np.exp(np.delete(logits, k, 1)).sum(1)) for k in (1, 4)]
+    expected = np.mean([pairs_won(o[labels == k], o[labels != k]).mean()
+                        for o, k in zip(odds, (1, 4), strict=True)])  # fmt: skip
+    assert statistics.class_areas(labels, logits)["value"] == pytest.approx(expected)
+    assert statistics.class_areas(np.full(40, 1), logits) is None
+    assert statistics.class_areas(np.zeros(9, int), logits[:9, :2]) is None

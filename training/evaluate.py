@@ -6,8 +6,10 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,13 +19,23 @@ from tf_avae.config import Config
 from tf_avae.datasets import ImageData, open_data
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
-from tf_avae.evaluation import BUDGETS, DISTANCES, Encoder, Settings, evaluate, open_extractor
+from tf_avae.evaluation import (
+    BUDGETS,
+    DISTANCES,
+    Encoder,
+    Evaluation,
+    Settings,
+    evaluate,
+    open_extractor,
+)
 from tf_avae.evaluation.inputs import check_names
 from tf_avae.evaluation.parts import Part, Parts
 from tf_avae.evaluation.report import page
+from tf_avae.evaluation.sections import SECTIONS
 from tf_avae.evaluation.subject import Report
 from tf_avae.evaluation.table import text
 from tf_avae.files import absolute, shown, write_bytes, write_json
+from tf_avae.probes import HEADS
 from tf_avae.provenance import provenance, session, source_checksum
 from tf_avae.registry import Registry
 from tf_avae.runs import build_model
@@ -31,15 +43,77 @@ from training.options import add_data_options, data_config, given_options, unuse
 from training.session import Interrupted, StopSignals, duration, say
 from training.timing import fit_steps, paired_rates, time_factor
 
+RESULTS = ("results.json", "report.html")
+"""What an evaluation writes into its folder."""
+
 FAILED_CHECKS = 1
 """Exit code under --strict where an honesty check failed."""
 
+_TIME_FACTOR = "time_factor"
 _DATA_BATCH = 500
 _TIMING_ROUNDS, _TIMING_SECONDS = 5, 0.5
 
 
-def _listed(registry: Registry) -> str:
+def listed(registry: Registry) -> str:
+    """The rows of a registry, for `--help`."""
     return "\n".join(f"- {row.name}: {row.summary}" for row in registry.values())
+
+
+def add_attack_options(made: Parser) -> None:
+    """Adds the flags that say how hard to attack what, and on how many images."""
+    defaults = Settings()
+    made.add_argument(
+        "--budget",
+        default=defaults.budget,
+        metavar="{" + ",".join(BUDGETS) + "}",
+        help=f"how hard to attack [{defaults.budget}]\n{listed(BUDGETS)}",
+    )
+    made.add_argument(
+        "--epsilon",
+        type=float,
+        nargs="+",
+        default=defaults.epsilons,
+        metavar="X",
+        help=f"radii, in pixel values from 0 to 1 [{' '.join(map(str, defaults.epsilons))}]",
+    )
+    made.add_argument(
+        "--norm",
+        default=defaults.norm,
+        metavar="{" + ",".join(BALLS) + "}",
+        help=f"of the perturbation [{defaults.norm}]\n{listed(BALLS)}",
+    )
+    made.add_argument(
+        "--images", type=int, metavar="N", help="test images to attack [the budget's number]"
+    )
+    made.add_argument(
+        "--free-images",
+        type=int,
+        default=defaults.free_images,
+        metavar="N",
+        help="test images for attacks on the representation and for the honesty checks "
+        f"[{defaults.free_images}]",
+    )
+    made.add_argument("--seed", type=int, default=0, metavar="N", help="of the attacks [0]")
+    made.add_argument(
+        "--batch-size",
+        type=int,
+        default=defaults.batch_size,
+        metavar="N",
+        help=f"images attacked at once [{defaults.batch_size}]",
+    )
+
+
+def attack_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `Settings` that those flags stand for."""
+    return {
+        "budget": arguments.budget,
+        "epsilons": tuple(arguments.epsilon),
+        "norm": arguments.norm,
+        "images": arguments.images,
+        "free_images": arguments.free_images,
+        "seed": arguments.seed,
+        "batch_size": arguments.batch_size,
+    }
 
 
 def parser() -> Parser:
@@ -57,58 +131,35 @@ def parser() -> Parser:
         metavar="[NAME=]PATH",
         help="a run, a SavedModel, or a Keras model (.keras)",
     )
-    made.add_argument(
-        "--budget",
-        default=defaults.budget,
-        metavar="{" + ",".join(BUDGETS) + "}",
-        help=f"how hard to attack [{defaults.budget}]\n{_listed(BUDGETS)}",
-    )
-    made.add_argument(
-        "--epsilon",
-        type=float,
-        nargs="+",
-        default=defaults.epsilons,
-        metavar="X",
-        help=f"radii, in pixel values from 0 to 1 [{' '.join(map(str, defaults.epsilons))}]",
-    )
-    made.add_argument(
-        "--norm",
-        default=defaults.norm,
-        metavar="{" + ",".join(BALLS) + "}",
-        help=f"of the perturbation [{defaults.norm}]\n{_listed(BALLS)}",
-    )
+    add_attack_options(made)
     made.add_argument("--task", nargs="+", metavar="NAME", help="labels to predict [all]")
     made.add_argument(
-        "--images", type=int, metavar="N", help="test images to attack [the budget's number]"
+        "--head",
+        nargs="+",
+        default=defaults.heads,
+        metavar="NAME",
+        help=f"probes; of attacks that go through one alone, the first [all]\n{listed(HEADS)}",
+    )
+    made.add_argument(
+        "--section",
+        nargs="+",
+        default=(*defaults.sections, _TIME_FACTOR),
+        metavar="NAME",
+        help=f"what to measure [all]\n{listed(SECTIONS)}\n"
+        f"- {_TIME_FACTOR}: of runs, a training step beside one of `vae`",
     )
     made.add_argument(
         "--distance",
         nargs="+",
         default=defaults.distances,
         metavar="NAME",
-        help=f"attacks on the representation [all]\n{_listed(DISTANCES)}",
-    )
-    made.add_argument(
-        "--free-images",
-        type=int,
-        default=defaults.free_images,
-        metavar="N",
-        help="test images for attacks on the representation and for the honesty checks "
-        f"[{defaults.free_images}]",
+        help=f"attacks on the representation [all]\n{listed(DISTANCES)}",
     )
     made.add_argument(
         "--fid",
         metavar="PATH",
         help="feature extractor for the FID: Inception v3 weights without its top (.h5), a Keras "
         "model (.keras) or a SavedModel [none: no FID]",
-    )
-    made.add_argument("--seed", type=int, default=0, metavar="N", help="of the attacks [0]")
-    made.add_argument(
-        "--batch-size",
-        type=int,
-        default=defaults.batch_size,
-        metavar="N",
-        help=f"images attacked at once [{defaults.batch_size}]",
     )
     made.add_argument("--out", metavar="DIR", help="where to write [evaluations/NAMES-BUDGET]")
     made.add_argument(
@@ -128,18 +179,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     settings = Settings(
-        budget=arguments.budget,
-        epsilons=tuple(arguments.epsilon),
-        norm=arguments.norm,
+        **attack_settings(arguments),
         tasks=tuple(arguments.task) if arguments.task else None,
-        images=arguments.images,
+        heads=tuple(arguments.head),
+        sections=tuple(name for name in arguments.section if name != _TIME_FACTOR),
         distances=tuple(arguments.distance),
-        free_images=arguments.free_images,
-        seed=arguments.seed,
-        batch_size=arguments.batch_size,
     )
+    if arguments.strict and "checks" not in settings.sections:
+        raise InputError("--strict looks at the checks; name checks under --section too")
     extractor = open_extractor(arguments.fid) if arguments.fid is not None else None
-    encoders = [_open(words) for words in arguments.encoder]
+    encoders = [open_named(words) for words in arguments.encoder]
     _check_names([encoder.name for encoder in encoders])
     source = data_config(arguments, encoders)
     for line in unused_data_options(given_options(arguments), source.dataset):
@@ -163,30 +212,37 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             folder=folder / "parts",
             progress=Progress(signals).update,
         )  # fmt: skip
-        for record, factor in zip(
-            evaluation.results["encoders"], _time_factors(encoders, data, folder), strict=True
-        ):
-            if factor is None:
-                record["left_out"]["time_factor"] = "no run: nothing is known of its training"
-            else:
-                record["time_factor"] = factor
+        if _TIME_FACTOR in arguments.section:
+            for record, factor in zip(
+                evaluation.results["encoders"], _time_factors(encoders, data, folder), strict=True
+            ):
+                if factor is None:
+                    record["left_out"][_TIME_FACTOR] = "no run: nothing is known of its training"
+                else:
+                    record[_TIME_FACTOR] = factor
         signals.check()
     except Interrupted as stop:
         say(f"\nstopped; finished parts are in {shown(folder / 'parts')}. The same command goes on")
         return 128 + stop.signum
-    evaluation.results["provenance"] = {"command": session()["command"], **provenance()}
-    report = page(evaluation).encode()
-    write_json(folder / "results.json", evaluation.results)
-    write_bytes(folder / "report.html", report)
-    say("\n" + text(evaluation.results))
+    write_results(evaluation, folder)
     failed = evaluation.failed_checks
-    for name, task, head, check in failed:
-        say(f"honesty check failed: {name}, {head} probe of {task}: {check}")
-    say(f"\nresults: {shown(folder / 'results.json')}\nreport:  {shown(folder / 'report.html')}")
     return FAILED_CHECKS if arguments.strict and failed else 0
 
 
-def _open(words: str) -> Encoder:
+def write_results(evaluation: Evaluation, folder: Path) -> None:
+    """Writes results.json and report.html, and shows the table and the checks that failed."""
+    evaluation.results["provenance"] = {"command": session()["command"], **provenance()}
+    results, report = (folder / name for name in RESULTS)
+    content = page(evaluation).encode()
+    write_json(results, evaluation.results)
+    write_bytes(report, content)
+    say("\n" + text(evaluation.results))
+    for name, task, head, check in evaluation.failed_checks:
+        say(f"honesty check failed: {name}, {head} probe of {task}: {check}")
+    say(f"\nresults: {shown(results)}\nreport:  {shown(report)}")
+
+
+def open_named(words: str) -> Encoder:
     """The encoder at [NAME=]PATH."""
     name, separator, path = words.partition("=")
     if not separator or absolute(words).exists():
@@ -210,9 +266,19 @@ def _folder(given: str | None, encoders: list[Encoder], settings: Settings) -> P
     if given == "":
         raise InputError("--out is empty; give the folder to write to, such as evaluations/mine")
     names = re.sub(r"[^\w.-]+", "_", "-".join(encoder.name for encoder in encoders))[:80]
-    folder = absolute(given or Path("evaluations") / f"{names}-{settings.budget}")
+    default = Path("evaluations") / f"{names}-{settings.budget}"
+    return writable_folder(absolute(given or default), RESULTS)
+
+
+def writable_folder(folder: Path, files: Iterable[str]) -> Path:
+    """A folder, made and found fit for these files before the work that makes them.
+
+    Raises:
+        InputError: one of them is a folder.
+        OSError: it cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("results.json", "report.html"):
+    for name in files:
         if (folder / name).is_dir():
             raise InputError(f"{folder / name} is a folder; give another --out, or remove it")
     with tempfile.TemporaryFile(dir=folder):

@@ -6,6 +6,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tf_avae.evaluation import table
+from tf_avae.evaluation.detection import KNOWING, PGD
 from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, plain, tidy, title
 
 _STYLES = [
@@ -16,22 +18,24 @@ _STYLES = [
 
 
 def accuracy(results: dict[str, Any], task: str) -> Figure:
-    """Accuracy of the linear probe of a task against the radius."""
+    """Accuracy of the first head for a task against the radius, under attack."""
+    head = results["settings"]["heads"][0]
     radius = "ε, pixel values" if results["settings"]["norm"] == "linf" else "ε"
     figure, axes = _axes(f"{task}: accuracy under attack", radius, "accuracy, %")
     for number, encoder in enumerate(results["encoders"]):
         rows = [
             row
             for row in encoder["robustness"]["rows"]
-            if (row["task"], row["head"]) == (task, "linear")
+            if (row["task"], row["head"]) == (task, head)
         ]
         estimates = [rows[0]["nominal"], *(row["accuracy"] for row in rows)]
         x = [0.0, *(row["epsilon"] for row in rows)]
         _line(axes, number, x, estimates, encoder["name"], 100.0)
-    majority = 100 * results["encoders"][0]["probes"][task]["majority"]
-    axes.axhline(majority, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-    axes.annotate("commonest class", (1, majority), xycoords=("axes fraction", "data"),
-                  ha="right", va="bottom", fontsize=7, color=GREY)  # fmt: skip
+    if "probes" in results["settings"]["sections"]:
+        majority = 100 * results["encoders"][0]["probes"][task]["majority"]
+        axes.axhline(majority, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.annotate("commonest class", (1, majority), xycoords=("axes fraction", "data"),
+                      ha="right", va="bottom", fontsize=7, color=GREY)  # fmt: skip
     axes.set_ylim(-3, 103)
     _legend(axes)
     return figure
@@ -80,6 +84,41 @@ def turns(encoders: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+def unseen(encoders: list[dict[str, Any]], task: str) -> Figure:
+    """Share of images broken and not flagged against the radius: by PGD, and dashed by attackers
+    who know of the score."""
+    figure, axes = _axes(f"{task}: broken and not flagged", "ε", "images, %")
+    for number, encoder in enumerate(encoders):
+        radii, found = _told(encoder, task)
+        for attack, dash in ((PGD, "-"), (KNOWING, "--")):
+            estimates = [attacks[attack]["undetected"] for attacks in found]
+            _line(axes, number, radii, estimates, f"{encoder['name']}, {attack}", 100.0, dash)
+    axes.set_ylim(-3, 103)
+    _legend(axes)
+    return figure
+
+
+def told(encoders: list[dict[str, Any]], task: str) -> Figure:
+    """Area under the ROC curve against the radius: of PGD, and dashed the smallest of attackers who
+    know of the score."""
+    figure, axes = _axes(f"{task}: attacks told by inconsistency", "ε", "ROC AUC")
+    for number, encoder in enumerate(encoders):
+        radii, found = _told(encoder, task)
+        plain, least = [a[PGD]["auc"] for a in found], [table.least_area(a) for a in found]
+        _line(axes, number, radii, plain, f"{encoder['name']}, {PGD}", 1.0)
+        _line(axes, number, radii, least, f"{encoder['name']}, {KNOWING}", 1.0, "--")
+    axes.axhline(0.5, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_ylim(-0.03, 1.03)
+    _legend(axes)
+    return figure
+
+
+def _told(encoder: dict[str, Any], task: str) -> tuple[list[float], list[dict[str, Any]]]:
+    """Radii, and what was found of each attack there."""
+    radii = [row["epsilon"] for row in encoder["detection"]["rows"] if row["task"] == task]
+    return radii, [table.told(encoder["detection"], task, epsilon) for epsilon in radii]
+
+
 def usage(encoders: list[dict[str, Any]]) -> Figure:
     """KL to the prior of each latent, largest first."""
     figure, axes = _axes("information in each latent", "latent, by KL", "KL to the prior, nats")
@@ -107,11 +146,14 @@ def _legend(axes: Axes) -> None:
         axes.legend(fontsize=8, frameon=False)
 
 
-def _line(axes: Axes, number: int, x: list, estimates: list[dict], name: str, unit: float) -> None:
-    color, marker, dash = _STYLES[number % len(_STYLES)]
+def _line(
+    axes: Axes, number: int, x: list, estimates: list[dict], name: str, unit: float,
+    dash: str | None = None,
+) -> None:  # fmt: skip
+    color, marker, usual = _STYLES[number % len(_STYLES)]
     values, low, high = (
         [math.nan if e[key] is None else unit * e[key] for e in estimates]
         for key in ("value", "low", "high")
     )
     axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
-    axes.plot(x, values, dash, color=color, marker=marker, markersize=4, label=plain(name))
+    axes.plot(x, values, dash or usual, color=color, marker=marker, markersize=4, label=plain(name))

@@ -40,6 +40,13 @@ class Encoder:
     rho: float | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def lacks_model(self) -> str | None:
+        """What it has not of posterior and decoder, in words; None if it has both."""
+        pairs = (("posterior", self.posterior), ("decoder", self.decode))
+        missing = [word for word, there in pairs if not there]
+        return f"no {' and no '.join(missing)}" if missing else None
+
     def encode(self, images: Images) -> Posterior:
         """The posterior, or the embedding with variance 0 where there is none."""
         if self.posterior is not None:

@@ -101,8 +101,8 @@ def check_encoder(encoder: Encoder, images: np.ndarray) -> None:
         with tf.GradientTape() as tape:  # not every operation has a gradient
             tape.watch(few)
             embedding, q = encoder.embed(few), encoder.encode(few)
-        tape.gradient([embedding, *q], few)
-        decoded = encoder.decode(q.mean) if encoder.decode else None
+            decoded = encoder.decode(q.mean) if encoder.decode else None
+        tape.gradient([embedding, *q, *([] if decoded is None else [decoded])], few)
     except (ValueError, TypeError, KeyError, LookupError, tf.errors.OpError) as error:
         raise InputError(
             f"{encoder.name} fails on {len(few)} images of {'x'.join(map(str, shape))}: "

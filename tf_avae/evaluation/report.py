@@ -22,37 +22,24 @@ from tf_avae.plots import (
 def page(evaluation: Evaluation) -> str:
     """The page, HTML."""
     results = evaluation.results
-    names = [encoder["name"] for encoder in results["encoders"]]
-    settings, data = results["settings"], results["data"]
-    heading = "Robustness of " + ", ".join(names)
-    counted = max(row["accuracy"]["count"] for row in _robustness_rows(results))
+    heading = "Robustness of " + ", ".join(encoder["name"] for encoder in results["encoders"])
     body = [
         f"<h1>{_safe(heading)}</h1>",
-        f"<p>Budget <b>{_safe(settings['budget'])}</b>, {_safe(settings['norm'])} ball, "
-        f"{counted:,} attacked test images of {data['test_images']:,}"
-        f"{' of ' + _safe(data['name']) if 'name' in data else ''}. Encoders never saw a label; "
-        "each head was fitted to embeddings of the training split. Attacks go through head and "
-        "encoder. Square brackets hold 95 % intervals over test images.</p>",
+        _introduction(results),
         _verdict(evaluation),
-        "<h2>Accuracy, nominal and under attack</h2>",
-        _main_table(results),
-        _charts([(charts.accuracy(results, task), f"Accuracy of the linear probe of {task}, with "
-                  "95 % intervals") for task in settings["tasks"]]),
-        "<h2>Can these figures be trusted?</h2>",
-        _checks(results),
-        "<h2>What attacks do</h2>",
-        "<p>From top to bottom: test images; the images that the attack made of them; the change, "
-        "scaled to full contrast; and, where there is a decoder, what both decode to.</p>",
-        *(_sheets(pictures) for pictures in evaluation.pictures),
-        "<h2>Attacks on the representation, without labels</h2>",
-        _representation(results),
+        *_main_table(results),
+        *_accuracy(results),
+        *_checks(results),
+        *_attacked(evaluation),
+        *_representation(results),
         *_consistency(results),
+        *_detection(results),
         *_usage(results),
         "<h2>What was left out</h2>",
         _left_out(results),
         "<h2>Settings and provenance</h2>",
         _provenance(results),
-    ]  # fmt: skip
+    ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -71,11 +58,31 @@ def _safe(words: Any) -> str:
     return html.escape(str(words))
 
 
-def _robustness_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
-    return [row for encoder in results["encoders"] for row in encoder["robustness"]["rows"]]
+def _asked(results: dict[str, Any], section: str) -> bool:
+    return section in results["settings"]["sections"]
+
+
+def _introduction(results: dict[str, Any]) -> str:
+    settings, data = results["settings"], results["data"]
+    of = f" of {_safe(data['name'])}" if "name" in data else ""
+    images = f"{data['test_images']:,} test images{of}"
+    if _asked(results, "robustness"):
+        rows = [row for encoder in results["encoders"] for row in encoder["robustness"]["rows"]]
+        images = f"{max(row['accuracy']['count'] for row in rows):,} attacked of {images}"
+    return (
+        f"<p>Budget <b>{_safe(settings['budget'])}</b>, {_safe(settings['norm'])} ball, {images}. "
+        "Encoders never saw a label; each head was fitted to embeddings of the training split. "
+        "Attacks go through head and encoder. Square brackets hold 95 % intervals over test "
+        "images.</p>"
+    )
 
 
 def _verdict(evaluation: Evaluation) -> str:
+    if not _asked(evaluation.results, "checks"):
+        return (
+            '<p class="verdict bad">The honesty checks were not asked for: whether these figures '
+            "can be trusted is not known.</p>"
+        )
     failed = evaluation.failed_checks
     if not failed:
         missing = evaluation.results["encoders"][0]["checks"]["left_out"]
@@ -95,7 +102,8 @@ def _verdict(evaluation: Evaluation) -> str:
 
 def _cell(cell: table.Cell) -> str:
     interval = f" <small>[{_safe(cell.interval)}]</small>" if cell.interval else ""
-    return f"<td>{_safe(cell.text)}{interval}</td>"
+    beside = f" / {_safe(cell.beside)}" if cell.beside else ""
+    return f"<td>{_safe(cell.text)}{interval}{beside}</td>"
 
 
 def _table(heads: list[str], rows: list[str], kind: str = "") -> str:
@@ -106,20 +114,42 @@ def _table(heads: list[str], rows: list[str], kind: str = "") -> str:
     )
 
 
-def _main_table(results: dict[str, Any]) -> str:
+def _main_table(results: dict[str, Any]) -> list[str]:
     names = [encoder["name"] for encoder in results["encoders"]]
+    figures = table.rows(results)
+    if not figures:
+        return []
     rows = []
-    for group, members in itertools.groupby(table.rows(results), key=lambda row: row.group):
+    for group, members in itertools.groupby(figures, key=lambda row: row.group):
         rows.append(f'<tr class="group"><th colspan="{len(names) + 1}">{_safe(group)}</th></tr>')
         rows += [
             f"<tr><td>{_safe(row.label)}</td>{''.join(map(_cell, row.cells))}</tr>"
             for row in members
         ]
-    return _table(["", *names], rows)
+    return ["<h2>Accuracy, nominal and under attack</h2>", _table(["", *names], rows)]
 
 
-def _checks(results: dict[str, Any]) -> str:
-    parts = []
+def _accuracy(results: dict[str, Any]) -> list[str]:
+    if not _asked(results, "robustness"):
+        return []
+    head = results["settings"]["heads"][0]
+    return [
+        _charts(
+            [
+                (
+                    charts.accuracy(results, task),
+                    f"Accuracy of the {head} probe of {task}, with 95 % intervals",
+                )
+                for task in results["settings"]["tasks"]
+            ]
+        )
+    ]
+
+
+def _checks(results: dict[str, Any]) -> list[str]:
+    if not _asked(results, "checks"):
+        return []
+    parts = ["<h2>Can these figures be trusted?</h2>"]
     for encoder in results["encoders"]:
         for group in encoder["checks"]["groups"]:
             rows = []
@@ -140,7 +170,7 @@ def _checks(results: dict[str, Any]) -> str:
                 f"<details{' open' if bad else ''}><summary>{_safe(summary)}</summary>"
                 f"{_table(['', 'must be so', 'found'], rows, 'words')}</details>"
             )
-    return "".join(parts)
+    return parts
 
 
 # ---------------------------------------------------------------------- figures
@@ -158,6 +188,17 @@ def _charts(captioned: list[tuple[Figure, str]]) -> str:
         for figure, caption in captioned
     ]
     return f'<div class="charts">{"".join(shown)}</div>'
+
+
+def _attacked(evaluation: Evaluation) -> list[str]:
+    if not any(evaluation.pictures):
+        return []
+    return [
+        "<h2>What attacks do</h2>",
+        "<p>From top to bottom: test images; the images that the attack made of them; the change, "
+        "scaled to full contrast; and, where there is a decoder, what both decode to.</p>",
+        *(_sheets(pictures) for pictures in evaluation.pictures),
+    ]
 
 
 def _sheets(pictures: list[Pictures]) -> str:
@@ -179,7 +220,9 @@ def _sheets(pictures: list[Pictures]) -> str:
 _SHIFT = "Mean shift under the first distance of the table, with 95 % intervals"
 
 
-def _representation(results: dict[str, Any]) -> str:
+def _representation(results: dict[str, Any]) -> list[str]:
+    if not _asked(results, "representation"):
+        return []
     tasks = results["settings"]["tasks"]
     heads = ["encoder", "distance", "ε", "moved", *(f"shift, {t}" for t in tasks),
              *(f"{t} right, %" for t in tasks), "reach the target, %"]  # fmt: skip
@@ -202,14 +245,15 @@ def _representation(results: dict[str, Any]) -> str:
                 f"<tr><td>{_safe(encoder['name'])}</td><td>{_safe(row['distance'])}</td>"
                 f"<td>{row['epsilon']:g}</td>{''.join(map(_cell, cells))}</tr>"
             )
-    return (
+    return [
+        "<h2>Attacks on the representation, without labels</h2>",
         "<p>PGD moves q(z|x') as far as it can in the distance named. The shift of the mean is in "
         "units of the mean distance between classes: above 1, an image is carried farther than "
         "from one class to another. An image reaches its target, the next test image, when its "
-        "embedding ends nearer to the target's than to its own.</p>"
-        f"<details><summary>Table</summary>{_table(heads, made)}</details>"
-        + _charts([(charts.shift(results), _SHIFT)])
-    )
+        "embedding ends nearer to the target's than to its own.</p>",
+        f"<details><summary>Table</summary>{_table(heads, made)}</details>",
+        _charts([(charts.shift(results), _SHIFT)]),
+    ]
 
 
 def _consistency(results: dict[str, Any]) -> list[str]:
@@ -231,8 +275,53 @@ def _consistency(results: dict[str, Any]) -> list[str]:
     return ["<h2>Self-consistency</h2>", _charts([*shown, (charts.turns(able), moved)])]
 
 
+def _detection(results: dict[str, Any]) -> list[str]:
+    able = [encoder for encoder in results["encoders"] if "detection" in encoder]
+    if not able:
+        return []
+    settings = results["settings"]
+    told = [encoder["detection"] for encoder in able]
+    alarms = ", ".join(
+        f"{encoder['name']} {100 * found['false_alarms']['value']:.1f} %"
+        for encoder, found in zip(able, told, strict=True)
+    )
+    heads = ["encoder", "task", "ε", "attack", "ROC AUC", "flagged, %", "broken, %",
+             "broken and not flagged, %"]  # fmt: skip
+    rows = [
+        f"<tr><td>{_safe(encoder['name'])}</td><td>{_safe(row['task'])}</td>"
+        f"<td>{row['epsilon']:g}</td><td>{_safe(attack['attack'])}</td>"
+        + _cell(table.area(attack["auc"]))
+        + "".join(_cell(table.percent(attack[key])) for key in ("flagged", "success", "undetected"))
+        + "</tr>"
+        for encoder in able
+        for row in encoder["detection"]["rows"]
+        for attack in row["attacks"]
+    ]
+    words = "with 95 % intervals. Solid: PGD on the classification; dashed: attacks that know"
+    shown = [
+        figure
+        for task in settings["tasks"]
+        for figure in (
+            (charts.unseen(able, task), f"Broken for {task} and not flagged, {words}"),
+            (charts.told(able, task), f"ROC AUC, attacks on {task} against other images, {words}"),
+        )
+    ]
+    return [
+        "<h2>Do attacks show?</h2>",
+        "<p>An image is flagged where W2² of q(z|x) and q(z|g(μ(x))) is above what 5 % of "
+        f"{told[0]['others']:,} other test images exceed; {told[0]['images']:,} are attacked "
+        f"through the {_safe(told[0]['head'])} head. Of these as they are, flagged: "
+        f"{_safe(alarms)}. “pgd” climbs the cross-entropy alone; “λ” the cross-entropy less λ "
+        "times the logarithm of the inconsistency; “least score” makes it small once an image is "
+        "misclassified; “knowing” is, for each image, the one of all these that breaks it with "
+        "the least inconsistency. “noise” is a random point of the ball.</p>",
+        _charts(shown),
+        f"<details><summary>Table</summary>{_table(heads, rows)}</details>",
+    ]
+
+
 def _usage(results: dict[str, Any]) -> list[str]:
-    able = [encoder for encoder in results["encoders"] if "kl" in encoder["latents"]]
+    able = [encoder for encoder in results["encoders"] if "kl" in encoder.get("latents", {})]
     if not able:
         return []
     caption = "Latents at 0 carry nothing: an encoder that says nothing cannot be attacked"

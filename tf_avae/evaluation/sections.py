@@ -11,9 +11,10 @@ from tf_avae.attacks import BALLS
 from tf_avae.distributions import Posterior, prior_sample
 from tf_avae.evaluation import statistics
 from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
-from tf_avae.evaluation.checks import CHECKS, Case, run_checks
 from tf_avae.evaluation.consistency import drift, inconsistency
+from tf_avae.evaluation.detection import detection, lacks
 from tf_avae.evaluation.fid import features_of, frechet_distance
+from tf_avae.evaluation.heads import checks, probes, robustness
 from tf_avae.evaluation.latents import latent_usage
 from tf_avae.evaluation.likelihood import (
     importance_weighted,
@@ -28,7 +29,6 @@ from tf_avae.evaluation.representation import (
     distance_between_classes,
 )
 from tf_avae.evaluation.subject import Subject
-from tf_avae.probes import HEADS, Neighbours
 from tf_avae.registry import Registry
 from tf_avae.types import Images, Tensor
 
@@ -53,116 +53,6 @@ class Section:
     lacks: Callable[[Subject], str | None] = lambda subject: None
 
 
-def _probes(subject: Subject) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for task in subject.tasks:
-        labels = subject.test.labels[task]
-        counts = np.bincount(labels)
-        found[task] = {
-            "classes": int((counts > 0).sum()),
-            "majority": float(counts.max() / len(labels)),
-        }
-        for head in HEADS:
-            found[task][head] = {
-                "nominal": statistics.proportion(subject.nominal(task, head)),
-                **subject.fitted(task, head).notes,
-            }
-
-    def neighbours() -> Part:
-        embeddings, train_labels = subject.train_embeddings
-        subject.say("finding the nearest training images")
-        index = Neighbours(embeddings, train_labels, subject.settings.neighbours)
-        near = index.find(subject.posterior.mean)
-        values = {}
-        for task in subject.tasks:
-            right, share = index.agreement(near, task, subject.test.labels[task])
-            values[task] = {
-                "neighbours": subject.settings.neighbours,
-                "accuracy": statistics.proportion(right),
-                "precision": statistics.mean(share),
-            }
-        return Part(values, {})
-
-    settings = {"neighbours": subject.settings.neighbours}
-    for task, values in subject.part("neighbours", settings, neighbours).values.items():
-        found[task]["retrieval"] = values
-    return found
-
-
-def _robustness(subject: Subject) -> dict[str, Any]:
-    rows = []
-    for task in subject.tasks:
-        for head in HEADS:
-            for epsilon in sorted(subject.settings.epsilons):
-                outcomes = subject.outcomes(task, head, epsilon)
-                rows.append(
-                    {
-                        "task": task,
-                        "head": head,
-                        "epsilon": epsilon,
-                        "nominal": statistics.proportion(outcomes.clean),
-                        "accuracy": statistics.proportion(outcomes.survived),
-                        "trials": list(outcomes.trials),
-                        "accuracy_after": outcomes.accuracy_after().tolist(),
-                        "outcomes": outcomes.compact(),
-                    }
-                )
-    return {"rows": rows}
-
-
-def telling_epsilon(subject: Subject, task: str, head: str = "linear") -> float:
-    """The radius at which about half of the nominal accuracy is left: there attacks of different
-    strength differ most."""
-    found = {e: subject.outcomes(task, head, e) for e in subject.settings.epsilons}
-    half = next(iter(found.values())).clean.mean() / 2
-    return min(sorted(found), key=lambda e: abs(found[e].survived.mean() - half))
-
-
-def _checks(subject: Subject) -> dict[str, Any]:
-    groups = [_checks_of(subject, task, head) for task in subject.tasks for head in HEADS]
-    left_out = [c.name for c in CHECKS.values() if subject.settings.norm not in c.balls]
-    return {"groups": groups, "left_out": left_out}
-
-
-def _checks_of(subject: Subject, task: str, head: str) -> dict[str, Any]:
-    """What the checks find for a task and a head."""
-    settings = subject.settings
-    epsilon = telling_epsilon(subject, task, head)
-    outcomes = {e: subject.outcomes(task, head, e) for e in settings.epsilons}
-    curve = {e: float(found.survived.mean()) for e, found in outcomes.items()}
-    curve[0.0] = float(outcomes[epsilon].clean.mean())
-    labels = subject.test.labels[task]
-    images = subject.test.images[: settings.free_images]
-    case = Case(
-        embed=subject.encoder.embed,
-        classify=subject.classify(task, head),
-        images=images,
-        labels=labels[: settings.free_images],
-        epsilon=epsilon,
-        budget=subject.budget,
-        curve=curve,
-        majority=float(np.bincount(labels).max() / len(labels)),
-        nominal=subject.nominal(task, head),
-        converged=subject.fitted(task, head).notes["converged"],
-        seed=settings.seed,
-        ball=BALLS[settings.norm],
-        batch_size=settings.batch_size,
-    )
-
-    def make() -> Part:
-        tell = lambda name: subject.say(f"checks of {task}, {head}: {name}")  # noqa: E731
-        return Part({"checks": run_checks(case, tell)}, {})
-
-    key = {
-        "task": task, "head": head, "epsilon": epsilon, "curve": sorted(curve.items()),
-        "images": len(images), "budget": settings.budget,
-    }  # fmt: skip
-    found = subject.part("checks", key, make).values["checks"]
-    return {
-        "task": task, "head": head, "epsilon": epsilon, "images": len(images), "checks": found
-    }  # fmt: skip
-
-
 def allowed_distances(subject: Subject) -> list[Distance]:
     """The distances asked for that the encoder has the means for."""
     rows = [DISTANCES[name] for name in subject.settings.distances]
@@ -185,12 +75,12 @@ def _representation(subject: Subject) -> dict[str, Any]:
 def moved(subject: Subject, distance: Distance, epsilon: float, targeted: bool) -> Part:
     """What one attack on the representation does; its arrays hold where the images are that it
     moved farthest, "worst", and what it made of them, "found"."""
-    settings, encoder = subject.settings, subject.encoder
+    settings, encoder, head = subject.settings, subject.encoder, subject.settings.heads[0]
     images = subject.test.images[: settings.free_images]
     count = len(images)
     key = {
         "distance": distance.name, "epsilon": epsilon, "targeted": targeted, "images": count,
-        "steps": subject.budget.steps,
+        "steps": subject.budget.steps, "head": head,
     }  # fmt: skip
 
     def make() -> Part:
@@ -226,7 +116,7 @@ def moved(subject: Subject, distance: Distance, epsilon: float, targeted: bool) 
         for task in subject.tasks:
             labels = subject.test.labels[task]
             unit = distance_between_classes(subject.posterior.mean, labels)
-            logits = np.asarray(subject.fitted(task, "linear").probe(after.mean))
+            logits = np.asarray(subject.fitted(task, head).probe(after.mean))
             values["tasks"][task] = {
                 # In units of the distance between classes; none where classes coincide.
                 "shift": statistics.mean(shift / unit) if unit > 1e-6 else None,
@@ -243,13 +133,7 @@ def _needs_decoder(subject: Subject) -> str | None:
 
 
 def _needs_model(subject: Subject) -> str | None:
-    encoder = subject.encoder
-    missing = [
-        word
-        for word, there in (("posterior", encoder.posterior), ("decoder", encoder.decode))
-        if not there
-    ]
-    return f"no {' and no '.join(missing)}" if missing else None
+    return subject.encoder.lacks_model
 
 
 def _consistency(subject: Subject) -> dict[str, Any]:
@@ -370,13 +254,17 @@ def _latents(subject: Subject) -> dict[str, Any]:
 
 SECTIONS: Registry[Section] = Registry(
     "section",
-    Section("probes", "nominal accuracy of the heads, and retrieval", _probes),
-    Section("robustness", "accuracy under the budget, by task, head and ε", _robustness),
-    Section("checks", "whether the robustness figures can be trusted", _checks),
+    Section("probes", "nominal accuracy of the heads, and retrieval", probes),
+    Section("robustness", "accuracy under the budget, by task, head and ε", robustness),
+    Section("checks", "whether the robustness figures can be trusted", checks),
     Section("representation", "attacks on the representation, without labels", _representation),
     Section("consistency", "drift along the chain z -> g(z) -> z'", _consistency, _needs_model),
+    Section(
+        "detection", "whether inconsistency tells attacked images, by attackers who know of it too",
+        detection, lambda subject: lacks(subject.encoder, subject.test),
+    ),
     Section("reconstruction", "squared errors", _reconstruction, _needs_decoder),
     Section("likelihood", "importance-weighted bound", _likelihood, _needs_likelihood),
     Section("fid", "Frechet distance of samples to images", _fid, _needs_extractor),
     Section("latents", "active units and effective dimension", _latents),
-)
+)  # fmt: skip

@@ -8,6 +8,8 @@ from tf_avae.errors import InputError
 from tf_avae.evaluation.budgets import BUDGETS
 from tf_avae.evaluation.representation import DISTANCES
 from tf_avae.evaluation.robustness import check_epsilon
+from tf_avae.evaluation.sections import SECTIONS
+from tf_avae.probes import HEADS
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,9 @@ class Settings:
         epsilons: radii, in units of pixel values; 0 is always there.
         norm: name of a row of `BALLS`.
         tasks: labels to predict; all unless given.
+        heads: names of rows of `HEADS`; where one alone is looked at (under attacks on the
+            representation, in charts and pictures, for detection) it is the first.
+        sections: names of rows of `SECTIONS`: what is measured; the others are left out.
         images: test images attacked, from the first on; the budget's number unless given.
         distances: names of rows of `DISTANCES`; all that the encoder allows.
         mlp_images: of them, how many are attacked through the MLP head.
@@ -39,6 +44,8 @@ class Settings:
     epsilons: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
     norm: str = "linf"
     tasks: tuple[str, ...] | None = None
+    heads: tuple[str, ...] = tuple(HEADS)
+    sections: tuple[str, ...] = tuple(SECTIONS)
     images: int | None = None
     distances: tuple[str, ...] = tuple(DISTANCES)
     mlp_images: int = 1000
@@ -62,7 +69,15 @@ class Settings:
             raise InputError(f"epsilons are {self.epsilons}; they must be above 0 and differ")
         for name in self.distances:
             DISTANCES[name]
-        for what, names in (("distances", self.distances), ("tasks", self.tasks or ())):
+        for what, names, rows in (
+            ("head", self.heads, HEADS), ("section", self.sections, SECTIONS)
+        ):  # fmt: skip
+            if not names:
+                raise InputError(f"no {what} is given; name at least one of: {', '.join(rows)}")
+            for name in names:
+                rows[name]
+        for what in ("distances", "heads", "sections", "tasks"):
+            names = getattr(self, what) or ()
             if len(set(names)) != len(names):
                 raise InputError(f"{what} are {', '.join(names)}; name each once")
         check(seed=self.seed)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,8 +16,10 @@ from tf_avae.evaluation.fid import Extractor
 from tf_avae.evaluation.inputs import TestImages
 from tf_avae.evaluation.parts import Part, Parts
 from tf_avae.evaluation.robustness import Outcomes, Stand, worst_case
-from tf_avae.evaluation.settings import Settings
 from tf_avae.probes import HEADS, Fitted, Probe
+
+if TYPE_CHECKING:  # settings name the sections, which are made of subjects
+    from tf_avae.evaluation.settings import Settings
 
 SHOWN = 50
 """Attacked images are kept of so many first test images."""
@@ -70,22 +72,24 @@ class Teller:
             self._progress(Report(text, self._done + self._within, left))
 
 
-def images_through(head: str, settings: Settings, available: int) -> int:
+def images_through(head: str, settings: "Settings", available: int) -> int:
     """How many of the first test images are attacked through a head."""
     count = min(settings.images or BUDGETS[settings.budget].images or available, available)
     return min(count, settings.mlp_images) if head == "mlp" else count
 
 
 def planned_work(
-    encoder: str, test: TestImages, tasks: tuple[str, ...], settings: Settings
+    encoder: str, test: TestImages, tasks: tuple[str, ...], settings: "Settings"
 ) -> dict[Work, float]:
     """The gradient steps of one image that attacks through heads take at most, by part."""
-    work = {}
+    work: dict[Work, float] = {}
+    if not {"robustness", "checks"} & set(settings.sections):
+        return work
     for task in tasks:
         classes = int(test.labels[task].max()) + 1
         trials = BUDGETS[settings.budget].trials
         cost = sum(trial.cost * trial.times(classes) for trial in trials)
-        for head in HEADS:
+        for head in settings.heads:
             for epsilon in settings.epsilons:
                 count = images_through(head, settings, len(test.images))
                 work[encoder, task, head, epsilon] = cost * count
@@ -112,7 +116,7 @@ class Subject:
         train: Batches,
         test: TestImages,
         tasks: tuple[str, ...],
-        settings: Settings,
+        settings: "Settings",
         extractor: Extractor | None,
         parts: Parts,
         teller: Teller,
@@ -197,10 +201,13 @@ class Subject:
         probe = self.fitted(task, head).probe
         return lambda images: probe(self.encoder.embed(images))
 
+    def logits(self, task: str, head: str) -> np.ndarray:
+        """What a head says of each test image, [N, K] float32."""
+        return np.asarray(self.fitted(task, head).probe(self.posterior.mean))
+
     def nominal(self, task: str, head: str) -> np.ndarray:
         """Whether each test image is classified correctly, bool [N]."""
-        logits = np.asarray(self.fitted(task, head).probe(self.posterior.mean))
-        return logits.argmax(1) == self.test.labels[task]
+        return self.logits(task, head).argmax(1) == self.test.labels[task]
 
     def outcomes(self, task: str, head: str, epsilon: float) -> Outcomes:
         """The worst case over the budget; its attacked images are those of the first `SHOWN` test

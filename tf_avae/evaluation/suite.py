@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tf_avae.evaluation.detection import planned_detection
 from tf_avae.evaluation.encoder import Batches, Encoder
 from tf_avae.evaluation.fid import Extractor
+from tf_avae.evaluation.heads import telling_epsilon
 from tf_avae.evaluation.inputs import (
     check_encoder,
     check_extractor,
@@ -26,13 +28,7 @@ from tf_avae.evaluation.inputs import (
     train_digest,
 )
 from tf_avae.evaluation.parts import Parts
-from tf_avae.evaluation.sections import (
-    FARTHEST,
-    SECTIONS,
-    allowed_distances,
-    moved,
-    telling_epsilon,
-)
+from tf_avae.evaluation.sections import FARTHEST, SECTIONS, allowed_distances, moved
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.subject import SHOWN, Report, Subject, Teller, planned_work
 from tf_avae.provenance import provenance, source_checksum
@@ -56,10 +52,12 @@ class Evaluation(NamedTuple):
     Attributes:
         results: JSON values: settings, data, and a record for each encoder.
         pictures: sheets of images for each encoder.
+        subjects: by the encoder's name, what was evaluated, with its fitted heads.
     """
 
     results: dict[str, Any]
     pictures: list[list[Pictures]]
+    subjects: dict[str, Subject]
 
     @property
     def failed_checks(self) -> list[tuple[str, str, str, str]]:
@@ -67,6 +65,7 @@ class Evaluation(NamedTuple):
         return [
             (encoder["name"], group["task"], group["head"], check["name"])
             for encoder in self.results["encoders"]
+            if "checks" in encoder
             for group in encoder["checks"]["groups"]
             for check in group["checks"]
             if not check["passed"]
@@ -110,6 +109,7 @@ def evaluate(
     teller = Teller(progress)
     for encoder in encoders:
         teller.planned |= planned_work(encoder.name, images, tasks, settings)
+        teller.planned |= planned_detection(encoder, images, tasks, settings)
     # All that decides every part's outcome, so that no part is taken for another's.
     common = {
         "test": test_digest(images),
@@ -121,34 +121,38 @@ def evaluate(
         "source": source_checksum(),
         "versions": provenance()["versions"],
     }
-    records, pictures = [], []
+    records, pictures, subjects = [], [], {}
     for encoder in encoders:
         identity = {"encoder": encoder_digest(encoder, images.images), **common}
         parts = Parts(folder, identity)
         subject = Subject(encoder, train, images, tasks, settings, extractor, parts, teller)
         record: dict[str, Any] = {"name": encoder.name, **encoder.notes, "left_out": {}}
         for section in SECTIONS.values():
+            if section.name not in settings.sections:
+                continue
             lacking = section.lacks(subject)
             if lacking:
                 record["left_out"][section.name] = lacking
             else:
                 record[section.name] = section.measure(subject)
         records.append(record)
+        subjects[encoder.name] = subject
         pictures.append(_pictures(subject))
     results = {
         "settings": asdict(settings) | {"tasks": list(tasks)},
         "data": {**(data or {}), "test_images": len(images.images)},
         "encoders": records,
     }
-    return Evaluation(results, pictures)
+    return Evaluation(results, pictures, subjects)
 
 
 def _pictures(subject: Subject) -> list[Pictures]:
     """What attacks do, on images that they broke, and on those that they moved farthest."""
+    settings, head = subject.settings, subject.settings.heads[0]
     sheets = []
-    for task in subject.tasks:
-        epsilon = telling_epsilon(subject, task)
-        found = subject.outcomes(task, "linear", epsilon)
+    for task in subject.tasks if "robustness" in settings.sections else ():
+        epsilon = telling_epsilon(subject, task, head)
+        found = subject.outcomes(task, head, epsilon)
         broken = np.flatnonzero(found.broken_by[:SHOWN] >= 0)[:FARTHEST]
         if len(broken):
             sheets.append(
@@ -157,14 +161,13 @@ def _pictures(subject: Subject) -> list[Pictures]:
                     _before_and_after(subject, subject.test.images[broken], found.attacked[broken]),
                 )
             )
-    distance = allowed_distances(subject)[:1]
-    if distance:
-        epsilon = max(subject.settings.epsilons)
-        worst = moved(subject, distance[0], epsilon, False).arrays
+    for distance in allowed_distances(subject)[:1] if "representation" in settings.sections else ():
+        epsilon = max(settings.epsilons)
+        worst = moved(subject, distance, epsilon, False).arrays
         images = subject.test.images[worst["worst"]]
         sheets.append(
             Pictures(
-                f"{subject.encoder.name}: moved farthest by {distance[0].name}, ε = {epsilon:g}",
+                f"{subject.encoder.name}: moved farthest by {distance.name}, ε = {epsilon:g}",
                 _before_and_after(subject, images, worst["found"]),
             )
         )

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from tf_avae.probes import HEADS
+from tf_avae.evaluation.detection import KNOWING, NOISE, PGD
 
 Record = dict[str, Any]
 
@@ -16,15 +17,18 @@ class Cell:
     Attributes:
         text: as shown.
         interval: its 95 % interval, as shown; empty where there is none.
+        beside: a second figure, which the group's heading names; empty where there is none.
     """
 
     text: str
     interval: str = ""
+    beside: str = ""
 
     @property
     def line(self) -> str:
-        """Both in one."""
-        return f"{self.text} [{self.interval}]" if self.interval else self.text
+        """All in one."""
+        interval = f" [{self.interval}]" if self.interval else ""
+        return self.text + interval + (f" / {self.beside}" if self.beside else "")
 
 
 NONE = Cell("–")
@@ -52,7 +56,6 @@ def rows(results: dict[str, Any]) -> list[Row]:
         results: of an `Evaluation`.
     """
     encoders = results["encoders"]
-    budget = results["settings"]["budget"]
     made: list[Row] = []
 
     def add(group: str, label: str, section: str, read: Callable[[Record], Cell]) -> None:
@@ -62,38 +65,76 @@ def rows(results: dict[str, Any]) -> list[Row]:
             made.append(Row(group, label, cells))
 
     for task in results["settings"]["tasks"]:
-        described = encoders[0]["probes"][task]
-        group = f"{task}, accuracy % (commonest class {100 * described['majority']:.1f})"
-        for head in HEADS:
-            add(group, f"{head}, nominal", "probes", lambda p: percent(p[task][head]["nominal"]))  # noqa: B023
-            radii = sorted(results["settings"]["epsilons"])
-            attack = attacked(encoders[0]["robustness"], task, head, radii[0])
-            count = attack["nominal"]["count"]
-            if count < results["data"]["test_images"]:
-                # Below stand the first images alone, so their nominal accuracy stands above.
-                add(group, f"{head}, nominal, first {count:,}", "robustness",
-                    lambda r: percent(attacked(r, task, head, radii[0])["nominal"]))  # noqa: B023  # fmt: skip
-            for epsilon in radii:
-                where = (task, head, epsilon)
-                add(group, f"{head}, {budget}, ε {epsilon:g}", "robustness",
-                    lambda r: percent(attacked(r, *where)["accuracy"]))  # noqa: B023  # fmt: skip
-        count = described["retrieval"]["neighbours"]
-        add(group, f"{count} nearest neighbours", "probes",
-            lambda p: percent(p[task]["retrieval"]["accuracy"]))  # noqa: B023  # fmt: skip
-
-    def beside(label: str, section: str, read: Callable[[Record], Cell]) -> None:
-        add("beside it", label, section, read)
-
-    beside("checks passed", "checks", lambda c: Cell(passed(c)))
-    beside("active units", "latents", _active_units)
-    beside("effective dimension", "latents", lambda v: Cell(f"{v['effective_dimension']:.1f}"))
-    for label, convention in (("MSE: |x − g(μ(x))|²", "sum"), ("MSE, per pixel value", "mean")):
-        beside(label, "reconstruction", lambda r: number(r["mean_code"][convention]))  # noqa: B023
-    beside("log p(x) at least, nats", "likelihood", lambda v: number(v["importance_weighted"]))
-    beside("FID", "fid", lambda v: Cell(f"{v['value']:.2f}"))
-    beside("inconsistency W2²", "consistency", lambda v: number(v["inconsistency"]))
-    beside("time factor", "time_factor", lambda v: Cell(f"{v['value']:.2f}"))
+        for head in results["settings"]["heads"]:
+            _through_head(results, task, head, partial(add, heading(results, task)))
+        near = f"{results['settings']['neighbours']} nearest neighbours"
+        add(heading(results, task), near, "probes", partial(_retrieval, task))
+    for task in results["settings"]["tasks"]:
+        group = f"{task}, attacks told by inconsistency: broken % / broken and not flagged %"
+        for epsilon in sorted(results["settings"]["epsilons"]):
+            _told(task, epsilon, partial(add, group))
+    _beside(partial(add, "beside it"))
     return made
+
+
+Add = Callable[[str, str, Callable[[Record], Cell]], None]
+"""(label, section, how a cell is read from an encoder's section): adds a row to a group."""
+
+
+def _through_head(results: dict[str, Any], task: str, head: str, add: Add) -> None:
+    settings, total = results["settings"], results["data"]["test_images"]
+    radii = sorted(settings["epsilons"])
+    add(f"{head}, nominal", "probes", lambda p: accuracy(p[task][head], "nominal"))
+    add(f"{head}, nominal, ROC AUC", "probes", lambda p: area(p[task][head]["roc_auc"]))
+
+    def first(robustness: Record) -> Record:
+        return attacked(robustness, task, head, radii[0])["nominal"]
+
+    counts = {first(e["robustness"])["count"] for e in results["encoders"] if "robustness" in e}
+    for count in counts - {total}:
+        # Below stand the first images alone, so their nominal accuracy stands above.
+        add(f"{head}, nominal, first {count:,}", "robustness", lambda r: percent(first(r)))
+    for epsilon in radii:
+        _under_attack(f"{head}, {settings['budget']}, ε {epsilon:g}", (task, head, epsilon), add)
+
+
+def _under_attack(label: str, where: tuple[str, str, float], add: Add) -> None:
+    add(label, "robustness", lambda r: accuracy(attacked(r, *where), "accuracy"))
+
+
+def _retrieval(task: str, probes: Record) -> Cell:
+    return percent(probes[task]["retrieval"]["accuracy"])
+
+
+def _told(task: str, epsilon: float, add: Add) -> None:
+    def of(detection: Record) -> Record:
+        return told(detection, task, epsilon)
+
+    add(f"ε {epsilon:g}, {PGD}", "detection", lambda d: success(of(d)[PGD]))
+    add(f"ε {epsilon:g}, {PGD}, ROC AUC", "detection", lambda d: area(of(d)[PGD]["auc"]))
+    add(f"ε {epsilon:g}, {KNOWING}", "detection", lambda d: success(of(d)[KNOWING]))
+    add(f"ε {epsilon:g}, {KNOWING}, ROC AUC", "detection", lambda d: area(least_area(of(d))))
+
+
+def _beside(add: Add) -> None:
+    add("checks passed", "checks", lambda c: Cell(passed(c)))
+    add("active units", "latents", _active_units)
+    add("effective dimension", "latents", lambda v: Cell(f"{v['effective_dimension']:.1f}"))
+    add("MSE: |x − g(μ(x))|²", "reconstruction", lambda r: number(r["mean_code"]["sum"]))
+    add("MSE, per pixel value", "reconstruction", lambda r: number(r["mean_code"]["mean"]))
+    add("log p(x) at least, nats", "likelihood", lambda v: number(v["importance_weighted"]))
+    add("FID", "fid", lambda v: Cell(f"{v['value']:.2f}"))
+    add("inconsistency W2²", "consistency", lambda v: number(v["inconsistency"]))
+    add("time factor", "time_factor", lambda v: Cell(f"{v['value']:.2f}"))
+
+
+def heading(results: dict[str, Any], task: str) -> str:
+    """The heading of a task's rows, with how far a head gets that always says the same."""
+    words = f"{task}, accuracy % / balanced accuracy %"
+    for encoder in results["encoders"]:
+        if "probes" in encoder:  # the same of each: it is the test images'
+            return f"{words} (commonest class {100 * encoder['probes'][task]['majority']:.1f})"
+    return words
 
 
 def _active_units(latents: Record) -> Cell:
@@ -111,6 +152,18 @@ def attacked(robustness: Record, task: str, head: str, epsilon: float) -> Record
     )
 
 
+def told(detection: Record, task: str, epsilon: float) -> dict[str, Record]:
+    """What an encoder's detection found of each attack, by name, for a task and a radius."""
+    row = next(row for row in detection["rows"] if (row["task"], row["epsilon"]) == (task, epsilon))
+    return {attack["attack"]: attack for attack in row["attacks"]}
+
+
+def least_area(attacks: dict[str, Record]) -> Record:
+    """The smallest area under the ROC curve that an attacker who knows of the score leaves."""
+    areas = [a["auc"] for name, a in attacks.items() if name not in (NOISE, PGD)]
+    return min(areas, key=lambda estimate: estimate["value"])
+
+
 def passed(checks: Record) -> str:
     """How many of the checks passed, of how many."""
     found = [check["passed"] for group in checks["groups"] for check in group["checks"]]
@@ -121,6 +174,27 @@ def percent(estimate: Record) -> Cell:
     """A share in percent."""
     value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
     return Cell(f"{value:.1f}", f"{low:.1f}, {high:.1f}")
+
+
+def accuracy(record: Record, key: str) -> Cell:
+    """An accuracy in percent, and the balanced one beside it."""
+    cell = percent(record[key])
+    return Cell(cell.text, cell.interval, f"{100 * record['balanced']:.1f}")
+
+
+def success(attack: Record) -> Cell:
+    """The share of images that an attack breaks, and beside it that which it breaks unseen."""
+    cell = percent(attack["success"])
+    return Cell(cell.text, cell.interval, f"{100 * attack['undetected']['value']:.1f}")
+
+
+def area(estimate: Record | None) -> Cell:
+    """An area under the ROC curve; none where there is one class only."""
+    if estimate is None:
+        return NONE
+    low, high = estimate["low"], estimate["high"]
+    interval = "" if low is None else f"{low:.3f}, {high:.3f}"
+    return Cell(f"{estimate['value']:.3f}", interval)
 
 
 def number(estimate: Record) -> Cell:
@@ -135,6 +209,8 @@ def text(results: dict[str, Any]) -> str:
     """The table for a terminal."""
     names = [encoder["name"] for encoder in results["encoders"]]
     table = rows(results)
+    if not table:
+        return "no section that was asked for has a figure for this table"
     label = max(len(row.label) for row in table) + 2
     widths = [
         max(len(name), *(len(row.cells[i].line) for row in table)) for i, name in enumerate(names)

@@ -1,0 +1,79 @@
+"""What inconsistency tells of attacks: the table and the picture of docs/detection.md.
+
+They are made of what `python -m training.evaluate RUN ... --section detection` wrote.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from tf_avae.commands import exit_code
+from tf_avae.config import read_json
+from tf_avae.evaluation import charts, table
+from tf_avae.evaluation.detection import KNOWING, NOISE, PGD
+from tf_avae.files import write_bytes
+from tf_avae.plots import rendered
+
+_HEADS = ("encoder", "ε", "noise: ROC AUC", "flagged", "PGD: ROC AUC", "flagged", "broken",
+          "and not flagged", "knowing: ROC AUC", "broken", "and not flagged")  # fmt: skip
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """A row for each encoder and radius, and how many images are flagged that nobody attacked."""
+    task = results["settings"]["tasks"][0]
+    lines = [f"| {' | '.join(_HEADS)} |", "|---|" + "--:|" * (len(_HEADS) - 1)]
+    alarms = []
+    for encoder in results["encoders"]:
+        found = encoder["detection"]
+        for epsilon in sorted(results["settings"]["epsilons"]):
+            attacks = table.told(found, task, epsilon)
+            noise, plain, knowing = (attacks[name] for name in (NOISE, PGD, KNOWING))
+            cells = [
+                f"`{encoder['name']}`", f"{epsilon:g}",
+                *(_area(noise["auc"]), _share(noise["flagged"])),
+                *(_area(plain["auc"]), _share(plain["flagged"])),
+                *(_share(plain["success"]), f"**{_share(plain['undetected'])}**"),
+                _area(table.least_area(attacks)),
+                *(_share(knowing["success"]), f"**{_share(knowing['undetected'])}**"),
+            ]  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+        alarms.append(f"`{encoder['name']}` {table.percent(found['false_alarms']).line}")
+    first = results["encoders"][0]["detection"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Of the {first['images']:,} attacked images as they are, flagged, in percent: "
+            f"{'; '.join(alarms)}.",
+        ]
+    )
+
+
+def _share(estimate: dict[str, Any]) -> str:
+    return f"{table.percent(estimate).text} %"
+
+
+def _area(estimate: dict[str, Any]) -> str:
+    return f"{estimate['value']:.2f}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints the table, and draws the picture where asked."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--from", dest="source", type=Path, required=True, help="a results.json")
+    parser.add_argument("--picture", type=Path, help="where to write the chart, as PNG")
+    return exit_code(lambda: _main(parser.parse_args(argv)))
+
+
+def _main(given: argparse.Namespace) -> int:
+    results = read_json(given.source)
+    print(markdown(results))
+    if given.picture:
+        chart = charts.unseen(results["encoders"], results["settings"]["tasks"][0])
+        write_bytes(given.picture, rendered(chart, "png"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

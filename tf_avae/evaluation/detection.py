@@ -1,0 +1,323 @@
+"""Can its inconsistency tell that an image was tampered with?
+
+The score is W2^2(q(z|x), q(z|g(mu(x)))), the model's output `inconsistency`. It is held against
+attackers who do not know that it is looked at, and against ones who do: after Carlini & Wagner
+(2017), "Adversarial Examples Are Not Easily Detected", a detector is worth what is left of it then.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_avae.attacks import BALLS, Ball, cross_entropy, margin
+from tf_avae.errors import InputError
+from tf_avae.evaluation import statistics
+from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
+from tf_avae.evaluation.budgets import (
+    BUDGETS,
+    Classifier,
+    Setting,
+    Trial,
+    noise_trial,
+    pgd_trial,
+    still_trial,
+)
+from tf_avae.evaluation.consistency import inconsistency
+from tf_avae.evaluation.encoder import Encoder
+from tf_avae.evaluation.inputs import TestImages
+from tf_avae.evaluation.parts import Part
+from tf_avae.evaluation.robustness import Stand
+from tf_avae.evaluation.subject import Subject, Work
+from tf_avae.types import ImageLoss, Images, PerExample, Tensor
+
+if TYPE_CHECKING:  # settings name the sections, of which this is one
+    from tf_avae.evaluation.settings import Settings
+
+WEIGHTS = (0.01, 0.1, 1.0, 10.0)
+"""λ: how much an attacker who knows of the score cares for it, beside the classification."""
+
+FALSE_ALARMS = 0.05
+"""Of so many images that nobody attacked, the score is above the threshold."""
+
+NOISE, PGD, KNOWING = "noise", "pgd", "knowing"
+"""Names of attacks in results: a random point of the ball, the plain attack, and for each image the
+best of all attacks: that which breaks it with the least score."""
+
+_LEAST_IMAGES = 40  # half of them give the threshold: one of twenty is 5 %
+_TINY = 1e-6  # of the median score: below that, all scores are the same to an attacker
+
+Score = Callable[[Images], PerExample]
+"""Images [B, H, W, C] to a score [B], float32, at least 0, large where something is wrong;
+differentiable."""
+
+
+class Attacked(NamedTuple):
+    """What an attack made of images.
+
+    Attributes:
+        wrong: whether each is misclassified, [N] bool.
+        score: of each, [N].
+    """
+
+    wrong: np.ndarray
+    score: np.ndarray
+
+
+def knowing_trial(steps: int, score: Score, unit: float) -> Trial:
+    """PGD that keeps the score small: of all misclassified points on the way that of least score.
+
+    It starts at the image itself, where the score is a usual one: the way back to that from a
+    random start is longer than the steps reach.
+
+    Search number i < len(WEIGHTS) climbs cross-entropy - λ_i log(score/unit + 1e-6): the logarithm
+    because scores differ by orders of magnitude from image to image. The last climbs the
+    cross-entropy where a point is classified correctly, and -log(score/unit + 1e-6) elsewhere.
+
+    Args:
+        steps: of each search.
+        score: what must not be noticed.
+        unit: a usual score, above 0.
+    """
+
+    def target(on: Setting, images: Images, labels: Tensor, number: Tensor) -> ImageLoss:
+        weight = tf.gather(tf.constant([*WEIGHTS, 0.0]), number)
+
+        def loss(x: Images) -> tuple[Tensor, Tensor]:
+            logits = on.classify(x)
+            ahead, entropy = margin(logits, labels), cross_entropy(logits, labels)
+            oddness = tf.math.log(score(x) / unit + _TINY)
+            last = tf.where(ahead > 0, -oddness, entropy)
+            climbed = tf.where(number < len(WEIGHTS), entropy - weight * oddness, last)
+            # Any misclassification is better than none: exp(-oddness) is above 0.
+            return climbed, tf.where(ahead > 0, tf.exp(-oddness), ahead)
+
+        return loss
+
+    # A step goes through the encoder twice and through the decoder: about three gradient steps.
+    return replace(
+        still_trial(steps), name=f"knowing-{steps}", target=target,
+        times=lambda classes: len(WEIGHTS) + 1, cost=3 * steps,
+    )  # fmt: skip
+
+
+def detect(
+    classify: Classifier,
+    score: Score,
+    images: np.ndarray,
+    labels: np.ndarray,
+    others: np.ndarray,
+    *,
+    epsilon: float,
+    steps: int,
+    seed: int = 0,
+    ball: Ball = BALLS["linf"],
+    batch_size: int = 500,
+    progress: Callable[[Stand], None] | None = None,
+) -> list[dict[str, Any]]:
+    """How well a score tells attacked images from images that nobody attacked.
+
+    Args:
+        classify: the classifier.
+        score: large for an image that was tampered with, one hopes.
+        images: attacked, [N, H, W, C] float32 in [0, 1].
+        labels: their classes, [N].
+        others: scores of M other images, which nobody attacked, [M].
+        epsilon: radius in units of pixel values.
+        steps: of PGD.
+        seed: of the starts.
+        ball: a row of `BALLS`.
+        batch_size: images attacked at once.
+        progress: told before each attack where things stand.
+
+    Returns:
+        for each attack (`NOISE`, `PGD`, "λ 0.01" and so on, "least score", `KNOWING`) "attack"; of
+        all its images against the others "auc", and "flagged", the share above the threshold that
+        5 % of the others exceed; "success", the share of images that are classified correctly as
+        they are and not after the attack; "undetected", the share for which that is so and that
+        are not flagged; "auc_success", that of the successful ones alone (None if there are none);
+        and "median" of the score.
+
+    Raises:
+        InputError: a score that is not finite.
+    """
+    threshold = threshold_of(others)
+    right = np.asarray(in_batches(classify, images, batch_size=batch_size)).argmax(1) == labels
+    unit = float(np.median(others)) or 1.0
+    rows: list[dict[str, Any]] = []
+    found: list[Attacked] = []
+
+    def add(name: str, attacked: Attacked) -> None:
+        flagged, success = attacked.score > threshold, right & attacked.wrong
+        rows.append(
+            {
+                "attack": name,
+                "auc": statistics.area(attacked.score, others),
+                "auc_success": statistics.area(attacked.score[success], others)
+                if success.any()
+                else None,
+                "flagged": statistics.proportion(flagged),
+                "success": statistics.proportion(success),
+                "undetected": statistics.proportion(success & ~flagged),
+                "median": float(np.median(attacked.score)),
+            }
+        )
+
+    searches = _searches(steps, score, unit)
+    left = sum(trial.cost for _, trial, _ in searches) * len(images)
+    work = 0.0
+    graphs: dict[str, Callable] = {}
+    for name, trial, number in searches:
+        if progress is not None:
+            progress(Stand(name, int(right.sum()), work, left - work))
+        if trial.name not in graphs:
+            graphs[trial.name] = _compiled(Setting(classify, epsilon, ball), trial, score, images)
+        attacked = _attacked(graphs[trial.name], images, labels, number, seed, batch_size)
+        add(name, attacked)
+        if name != NOISE:
+            found.append(attacked)
+        work += trial.cost * len(images)
+    add(KNOWING, _best(found))
+    if progress is not None:
+        progress(Stand(KNOWING, int(right.sum()), work, 0.0))
+    return rows
+
+
+def _searches(steps: int, score: Score, unit: float) -> list[tuple[str, Trial, int]]:
+    """The attacks: name, trial and number of the search."""
+    knowing = knowing_trial(steps, score, unit)
+    names = (*(f"λ {weight:g}" for weight in WEIGHTS), "least score")
+    return [
+        # No steps: at its pace, which is that of building a graph, nothing can be foretold.
+        (NOISE, replace(noise_trial(1), cost=0), 0),
+        (PGD, pgd_trial(steps), 0),
+        *((name, knowing, number) for number, name in enumerate(names)),
+    ]
+
+
+def _compiled(on: Setting, trial: Trial, score: Score, images: np.ndarray) -> Callable:
+    """A trial as one graph: images, labels, number and seed to logits and scores."""
+
+    @compiled(
+        image_spec(images.shape[1:]), tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32),
+        SEED,
+    )  # fmt: skip
+    def run(images: Images, labels: Tensor, number: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+        found = trial.search(on, trial.target(on, images, labels, number), images, seed)
+        return on.classify(found), score(found)
+
+    return run
+
+
+def _attacked(
+    run: Callable, images: np.ndarray, labels: np.ndarray, number: int, seed: int, batch_size: int
+) -> Attacked:
+    logits, scores = in_batches(
+        lambda x, y, seed: run(x, y, tf.constant(number), seed),
+        images, labels.astype(np.int32), batch_size=batch_size, seed=seed,
+    )  # fmt: skip
+    return Attacked(logits.argmax(1) != labels, _finite(scores))
+
+
+def _best(found: list[Attacked]) -> Attacked:
+    """Of each image the attack that breaks it with the least score; the first where none does."""
+    scores = np.stack([attacked.score for attacked in found])
+    wrong = np.stack([attacked.wrong for attacked in found])
+    best = np.where(wrong, scores, np.inf).argmin(0)
+    at = (best, np.arange(len(best)))
+    return Attacked(wrong[at], scores[at])
+
+
+def threshold_of(others: np.ndarray) -> float:
+    """The score that 5 % of images that nobody attacked exceed; an image above it is flagged."""
+    return float(np.quantile(_finite(others), 1 - FALSE_ALARMS))
+
+
+def _finite(scores: np.ndarray) -> np.ndarray:
+    if not np.isfinite(scores).all():
+        raise InputError(
+            "the inconsistency is not finite for all images, as they are or under attack; mend the "
+            "encoder or the decoder, or leave the section detection out"
+        )
+    return scores
+
+
+# ---------------------------------------------------------------------- the section
+
+
+def lacks(encoder: Encoder, test: TestImages) -> str | None:
+    """What there is not for this section, in words; None if nothing."""
+    if len(test.images) < _LEAST_IMAGES:
+        return f"fewer than {_LEAST_IMAGES} test images"
+    return encoder.lacks_model
+
+
+def _count(settings: "Settings", test: TestImages) -> int:
+    """How many images are attacked: at most half of them, for the others give the threshold."""
+    return min(settings.free_images, len(test.images) // 2)
+
+
+def planned_detection(
+    encoder: Encoder, test: TestImages, tasks: tuple[str, ...], settings: "Settings"
+) -> dict[Work, float]:
+    """The gradient steps of one image that the section takes, by part."""
+    if "detection" not in settings.sections or lacks(encoder, test):
+        return {}
+    searches = _searches(BUDGETS[settings.budget].steps, tf.zeros_like, 1.0)
+    cost = sum(trial.cost for _, trial, _ in searches) * _count(settings, test)
+    return {_work(encoder, task, e): cost for task in tasks for e in settings.epsilons}
+
+
+def _work(encoder: Encoder, task: str, epsilon: float) -> Work:
+    return encoder.name, "detection", task, epsilon
+
+
+def detection(subject: Subject) -> dict[str, Any]:
+    """What the first head's attackers achieve, seen and unseen, for each task and radius."""
+    settings, encoder, head = subject.settings, subject.encoder, subject.settings.heads[0]
+    decode = encoder.decode
+    assert decode
+    images, count = subject.test.images, _count(settings, subject.test)
+
+    def score(x: Images) -> PerExample:
+        return inconsistency(encoder.encode, decode, x)
+
+    def look() -> Part:
+        subject.say("inconsistency of the test images")
+        measure = compiled(image_spec(images.shape[1:]))(score)
+        return Part({}, {"scores": in_batches(measure, images, batch_size=settings.batch_size)})
+
+    scores = subject.part("inconsistency", {}, look).arrays["scores"]
+    others = scores[count:]
+    threshold = threshold_of(others)
+    rows = []
+    for task in subject.tasks:
+        for epsilon in sorted(settings.epsilons):
+
+            def attack(task: str = task, epsilon: float = epsilon) -> Part:
+                what = f"telling attacks on the {head} probe of {task}, ε {epsilon:g}"
+                found = detect(
+                    subject.classify(task, head), score, images[:count],
+                    subject.test.labels[task][:count], others, epsilon=epsilon,
+                    steps=subject.budget.steps, seed=settings.seed, ball=BALLS[settings.norm],
+                    batch_size=settings.batch_size,
+                    progress=lambda stand: subject.say(f"{what}: {stand.trial}", stand),
+                )  # fmt: skip
+                return Part({"attacks": found}, {})
+
+            key = {
+                "task": task, "head": head, "epsilon": epsilon, "images": count,
+                "steps": subject.budget.steps, "weights": WEIGHTS,
+            }  # fmt: skip
+            made = subject.part("detection", key, attack, _work(encoder, task, epsilon))
+            rows.append({"task": task, "epsilon": epsilon, **made.values})
+    return {
+        "head": head,
+        "images": count,
+        "others": len(others),
+        "threshold": threshold,
+        "false_alarms": statistics.proportion(scores[:count] > threshold),
+        "rows": rows,
+    }
