@@ -128,7 +128,10 @@ class Config:
         DATA, low=0, below=2**31,
     )  # fmt: skip
 
-    arch: str = _option("", "architecture", MODEL, default="the data set's: mlp", source=PAPER)
+    arch: str = _option(
+        "", "architecture", MODEL, source=PAPER,
+        default="the data set's: color_mnist mlp, celeb_a celeba, image_folder conv",
+    )  # fmt: skip
     latent_dim: int = _option(64, "latent dimensions D", MODEL, source=AUTHORS, low=1, below=2**16)
     obs_var: float = _option(
         0.5, "observation variance v of p(x|z) = N(g(z), v I)", MODEL, source=AUTHORS, above=0

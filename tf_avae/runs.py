@@ -233,8 +233,8 @@ class Run:
         for name, checksum in notes["data"].items():
             if data_checksums.get(name) != checksum:
                 raise InputError(
-                    f"{name} is not the file this run was trained on (MD5 "
-                    f"{data_checksums.get(name)}, was {checksum}); put the old one back"
+                    f"{name}: not what this run was trained on (checksum "
+                    f"{data_checksums.get(name)}, was {checksum}); put the old files back"
                 )
         for left_over in self.path.rglob(".tmp-*"):  # of a process that was killed while writing
             left_over.unlink()

@@ -19,6 +19,7 @@ from tf_avae.datasets import ImageData
 from tf_avae.files import write_bytes
 from tf_avae.model import AVAE
 from tf_avae.pictures import model_pictures
+from tf_avae.progress import duration
 from tf_avae.runs import Run, Stage
 
 _PICTURE_COLUMNS = 12
@@ -220,13 +221,6 @@ class Progress:
         end = "\n" if last or not self._terminal else ""
         line = f"{self.stage.algo} {step:,}/{self.stage.steps:,}{pace}  {terms}"
         say(lead + line, end)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as minutes and seconds, with hours where there are any."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def train_stage(

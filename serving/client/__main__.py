@@ -39,7 +39,7 @@ _PORTIONS: tuple[_Option, ...] = (
 _OUT = """FILE.npy: the embeddings [N, D]
 FILE.npz: mean and variance [N, D], inconsistency and paths [N], version"""
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _NAMED = 3
 """How many of the least consistent images are named."""
 
@@ -86,7 +86,10 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     embed = commands.add_parser("embed", parents=[server], help="embed image files")
     embed.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="PNG or JPEG files, or folders of them"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="PNG, JPEG, WebP or BMP files, or folders of them",
     )
     embed.add_argument("--out", metavar="FILE", required=True, help=_OUT)
     _add(embed, _PORTIONS)

@@ -7,6 +7,7 @@ from tf_avae.config import Config
 from tf_avae.datasets import color_mnist_tfds as _tfds_builder  # noqa: F401 (registers it)
 from tf_avae.datasets.base import ImageData
 from tf_avae.datasets.color_mnist import open_color_mnist
+from tf_avae.datasets.image_folder import open_image_folder
 from tf_avae.registry import Registry
 
 
@@ -37,6 +38,13 @@ DATASETS: Registry[DatasetRow] = Registry(
         summary="MNIST digits in seven colours (App. F); MNIST ships with the package",
         open=open_color_mnist,
         architecture="mlp",
+    ),
+    DatasetRow(
+        name="image_folder",
+        summary="one's own PNG, JPEG, WebP and BMP files: see docs/images.md",
+        open=open_image_folder,
+        architecture="conv",
+        options=("data_dir", "validation", "image_size", "on_bad_image", "split_seed"),
     ),
 )
 

@@ -82,7 +82,9 @@ class IndexedImages:
         return self._batches(split, tf.data.Dataset.range(split.size).batch(batch_size))
 
     def _batches(self, split: Indexed, positions: tf.data.Dataset) -> tf.data.Dataset:
-        labels = {name: tf.constant(values, tf.int32) for name, values in split.labels.items()}
+        # In one table, [size, labels]: a data set may have dozens, or none.
+        rows = np.array(list(split.labels.values()), np.int32).reshape(-1, split.size)
+        table = tf.constant(rows.T)
 
         def batch(index: Tensor) -> tuple[Images, dict[str, Tensor]]:
             pixels = tf.numpy_function(split.fetch, [index], tf.uint8, stateful=False)
@@ -90,6 +92,7 @@ class IndexedImages:
             images = tf.cast(pixels, tf.float32) / 255.0
             # The batch size is known where that of the positions is.
             images.set_shape((index.shape[0], *self.image_shape))
-            return images, {name: tf.gather(values, index) for name, values in labels.items()}
+            values = tf.unstack(tf.gather(table, index), axis=1)
+            return images, dict(zip(split.labels, values, strict=True))
 
         return positions.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)

@@ -1,0 +1,56 @@
+"""What libraries say of long work: how much is done, how fast, and how much time is left."""
+
+import contextlib
+import sys
+import time
+
+
+def duration(seconds: float) -> str:
+    """Seconds as minutes and seconds, with hours where there are any."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def note(text: str, end: str = "\n") -> None:
+    """A line for whoever is watching, apart from what a program prints as its result."""
+    with contextlib.suppress(OSError):  # nobody is
+        print(text, end=end, file=sys.stderr, flush=True)
+
+
+class Counter:
+    """The line that says where work on a known number of items is.
+
+    On a terminal one line is rewritten five times a second; in a log a line is added every ten
+    seconds. Work that is over sooner shows none.
+
+    Args:
+        what: the work, as the line's first words.
+        total: number of items.
+    """
+
+    def __init__(self, what: str, total: int):
+        self.what = what
+        self.total = total
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._pause = 0.2 if self._terminal else 10.0
+        self._start = self._shown = time.monotonic()
+
+    def update(self, done: int) -> None:
+        """Shows the line if it is time to.
+
+        Args:
+            done: number of items that are finished.
+        """
+        now = time.monotonic()
+        ended = done == self.total and self._shown > self._start
+        if now - self._shown < self._pause and not ended:
+            return
+        self._shown = now
+        rate = done / (now - self._start)
+        left = f"  {duration((self.total - done) / rate)} left" if done else ""
+        lead = "\r\x1b[2K" if self._terminal else ""
+        note(
+            f"{lead}{self.what} {done:,}/{self.total:,}  {rate:,.1f}/s{left}",
+            "" if self._terminal and not ended else "\n",
+        )
