@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tf_avae.config import Config
+from tf_avae.datasets import celeb_a_tfds as _celeb_a_builder  # noqa: F401 (registers it)
 from tf_avae.datasets import color_mnist_tfds as _tfds_builder  # noqa: F401 (registers it)
 from tf_avae.datasets.base import ImageData
+from tf_avae.datasets.celeb_a import open_celeb_a
 from tf_avae.datasets.color_mnist import open_color_mnist
 from tf_avae.datasets.image_folder import open_image_folder
 from tf_avae.registry import Registry
@@ -38,6 +40,12 @@ DATASETS: Registry[DatasetRow] = Registry(
         summary="MNIST digits in seven colours (App. F); MNIST ships with the package",
         open=open_color_mnist,
         architecture="mlp",
+    ),
+    DatasetRow(
+        name="celeb_a",
+        summary="CelebA at 64x64 (Table 3), from its official files: see docs/celeba.md",
+        open=open_celeb_a,
+        architecture="celeba",
     ),
     DatasetRow(
         name="image_folder",
