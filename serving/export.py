@@ -12,9 +12,10 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from tf_avae.commands import Parser, exit_code
-from tf_avae.exports import BATCH_SIZES, SIGNATURES, export_run
+from tf_avae.exports import SIGNATURES, export_run
 from tf_avae.files import shown
 from tf_avae.saved_models import SavedModel
+from tf_avae.versions import BATCH_SIZES
 
 
 def parser() -> Parser:

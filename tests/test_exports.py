@@ -16,15 +16,16 @@ from PIL import Image
 
 from serving import export
 from tests.conformance.prepare import untrained_run
-from tf_avae import exports
+from tf_avae import versions
 from tf_avae.config import Config
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
-from tf_avae.exports import PROVENANCE, SIGNATURES, Served, export_run, warm_up_requests
+from tf_avae.exports import SIGNATURES, export_run, served_encoder
 from tf_avae.image_bytes import MOST_SCANS, decode_images
 from tf_avae.quiet import import_tensorflow
 from tf_avae.runs import load_trained
-from tf_avae.saved_models import SavedModel
+from tf_avae.saved_models import PROVENANCE, SavedModel
+from tf_avae.versions import warm_up_requests
 
 SHAPE = (12, 12, 3)
 
@@ -118,7 +119,7 @@ def test_jpeg_is_read(decode):
         (jpeg_scans(MOST_SCANS + 1), rf"more than {MOST_SCANS} scans; .*\[{MOST_SCANS + 1}\]"),
         (jpeg_scans(2000), r"more than 100 scans; counted, up to 1000:\] \[1000\]"),
         (b"GIF89a" + bytes(50), "neither PNG nor JPEG"),
-        (b"BM" + bytes(60), "neither PNG nor JPEG"),
+        (b"BM" + bytes(60), r"not above 0 .* \[0 0\]"),
         (png_header(4097, 4096), "at most 16777216 pixels"),
         (png_header(2**31 - 1, 2**31 - 1), r"\[2147483647 2147483647\]"),
         (png_header(2**32 - 1, 1), "at most 16777216 pixels"),
@@ -152,7 +153,7 @@ def test_graph_gives_the_models_numbers_in_float32(
     tmp_path, make_model, small_images, arch, precision
 ):
     model = make_model("avae", arch=arch, precision=precision, compiled=False)
-    exports._write(model, tmp_path / "1", "small", (1, 4))
+    versions._write(served_encoder(model), tmp_path / "1", "small", (1, 4))
     saved = SavedModel(tmp_path)
     twin = make_model("avae", arch=arch, compiled=False)
     twin.set_weights(model.get_weights())
@@ -176,7 +177,7 @@ def test_graph_gives_the_models_numbers_in_float32(
 
 
 def test_pixels_must_be_numbers_between_0_and_1(make_model):
-    served = Served(make_model(compiled=False)).functions["serving_default"]
+    served = served_encoder(make_model(compiled=False)).functions["serving_default"]
     good = np.full((2, *SHAPE), 0.5, np.float32)
     served(tf.constant(good))
     served(tf.constant(np.stack([0 * good[0], 2 * good[1]])))  # 0 and 1 themselves
@@ -228,7 +229,7 @@ def test_a_failed_export_leaves_nothing(tmp_path, run, monkeypatch):
         seen.append(sorted(path.name for path in base.iterdir()))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exports, "_verify", broken)
+    monkeypatch.setattr(versions, "_verify", broken)
     with pytest.raises(KeyboardInterrupt):
         export_run(run, base, batch_sizes=(1,))
     # While it was written, no reader of integers could see it; afterwards it is gone.
@@ -237,13 +238,14 @@ def test_a_failed_export_leaves_nothing(tmp_path, run, monkeypatch):
 
 
 def test_a_graph_that_differs_is_not_published(tmp_path, run, monkeypatch):
-    write = exports._write
+    write = versions._write
 
-    def other_weights(model, *rest):
-        write(model, *rest)
-        model.encoder.weights[0].assign(model.encoder.weights[0] + 0.01)
+    def other_weights(served, *rest):
+        write(served, *rest)
+        kernel = served._model_variables[0]
+        kernel.assign(kernel + 0.01)
 
-    monkeypatch.setattr(exports, "_write", other_weights)
+    monkeypatch.setattr(versions, "_write", other_weights)
     with pytest.raises(RuntimeError, match="differs from the model's"):
         export_run(run, tmp_path / "encoder", batch_sizes=(1,))
     assert list((tmp_path / "encoder").iterdir()) == []
@@ -251,26 +253,28 @@ def test_a_graph_that_differs_is_not_published(tmp_path, run, monkeypatch):
 
 def test_a_number_taken_meanwhile_is_not_overwritten(tmp_path, run, monkeypatch):
     base = tmp_path / "encoder"
-    verify = exports._verify
+    verify = versions._verify
 
     def somebody_else_is_faster(model, draft):
         verify(model, draft)
         (base / "1").mkdir()
         (base / "1" / "theirs").touch()
 
-    monkeypatch.setattr(exports, "_verify", somebody_else_is_faster)
+    monkeypatch.setattr(versions, "_verify", somebody_else_is_faster)
     with pytest.raises(InputError, match="1 exists"):
         export_run(run, base, version=1, batch_sizes=(1,))
     assert [path.name for path in (base / "1").iterdir()] == ["theirs"]
-    monkeypatch.setattr(exports, "_verify", verify)
+    monkeypatch.setattr(versions, "_verify", verify)
     assert export_run(run, base, batch_sizes=(1,)).name == "2"
 
 
 @pytest.fixture
 def empty_versions(monkeypatch):
     """Versions without a graph, which take no time."""
-    monkeypatch.setattr(exports, "_write", lambda _, draft, *rest: (draft / "assets.extra").mkdir())
-    monkeypatch.setattr(exports, "_verify", lambda *_: None)
+    monkeypatch.setattr(
+        versions, "_write", lambda _, draft, *rest: (draft / "assets.extra").mkdir()
+    )
+    monkeypatch.setattr(versions, "_verify", lambda *_: None)
 
 
 def test_numbers_are_read_as_servers_read_them(tmp_path, run, empty_versions):
@@ -293,10 +297,10 @@ def test_numbers_are_read_as_servers_read_them(tmp_path, run, empty_versions):
 
 def test_a_file_that_takes_the_number_meanwhile(tmp_path, run, empty_versions, monkeypatch):
     base = tmp_path / "encoder"
-    monkeypatch.setattr(exports, "_verify", lambda *_: (base / "1").touch())
+    monkeypatch.setattr(versions, "_verify", lambda *_: (base / "1").touch())
     with pytest.raises(InputError, match="1 exists"):
         export_run(run, base, version=1)
-    number, taken = exports._number, []
+    number, taken = versions._number, []
 
     def late(*given):
         found = number(*given)
@@ -305,7 +309,7 @@ def test_a_file_that_takes_the_number_meanwhile(tmp_path, run, empty_versions, m
             (base / str(found)).touch()
         return found
 
-    monkeypatch.setattr(exports, "_number", late)
+    monkeypatch.setattr(versions, "_number", late)
     assert export_run(run, base).name == "4" and taken == [2, 3]
 
 
@@ -331,7 +335,7 @@ def test_sigterm_leaves_no_draft(tmp_path, run, monkeypatch):
         assert draft.is_dir()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(exports, "_write", stopped)
+    monkeypatch.setattr(versions, "_write", stopped)
     with pytest.raises(SystemExit) as stop:
         export.main([str(run), "--to", str(tmp_path / "encoder")])
     assert stop.value.code == 143 and len(drafts) == 1

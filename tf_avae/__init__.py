@@ -10,6 +10,7 @@ from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
 from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError, TrainingDiverged
+from tf_avae.frozen import FrozenEncoder, load_encoder
 from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
@@ -22,10 +23,12 @@ __all__ = [
     "DATASETS",
     "OBJECTIVES",
     "Config",
+    "FrozenEncoder",
     "InputError",
     "Posterior",
     "TrainingDiverged",
     "apgd",
+    "load_encoder",
     "pgd",
     "square",
 ]

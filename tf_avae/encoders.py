@@ -1,6 +1,8 @@
 """Encoders from disk, as callables: a run, a SavedModel or a Keras model."""
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,19 @@ from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError
 from tf_avae.evaluation.encoder import Encoder
 from tf_avae.files import absolute
+from tf_avae.frozen import embedding_signature, freeze
 from tf_avae.networks import float32_compute
 from tf_avae.runs import Run, load_trained
-from tf_avae.saved_models import SavedModel, holds_saved_model, load_keras_model
-from tf_avae.types import Images, ImageShape, Latents, Tensor
+from tf_avae.saved_models import (
+    PROVENANCE,
+    SavedModel,
+    files_checksum,
+    holds_saved_model,
+    load_keras_model,
+    newest_version,
+    saved_model_files,
+)
+from tf_avae.types import Images, ImageShape, Latents
 
 _ANY_SIDE = 64  # where a model takes images of any size
 
@@ -37,16 +48,20 @@ def open_encoder(path: str | Path, name: str | None = None) -> Encoder:
     """
     path = absolute(path)
     name = name or (path.stem if path.is_file() else path.name)
-    if (path / "config.json").is_file():
-        return _of_run(path, name)
-    if holds_saved_model(path):
-        return _of_saved_model(path, name)
-    if path.is_file() and path.suffix == ".keras":
-        return _of_keras_model(path, name)
-    raise InputError(
-        f"{path} is neither a run (config.json), a SavedModel (saved_model.pb) nor a Keras model "
-        "(.keras)"
-    )
+    return _kind(path).open(path, name)
+
+
+def locate(path: str | Path) -> tuple[Path, str]:
+    """Where the encoder at a path is, the newest version where there are several, and the SHA-256
+    of the files that decide its embeddings.
+
+    Raises:
+        InputError: there is no such thing at the path, or it has no weights yet.
+    """
+    path = absolute(path)
+    kind = _kind(path)
+    path = kind.newest(path)
+    return path, files_checksum(kind.files(path))
 
 
 def _of_run(path: Path, name: str) -> Encoder:
@@ -82,18 +97,13 @@ def _of_run(path: Path, name: str) -> Encoder:
 
 def _of_saved_model(path: Path, name: str) -> Encoder:
     saved = SavedModel(path)
-    inputs, outputs = saved.inputs("serving_default"), saved.outputs("serving_default")
-    if set(inputs) != {"image"} or "embedding" not in outputs:
-        raise InputError(
-            f"{saved.path}: signature 'serving_default' takes {_listed(inputs)} and gives "
-            f"{_listed(outputs)}; an encoder's takes image and gives embedding"
-        )
-
-    def embed(images: Images) -> Tensor:
-        return saved.call("serving_default", image=images)["embedding"]
+    function = embedding_signature(saved)
+    known = function.structured_outputs
+    # Without the other outputs an attack's gradient takes a fraction of the time.
+    encoder = freeze(function, [o for o in ("embedding", "variance") if o in known], name="encoder")
 
     def posterior(images: Images) -> Posterior:
-        found = saved.call("serving_default", image=images)
+        found = encoder(images)
         return Posterior(found["embedding"], found["variance"])
 
     decodes = (
@@ -103,12 +113,20 @@ def _of_saved_model(path: Path, name: str) -> Encoder:
     )
     return Encoder(
         name,
-        embed=embed,
-        posterior=posterior if "variance" in outputs else None,
+        embed=lambda images: encoder(images)["embedding"],
+        posterior=posterior if "variance" in known else None,
         decode=(lambda z: saved.call("decode", latent=z)["image"]) if decodes else None,
-        image_shape=_shape(inputs["image"].shape, saved.path),
-        notes={"kind": "SavedModel", "sha256": saved.checksum},
+        image_shape=_shape((None, *encoder.image_shape), saved.path),
+        notes={"kind": "SavedModel", "sha256": saved.checksum, **_trained_as(saved.path)},
     )
+
+
+def _trained_as(path: Path) -> dict[str, Any]:
+    """The config that an exported encoder was trained with, where the export says so."""
+    if not (path / PROVENANCE).is_file():
+        return {}
+    config = read_json(path / PROVENANCE).get("config")
+    return {"config": config} if config else {}
 
 
 def _of_keras_model(path: Path, name: str) -> Encoder:
@@ -139,6 +157,52 @@ def _of_keras_model(path: Path, name: str) -> Encoder:
     )
 
 
+def _files_of_run(path: Path) -> list[Path]:
+    run = Run.open(path)
+    files = [run.model_path] if run.model_path.is_file() else run.checkpoint_paths()[:1]
+    if not files:
+        raise InputError(f"{path} has no weights yet; let it train first")
+    return [path / "config.json", *files]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Something that an encoder may be on disk.
+
+    Attributes:
+        is_at: whether it is what is at a path.
+        open: a path and a name to the encoder.
+        files: a path to the files that decide its embeddings.
+        newest: a path to that of the newest of several.
+    """
+
+    is_at: Callable[[Path], bool]
+    open: Callable[[Path, str], Encoder]
+    files: Callable[[Path], list[Path]]
+    newest: Callable[[Path], Path] = lambda path: path
+
+
+_KINDS = (
+    _Kind(lambda path: (path / "config.json").is_file(), _of_run, _files_of_run),
+    _Kind(holds_saved_model, _of_saved_model, saved_model_files, newest_version),
+    _Kind(
+        lambda path: path.is_file() and path.suffix == ".keras",
+        _of_keras_model,
+        lambda path: [path],
+    ),
+)
+
+
+def _kind(path: Path) -> _Kind:
+    for kind in _KINDS:
+        if kind.is_at(path):
+            return kind
+    raise InputError(
+        f"{path} is neither a run (config.json), a SavedModel (saved_model.pb) nor a Keras model "
+        "(.keras)"
+    )
+
+
 def weights_checksum(model: keras.Model) -> str:
     """SHA-256 over the weights' bytes."""
     digest = hashlib.sha256()
@@ -149,8 +213,6 @@ def weights_checksum(model: keras.Model) -> str:
 
 def _shape(shape: Any, path: Path) -> ImageShape | None:
     """(H, W, C) of an input [None, H, W, C]; None where a side is free."""
-    if isinstance(shape, tf.TensorShape):
-        shape = shape.as_list() if shape.rank is not None else None
     if not isinstance(shape, tuple | list) or len(shape) != 4:
         raise InputError(f"{path} takes inputs of shape {shape}; an encoder takes [N, H, W, C]")
     return None if None in shape[1:] else (shape[1], shape[2], shape[3])

@@ -39,7 +39,9 @@ def session() -> dict[str, str]:
     """The command that is running, and when it started."""
     program = sys.argv[0]
     module = sys.modules["__main__"].__spec__
-    words = ["python", "-m", module.name] if module else ["python", program]
+    words = (
+        ["python", "-m", module.name.removesuffix(".__main__")] if module else ["python", program]
+    )
     return {
         "command": shlex.join([*words, *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -2,6 +2,7 @@
 words where something is missing."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import tensorflow as tf
 from tf_avae.errors import InputError, reason
 from tf_avae.files import absolute
 from tf_avae.types import Tensor
+
+PROVENANCE = "assets.extra/provenance.json"
+"""Where an export says what it comes from."""
 
 
 class SavedModel:
@@ -24,7 +28,7 @@ class SavedModel:
     """
 
     def __init__(self, path: str | Path):
-        self.path = _version(absolute(path))
+        self.path = newest_version(absolute(path))
         try:
             self._loaded = tf.saved_model.load(str(self.path))
         except Exception as error:  # TensorFlow raises many kinds over a damaged file
@@ -38,20 +42,25 @@ class SavedModel:
         Raises:
             InputError: there is no such signature.
         """
-        return self._function(signature).structured_input_signature[1]
+        return self.function(signature).structured_input_signature[1]
 
     def outputs(self, signature: str) -> set[str]:
         """The names of a signature's outputs."""
-        return set(self._function(signature).structured_outputs)
+        return set(self.function(signature).structured_outputs)
 
     def __contains__(self, signature: str) -> bool:
         return signature in self._loaded.signatures
 
     def call(self, signature: str, **inputs: Tensor) -> dict[str, Tensor]:
         """The outputs of a signature, by name; differentiable."""
-        return self._function(signature)(**inputs)
+        return self.function(signature)(**inputs)
 
-    def _function(self, signature: str) -> Any:
+    def function(self, signature: str) -> Any:
+        """A signature as a concrete function; it needs the variables that this object holds.
+
+        Raises:
+            InputError: there is no such signature.
+        """
         if signature not in self:
             known = ", ".join(sorted(self._loaded.signatures)) or "none"
             raise InputError(
@@ -62,11 +71,20 @@ class SavedModel:
     @property
     def checksum(self) -> str:
         """SHA-256 over the graph and the variables."""
-        files = [self.path / "saved_model.pb", *sorted((self.path / "variables").glob("*"))]
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(file.read_bytes())
-        return digest.hexdigest()
+        return files_checksum(saved_model_files(self.path))
+
+
+def saved_model_files(path: Path) -> list[Path]:
+    """The graph and the variables of the SavedModel in a folder."""
+    return [path / "saved_model.pb", *sorted((path / "variables").glob("*"))]
+
+
+def files_checksum(files: Iterable[Path]) -> str:
+    """SHA-256 over the contents of files, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def load_keras_model(path: Path) -> keras.Model:
@@ -89,7 +107,12 @@ def holds_saved_model(path: Path) -> bool:
     return path.is_dir() and _newest(path) is not None
 
 
-def _version(path: Path) -> Path:
+def newest_version(path: Path) -> Path:
+    """The SavedModel that a folder is, or the newest of its numbered versions.
+
+    Raises:
+        InputError: it is neither.
+    """
     found = _newest(path) if path.is_dir() else None
     if found is None:
         raise InputError(

@@ -10,12 +10,20 @@ from serving.client.errors import (
     Unavailable,
     VersionChanged,
 )
-from serving.client.messages import Embeddings, Metadata, Signature, TensorInfo, VersionStatus
+from serving.client.messages import (
+    Classifications,
+    Embeddings,
+    Metadata,
+    Signature,
+    TensorInfo,
+    VersionStatus,
+)
 from serving.client.sync import EmbeddingClient
 
 __all__ = [
     "AsyncEmbeddingClient",
     "BadReply",
+    "Classifications",
     "DeadlineExceeded",
     "EmbeddingClient",
     "Embeddings",

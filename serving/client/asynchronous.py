@@ -13,7 +13,7 @@ import numpy as np
 from serving.client import plans
 from serving.client.base import BaseClient, Clock
 from serving.client.errors import ServingError
-from serving.client.messages import Embeddings, Metadata, VersionStatus
+from serving.client.messages import Classifications, Embeddings, Metadata, VersionStatus
 from serving.client.plans import Ask, Pause, Plan, Progress, Step, T, advance
 
 
@@ -26,17 +26,31 @@ class AsyncEmbeddingClient(BaseClient):
 
     async def embed(self, images: Any) -> Embeddings:
         """As `EmbeddingClient.embed`."""
-        return await self._run(plans.embed(self._target, images))
+        return await self._run(plans.of_images(self._target, plans.EMBED, images))
 
     async def embed_bytes(self, images: Iterable[bytes]) -> Embeddings:
         """As `EmbeddingClient.embed_bytes`."""
-        return await self._run(plans.embed_bytes(self._target, images))
+        return await self._run(plans.of_bytes(self._target, plans.EMBED, images))
 
     async def embed_files(
         self, paths: Iterable[str | os.PathLike[str]], progress: Progress | None = None
     ) -> Embeddings:
         """As `EmbeddingClient.embed_files`."""
-        return await self._run(plans.embed_files(self._target, paths, progress))
+        return await self._run(plans.of_files(self._target, plans.EMBED, paths, progress))
+
+    async def classify(self, images: Any) -> Classifications:
+        """As `EmbeddingClient.classify`."""
+        return await self._run(plans.of_images(self._target, plans.CLASSIFY, images))
+
+    async def classify_bytes(self, images: Iterable[bytes]) -> Classifications:
+        """As `EmbeddingClient.classify_bytes`."""
+        return await self._run(plans.of_bytes(self._target, plans.CLASSIFY, images))
+
+    async def classify_files(
+        self, paths: Iterable[str | os.PathLike[str]], progress: Progress | None = None
+    ) -> Classifications:
+        """As `EmbeddingClient.classify_files`."""
+        return await self._run(plans.of_files(self._target, plans.CLASSIFY, paths, progress))
 
     async def decode(self, latents: Any) -> np.ndarray:
         """As `EmbeddingClient.decode`."""

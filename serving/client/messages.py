@@ -1,8 +1,8 @@
 """Requests as the server takes them, and what its replies say."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from serving.client.errors import BadReply, InvalidRequest
 
 SIGNATURES = "signature_def"
 """The one metadata field that a server knows."""
+
+T = TypeVar("T", "Embeddings", "Classifications")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,33 @@ class Embeddings:
 
     def __len__(self) -> int:
         return len(self.mean)
+
+
+@dataclass(frozen=True, eq=False)
+class Classifications:
+    """What one version of a classifier says of N images.
+
+    Attributes:
+        logits: float32 [N, K].
+        probabilities: float32 [N, K], of the classes; their names are in the export's provenance.
+        embedding: float32 [N, D], of its encoder.
+        inconsistency: float32 [N], as in `Embeddings`; None where its encoder gives none.
+        version: of the model.
+    """
+
+    logits: np.ndarray
+    probabilities: np.ndarray
+    embedding: np.ndarray
+    inconsistency: np.ndarray | None
+    version: int
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The most probable class of each image, [N] integers."""
+        return self.logits.argmax(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,15 +217,32 @@ def images(reply: Any, rows: int) -> Images:
     return Images(outputs(reply, rows, {"image": 4})["image"], version(reply))
 
 
-def join(parts: Iterable[Embeddings]) -> Embeddings:
-    """The embeddings of all images, of those of some each, of one version."""
+def classifications(reply: Any, rows: int) -> Classifications:
+    """The classifications in the reply to `rows` images.
+
+    Raises:
+        BadReply: it holds none, or not as many.
+    """
+    ranks = {"logits": 2, "probabilities": 2, "embedding": 2}
+    if "inconsistency" in reply.outputs:
+        ranks["inconsistency"] = 1
+    found: dict[str, Any] = {"inconsistency": None, **outputs(reply, rows, ranks)}
+    if found["logits"].shape != found["probabilities"].shape:
+        raise BadReply(
+            f"logits {found['logits'].shape} came with probabilities {found['probabilities'].shape}"
+        )
+    return Classifications(**found, version=version(reply))
+
+
+def join(parts: Iterable[T]) -> T:
+    """What is said of all images, of what is said of some each by one version."""
     parts = list(parts)
-    return Embeddings(
-        np.concatenate([part.mean for part in parts]),
-        np.concatenate([part.variance for part in parts]),
-        np.concatenate([part.inconsistency for part in parts]),
-        parts[0].version,
-    )
+    whole: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name, value in vars(parts[0]).items()
+        if isinstance(value, np.ndarray)
+    }
+    return replace(parts[0], **whole)
 
 
 def statuses(reply: Any) -> list[VersionStatus]:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import grpc
 import numpy as np
@@ -25,9 +25,10 @@ from serving.client.errors import (
     Unavailable,
     VersionChanged,
 )
-from serving.client.messages import Embeddings, Metadata, VersionStatus
+from serving.client.messages import Classifications, Embeddings, Metadata, VersionStatus
 
 T = TypeVar("T")
+S = TypeVar("S", Embeddings, Classifications)
 Progress = Callable[[int, int], None]
 """Told how many images are done, of how many."""
 
@@ -151,21 +152,36 @@ class _Input:
     progress: Progress | None = None
 
 
-def embed(target: Target, images: Any) -> Plan[Embeddings]:
-    """The embeddings of images [N, H, W, C], in [0, 1] or uint8.
+class Use(NamedTuple, Generic[S]):
+    """What images are sent for.
+
+    Attributes:
+        images, files: the signatures that take `image` and `image_bytes`.
+        parse: what becomes of a reply and its number of rows.
+    """
+
+    images: str
+    files: str
+    parse: Callable[[Any, int], S]
+
+
+EMBED = Use("serving_default", "embed_bytes", messages.embeddings)
+CLASSIFY = Use("classify", "classify_bytes", messages.classifications)
+
+
+def of_images(target: Target, use: Use[S], images: Any) -> Plan[S]:
+    """What is said of images [N, H, W, C], in [0, 1] or uint8.
 
     Raises:
         InvalidRequest: there are none, or they are of another dtype or rank.
     """
     array = _array(images, "images", "[N, H, W, C]", (np.floating, np.uint8))
-    parts = yield from _predict(
-        target, _of_rows(array, "serving_default", "image", messages.embeddings)
-    )
+    parts = yield from _predict(target, _of_rows(array, use.images, "image", use.parse))
     return messages.join(parts)
 
 
-def embed_bytes(target: Target, images: Iterable[bytes]) -> Plan[Embeddings]:
-    """The embeddings of the contents of PNG or JPEG files.
+def of_bytes(target: Target, use: Use[S], images: Iterable[bytes]) -> Plan[S]:
+    """What is said of the contents of image files.
 
     Raises:
         InvalidRequest: there are none, or they are not bytes.
@@ -175,26 +191,29 @@ def embed_bytes(target: Target, images: Iterable[bytes]) -> Plan[Embeddings]:
         if not isinstance(content, bytes):
             raise InvalidRequest(
                 f"image {index} is {type(content).__name__}; give a list of bytes, each the "
-                "content of a PNG or JPEG file"
+                "content of an image file"
             )
     parts = yield from _predict(
         target,
         _Input(
-            "embed_bytes",
+            use.files,
             "image_bytes",
             [len(content) for content in contents],
             lambda part: contents[part.start : part.stop],
-            messages.embeddings,
+            use.parse,
             title="image {}".format,
         ),
     )
     return messages.join(parts)
 
 
-def embed_files(
-    target: Target, paths: Iterable[str | os.PathLike[str]], progress: Progress | None
-) -> Plan[Embeddings]:
-    """The embeddings of PNG or JPEG files. Each is read when its turn comes.
+def of_files(
+    target: Target,
+    use: Use[S],
+    paths: Iterable[str | os.PathLike[str]],
+    progress: Progress | None,
+) -> Plan[S]:
+    """What is said of image files. Each is read when its turn comes.
 
     Raises:
         InvalidRequest: there are none, or one cannot be read.
@@ -205,11 +224,11 @@ def embed_files(
     parts = yield from _predict(
         target,
         _Input(
-            "embed_bytes",
+            use.files,
             "image_bytes",
             [_of_file(file, lambda file: file.stat().st_size) for file in files],
             lambda part: [_of_file(files[index], Path.read_bytes) for index in part],
-            messages.embeddings,
+            use.parse,
             title=lambda index: str(files[index]),
             progress=progress,
         ),

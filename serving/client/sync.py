@@ -1,8 +1,9 @@
 """The client that blocks."""
 
 import os
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from typing import Any, Self, cast
 
@@ -12,7 +13,7 @@ import numpy as np
 from serving.client import plans
 from serving.client.base import BaseClient, Clock
 from serving.client.errors import ServingError
-from serving.client.messages import Embeddings, Metadata, VersionStatus
+from serving.client.messages import Classifications, Embeddings, Metadata, VersionStatus
 from serving.client.plans import Ask, Pause, Plan, Progress, Step, T, advance
 
 
@@ -32,19 +33,19 @@ class EmbeddingClient(BaseClient):
     def embed(self, images: Any) -> Embeddings:
         """Embeds an array of images [N, H, W, C]: floats in [0, 1], or uint8, which is divided by
         255. What H, W and C must be, the server says."""
-        return self._run(plans.embed(self._target, images))
+        return self._run(plans.of_images(self._target, plans.EMBED, images))
 
     def embed_bytes(self, images: Iterable[bytes]) -> Embeddings:
-        """Embeds the contents of N PNG or JPEG files, of any size: the server decodes and resizes.
+        """Embeds the contents of N PNG, JPEG, WebP or BMP files: the server decodes and resizes.
 
         Where it refuses some, the error names them by their index.
         """
-        return self._run(plans.embed_bytes(self._target, images))
+        return self._run(plans.of_bytes(self._target, plans.EMBED, images))
 
     def embed_files(
         self, paths: Iterable[str | os.PathLike[str]], progress: Progress | None = None
     ) -> Embeddings:
-        """Embeds N PNG or JPEG files, of any size. No more of them are in memory than under way.
+        """Embeds N PNG, JPEG, WebP or BMP files, no more of them in memory than under way.
 
         Where the server refuses some, the error names them.
 
@@ -52,7 +53,22 @@ class EmbeddingClient(BaseClient):
             paths: of the files.
             progress: told how many images are done, and of how many.
         """
-        return self._run(plans.embed_files(self._target, paths, progress))
+        return self._run(plans.of_files(self._target, plans.EMBED, paths, progress))
+
+    def classify(self, images: Any) -> Classifications:
+        """Classifies an array of images, as `embed` takes them. The model must be a classifier that
+        `python -m training.classify --to` exported."""
+        return self._run(plans.of_images(self._target, plans.CLASSIFY, images))
+
+    def classify_bytes(self, images: Iterable[bytes]) -> Classifications:
+        """Classifies the contents of N files, as `embed_bytes` takes them."""
+        return self._run(plans.of_bytes(self._target, plans.CLASSIFY, images))
+
+    def classify_files(
+        self, paths: Iterable[str | os.PathLike[str]], progress: Progress | None = None
+    ) -> Classifications:
+        """Classifies N files, as `embed_files` takes them."""
+        return self._run(plans.of_files(self._target, plans.CLASSIFY, paths, progress))
 
     def decode(self, latents: Any) -> np.ndarray:
         """Decodes latents [N, D] to images float32 [N, H, W, C]."""
@@ -121,9 +137,7 @@ class EmbeddingClient(BaseClient):
             for place, ask in enumerate(step.asks):
                 if len(waiting) == self._concurrency:
                     finish()
-                call = self._send(ask, clock.left())
-                waiting[call] = (place, ask)
-                call.add_done_callback(ended.put)
+                waiting[self._send(ask, clock.left(), ended.put)] = (place, ask)
             while waiting:
                 finish()
         except grpc.RpcError as error:
@@ -132,8 +146,26 @@ class EmbeddingClient(BaseClient):
             for call in waiting:
                 call.cancel()
 
-    def _send(self, ask: Ask, timeout: float | None) -> Any:
-        try:
-            return self._method(ask).future(ask.request, timeout=timeout)
-        except ValueError as error:  # the channel is closed
+    def _send(self, ask: Ask, timeout: float | None, ended: Callable[[Any], None]) -> Any:
+        """Begins a request, and says by `ended` when it is over.
+
+        In a thread beside: Ctrl-C raises KeyboardInterrupt wherever the main thread is, and where
+        that was within gRPC as it began a request, the channel would never close.
+        """
+        begun: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+
+        def begin() -> None:
+            try:
+                call = self._method(ask).future(ask.request, timeout=timeout)
+                call.add_done_callback(ended)
+                begun.put((call, None))
+            except Exception as error:
+                begun.put((None, error))
+
+        threading.Thread(target=begin, daemon=True).start()
+        call, error = begun.get()
+        if isinstance(error, ValueError):  # the channel is closed
             raise self._error() from error
+        if error is not None:
+            raise error
+        return call

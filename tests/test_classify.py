@@ -1,0 +1,224 @@
+"""A head on a frozen encoder, from the command line to a served model."""
+
+import json
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import small_model
+from scipy.special import softmax
+
+import tf_avae
+from tests.conformance.prepare import untrained_run
+from tf_avae.classifiers import classifier
+from tf_avae.encoders import open_encoder
+from tf_avae.errors import InputError
+from tf_avae.evaluation import subject as subjects
+from tf_avae.exports import CLASSIFIER_SIGNATURES, export_classifier, served_encoder
+from tf_avae.frozen import load_encoder
+from tf_avae.probes import Probe
+from tf_avae.saved_models import PROVENANCE, SavedModel
+from tf_avae.versions import publish, warm_up_requests
+from training import classify
+from training.session import Interrupted
+
+QUICK = ("--budget", "smoke", "--epsilon", "0.05", "--images", "40", "--free-images", "40",
+         "--task", "color")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return untrained_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+def command(capsys, *arguments):
+    """Exit code and what was said."""
+    try:
+        code = classify.main([str(word) for word in arguments])
+    except SystemExit as stop:
+        code = stop.code
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def made(run, few_digits, tmp_path_factory):
+    """What the command makes: its folder, and that of the served model."""
+    folder = tmp_path_factory.mktemp("made")
+    words = ("--encoder", run, "--data-dir", few_digits, "--out", folder / "out",
+             "--to", folder / "models" / "color", *QUICK)  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        # What the others find is the evaluation's own affair, and takes minutes.
+        patch.setattr(classify, "SECTIONS", ("probes", "robustness"))
+        assert classify.main([str(word) for word in words]) == 0
+    return folder / "out", folder / "models" / "color"
+
+
+@pytest.fixture(scope="module")
+def test_split(few_digits):
+    data = tf_avae.DATASETS["color_mnist"].open(few_digits)
+    ((images, labels),) = data.held_out(200)
+    return images.numpy(), labels["color"].numpy()
+
+
+def test_what_is_measured():
+    assert set(classify.SECTIONS) == {"probes", "robustness", "checks", "detection"}
+
+
+def test_the_three_are_one_classifier(made, run, test_split):
+    out, base = made
+    images, labels = test_split
+    model = keras.saving.load_model(out / "classifier.keras")
+    found = model.predict(images, verbose=0)
+    served = SavedModel(base)
+    for signature in ("serving_default", "classify"):
+        answer = served.call(signature, image=tf.constant(images))
+        assert set(answer) == set(found)
+        for name, value in found.items():
+            np.testing.assert_allclose(answer[name], value, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found["probabilities"], softmax(found["logits"], 1), atol=1e-6)
+    encoder = open_encoder(run)
+    np.testing.assert_allclose(found["embedding"], encoder.embed(images), rtol=1e-4, atol=1e-5)
+
+    results = json.loads((out / "results.json").read_text())
+    (record,) = results["encoders"]
+    assert set(record["probes"]["color"]) >= {"linear", "retrieval"}
+    assert "mlp" not in record["probes"]["color"] and "representation" not in record
+    right = found["logits"].argmax(1) == labels
+    nominal = record["probes"]["color"]["linear"]["nominal"]
+    assert nominal["value"] == pytest.approx(right.mean()) and nominal["count"] == len(labels)
+    (row,) = record["robustness"]["rows"]
+    assert row["nominal"]["value"] == pytest.approx(right[:40].mean())
+    assert row["accuracy"]["value"] <= row["nominal"]["value"]
+    assert "<html" in (out / "report.html").read_text()
+
+
+def test_files_are_classified(made, test_split):
+    served = SavedModel(made[1])
+    pixels = np.round(255 * test_split[0][:3]).astype(np.uint8)
+    files = tf.constant([tf.io.encode_png(image).numpy() for image in pixels])
+    expected = served.call("classify", image=tf.constant(pixels / np.float32(255)))
+    for signature in ("classify_bytes", "embed_bytes"):
+        found = served.call(signature, image_bytes=files)
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"finite numbers in \[0, 1\]"):
+        served.call("classify", image=tf.constant(255 * test_split[0]))
+
+
+def test_the_export_says_what_it_is(made, run):
+    out, base = made
+    notes = json.loads((base / "1" / PROVENANCE).read_text())
+    assert notes["task"] == "color" and len(notes["class_names"]) == 7
+    assert notes["head"]["name"] == "linear" and notes["head"]["regularisation"] > 0
+    assert notes["encoder"]["sha256"] == open_encoder(run).notes["sha256"]
+    results = json.loads((out / "results.json").read_text())
+    (record,) = results["encoders"]
+    (row,) = record["robustness"]["rows"]
+    assert notes["accuracy"]["nominal"] == record["probes"]["color"]["linear"]["nominal"]
+    assert notes["accuracy"]["adversarial"][0]["accuracy"] == row["accuracy"]
+    assert {"group": "protocol", "figure": "budget", "value": "smoke"} in notes["evaluation"]
+    asked = {request.model_spec.signature_name for request in warm_up_requests(base / "1")}
+    assert asked == set(CLASSIFIER_SIGNATURES)
+
+
+def test_is_an_encoder_too(made, run, test_split):
+    images = test_split[0][:20]
+    expected = open_encoder(run).embed(images)
+    np.testing.assert_allclose(open_encoder(made[1]).embed(images), expected, rtol=1e-4, atol=1e-5)
+    frozen = load_encoder(made[1], signature="classify", outputs=("embedding",))
+    np.testing.assert_allclose(frozen(images)["embedding"], expected, rtol=1e-4, atol=1e-5)
+    # The export says which data its encoder was trained on.
+    assert open_encoder(made[1]).notes["config"]["dataset"] == "color_mnist"
+
+
+def test_goes_on_with_finished_parts(made, run, few_digits, capsys, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("attacked again")
+
+    monkeypatch.setattr(subjects, "worst_case", never)
+    monkeypatch.setattr(classify, "SECTIONS", ("probes", "robustness"))
+    before = json.loads((made[0] / "results.json").read_text())
+    code, said, _ = command(
+        capsys, "--encoder", run, "--data-dir", few_digits, "--out", made[0], *QUICK
+    )
+    assert code == 0 and "linear, nominal" in said
+    after = json.loads((made[0] / "results.json").read_text())
+    assert after["encoders"] == before["encoders"]
+
+
+def test_stops_when_asked_to(run, few_digits, tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(classify.Progress, "update", stop)
+    code, said, _ = command(
+        capsys, "--encoder", run, "--data-dir", few_digits, "--out", tmp_path / "out", *QUICK
+    )
+    assert code == 130 and "The same command goes on" in said
+    assert not (tmp_path / "out" / "classifier.keras").exists()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """An encoder of 12x12 images."""
+    base = tmp_path_factory.mktemp("small") / "encoder"
+    publish(served_encoder(small_model(compiled=False)), base, {}, batch_sizes=(1,))
+    return base
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"--task": "hat"}, ["hat", "digit, color"]),
+        ({"--head": "tree"}, ["tree", "linear, mlp"]),
+        ({"--encoder": "{small}"}, ["12x12x3", "28x28x3"]),
+        ({"--encoder": "{tmp}"}, ["neither a run"]),
+        ({"--encoder": "{made}/classifier.keras"}, ["keras"]),
+        ({"--out": ""}, ["--out is empty"]),
+        ({"--out": "{tmp}/file"}, ["cannot use", "file"]),
+        ({"--out": "{tmp}/taken"}, ["classifier.keras is a folder"]),
+        ({"--to": "{base}", "--version": "1"}, ["version 1 exists"]),
+        ({"--to": "{tmp}/file"}, ["file is a file"]),
+        ({"--version": "3"}, ["give --to"]),
+        ({"--data-dir": "/nowhere"}, ["/nowhere"]),
+        ({"--budget": "much"}, ["much", "smoke"]),
+    ],
+)
+def test_bad_input_costs_one_line(run, few_digits, made, small, tmp_path, capsys, changes, words):
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / "classifier.keras").mkdir(parents=True)
+    given = {"--encoder": run, "--data-dir": few_digits, "--out": tmp_path / "out"}
+    given |= dict(zip(QUICK[::2], QUICK[1::2], strict=True)) | changes
+    places = {"small": small, "tmp": tmp_path, "made": made[0], "base": made[1]}
+    words_given = [str(w).format(**places) for pair in given.items() for w in pair]
+    code, _, said = command(capsys, *words_given)
+    assert code == 2 and said.startswith("error: ") and said.count("\n") == 1, said
+    for word in words:
+        assert word in said
+    assert not (tmp_path / "out" / "classifier.keras").exists()
+
+
+def test_a_classifier_is_the_head_after_the_encoder(small, small_images):
+    rng = np.random.default_rng(0)
+    layers = [(rng.normal(size=shape), rng.normal(size=shape[1])) for shape in ((4, 6), (6, 3))]
+    probe = Probe(rng.normal(size=4), rng.uniform(0.01, 2, 4), tuple(layers))
+    probe = Probe(*(np.float32(part) for part in probe[:2]),
+                  tuple((np.float32(k), np.float32(b)) for k, b in probe.layers))  # fmt: skip
+    encoder = load_encoder(small)
+    found = classifier(encoder, probe)(small_images)
+    x = (np.float64(encoder(small_images)["embedding"]) - probe.mean) / probe.scale
+    x = np.maximum(x @ layers[0][0] + layers[0][1], 0) @ layers[1][0] + layers[1][1]
+    np.testing.assert_allclose(found["logits"], x, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found["probabilities"], softmax(x, 1), atol=1e-3)
+    with pytest.raises(InputError, match="head is of 5 dimensions"):
+        classifier(encoder, probe._replace(mean=np.zeros(5, np.float32)))
+
+
+def test_what_is_no_classifier_is_not_exported(small, tmp_path):
+    images = keras.Input((12, 12, 3))
+    model = keras.Model(images, load_encoder(small)(images))
+    with pytest.raises(InputError, match="at least embedding, logits, probabilities"):
+        export_classifier(model, tmp_path / "m", {})
+    assert not (tmp_path / "m").exists()

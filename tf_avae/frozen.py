@@ -1,0 +1,221 @@
+"""A trained encoder as a layer that any Keras model can hold."""
+
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.saving.serialization_lib import in_safe_mode
+
+from tf_avae.errors import InputError
+from tf_avae.files import absolute
+from tf_avae.flat_graphs import FlatGraph, flatten
+from tf_avae.runs import load_trained
+from tf_avae.saved_models import SavedModel, holds_saved_model
+from tf_avae.types import Images, Tensor
+
+
+@keras.saving.register_keras_serializable("tf_avae")
+class FrozenEncoder(keras.layers.Layer):
+    """An encoder that is not trained, from `load_encoder`: images to a dict of named outputs.
+
+    Images are [B, H, W, C] in [0, 1]. It computes in float32 whatever the policy, and is
+    differentiable with respect to the images. It has no trainable weights, also where `trainable`
+    is set. A model that holds it can be saved, loaded where the encoder's own files are not,
+    cloned and exported: the graph is in the layer's config and the weights are in the model's.
+
+    Loading checks that the weights are those that were saved, and, in Keras' safe mode (the
+    default), that the graph does nothing but compute.
+
+    Args:
+        graph: what it computes; the config of a `FlatGraph` will do.
+        image_shape: (H, W, C); None where a side is free.
+        outputs: shape of each output, of which the first is the batch's.
+        sha256: digest of graph and weights.
+        values: the weights. Unless they are given they are those of a layer with this digest, if
+            there is one in this process, and otherwise not numbers until they are loaded.
+    """
+
+    def __init__(
+        self,
+        graph: FlatGraph | Mapping[str, Any],
+        *,
+        image_shape: Sequence[int | None],
+        outputs: Mapping[str, Sequence[int | None]],
+        sha256: str,
+        values: Sequence[np.ndarray] | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**{**kwargs, "dtype": "float32", "trainable": False})
+        self._graph = graph if isinstance(graph, FlatGraph) else FlatGraph.from_config(graph)
+        self.image_shape = tuple(image_shape)
+        self.output_shapes = {name: tuple(shape) for name, shape in outputs.items()}
+        self.sha256 = sha256
+        self.input_spec = keras.InputSpec(shape=(None, *self.image_shape))
+        twin = _LIVE.get(sha256)
+        if values is None and twin is not None:
+            values = [np.asarray(weight) for weight in twin._values]
+        kinds = self._graph.weights.values()
+        if values is None:
+            values = [np.full(shape, _unknown(dtype)) for shape, dtype in kinds]
+        self._values: list[Any] = [
+            self.add_weight(
+                name=f"weight_{number}", shape=shape, dtype=dtype, trainable=False,
+                initializer=keras.initializers.Zeros(), autocast=False,
+            )
+            for number, (shape, dtype) in enumerate(kinds)
+        ]  # fmt: skip
+        for weight, value in zip(self._values, values, strict=True):
+            weight.assign(value)
+        self.built = True
+        _LIVE[sha256] = self
+
+    def call(self, images: Images) -> dict[str, Tensor]:
+        if images.dtype != tf.float32:
+            raise InputError(
+                f"images are {images.dtype.name}; an encoder takes float32 in [0, 1]: convert "
+                "them, and divide by 255 if they go up to 255"
+            )
+        return self._graph(images, [weight.value for weight in self._values])
+
+    def compute_output_spec(self, images: Any) -> dict[str, keras.KerasTensor]:
+        batch = images.shape[0]
+        return {
+            name: keras.KerasTensor((batch, *shape[1:]), "float32")
+            for name, shape in self.output_shapes.items()
+        }
+
+    def load_own_variables(self, store: Any) -> None:
+        super().load_own_variables(store)
+        if self._graph.digest(np.asarray(weight) for weight in self._values) != self.sha256:
+            raise InputError(
+                f"the weights of {self.name!r} are not those that were saved with it; the file is "
+                "damaged, or was changed: save the model again"
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "graph": self._graph.to_config(),
+            "image_shape": list(self.image_shape),
+            "outputs": {name: list(shape) for name, shape in self.output_shapes.items()},
+            "sha256": self.sha256,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "FrozenEncoder":
+        layer = cls(**config)
+        beyond = layer._graph.operations()
+        if in_safe_mode() and beyond:
+            raise InputError(
+                f"the encoder {layer.name!r} uses {', '.join(sorted(beyond))}, which may do more "
+                "than compute; if you trust where the model comes from, load it with "
+                "safe_mode=False"
+            )
+        return layer
+
+
+_LIVE: "weakref.WeakValueDictionary[str, FrozenEncoder]" = weakref.WeakValueDictionary()
+"""Layers of this process by digest, so that clones have weights."""
+
+
+def _unknown(dtype: str) -> Any:
+    return np.array(np.nan if np.dtype(dtype).kind == "f" else 0, dtype)
+
+
+def load_encoder(
+    path: str | Path,
+    *,
+    signature: str = "serving_default",
+    outputs: Sequence[str] | None = None,
+    name: str | None = None,
+) -> FrozenEncoder:
+    """The encoder at a path, as a frozen Keras layer.
+
+        encoder = tf_avae.load_encoder("models/encoder")
+        images = keras.Input(encoder.image_shape)
+        model = keras.Model(images, keras.layers.Dense(10)(encoder(images)["embedding"]))
+
+    Args:
+        path: a SavedModel, a folder of numbered versions of one (the newest is taken), or a run.
+        signature: of a SavedModel: what to call. It takes `image` and gives `embedding`.
+        outputs: names of the outputs that are wanted: all unless given. What none of them needs
+            is left out of the graph: the embedding alone costs a third of `inconsistency` with it.
+        name: the layer's.
+
+    Raises:
+        InputError: there is no such thing at the path, it has no such signature or outputs, or the
+            signature takes or gives something else.
+    """
+    path = absolute(path)
+    if (path / "config.json").is_file():
+        model = load_trained(path)
+        spec = tf.TensorSpec([None, *model.image_shape], tf.float32, "image")
+        compiled = tf.function(lambda image: model(image), input_signature=[spec])
+        function = compiled.get_concrete_function()
+    elif holds_saved_model(path):
+        saved = SavedModel(path)
+        function = embedding_signature(saved, signature)
+    else:
+        raise InputError(
+            f"{path} is neither a run (config.json) nor a SavedModel (saved_model.pb); of a Keras "
+            "model, load the file with keras.saving.load_model"
+        )
+    return freeze(function, outputs, name=name or "encoder")
+
+
+def freeze(function: Any, outputs: Sequence[str] | None = None, *, name: str) -> FrozenEncoder:
+    """A concrete function of images with named outputs, as a layer.
+
+    Args:
+        function: of one tensor [B, H, W, C].
+        outputs: those that are wanted; all unless given.
+        name: the layer's.
+
+    Raises:
+        InputError: it has no such outputs.
+    """
+    known = function.structured_outputs
+    wanted = tuple(sorted(known) if outputs is None else outputs)
+    if isinstance(outputs, str) or not wanted or not set(wanted) <= set(known):
+        raise InputError(
+            f"outputs are {outputs!r}; give a list of some of: {', '.join(sorted(known))}"
+        )
+    graph, values = flatten(function, wanted)
+    (given,) = function.inputs[:1]
+    return FrozenEncoder(
+        graph,
+        image_shape=given.shape.as_list()[1:],
+        outputs={name: known[name].shape.as_list() for name in wanted},
+        sha256=graph.digest(values),
+        values=values,
+        name=name,
+    )
+
+
+def embedding_signature(saved: SavedModel, signature: str = "serving_default") -> Any:
+    """A signature that is an encoder's, as a concrete function.
+
+    Raises:
+        InputError: it is not there, or is something else's.
+    """
+    inputs, outputs = saved.inputs(signature), saved.outputs(signature)
+    if set(inputs) != {"image"} or "embedding" not in outputs:
+        raise InputError(
+            f"{saved.path}: signature {signature!r} takes {_listed(inputs)} and gives "
+            f"{_listed(outputs)}; an encoder's takes image and gives embedding"
+        )
+    (image,) = inputs.values()
+    if image.dtype != tf.float32 or image.shape.rank != 4:
+        raise InputError(
+            f"{saved.path}: image is {image.dtype.name} of shape {image.shape}; an encoder takes "
+            "float32 [N, H, W, C]"
+        )
+    return saved.function(signature)
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(names)) or "nothing"

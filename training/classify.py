@@ -1,0 +1,203 @@
+"""Trains a head on a frozen encoder: `python -m training.classify --encoder PATH --task NAME`."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_avae.classifiers import classifier
+from tf_avae.commands import Parser, exit_code
+from tf_avae.config import read_json
+from tf_avae.datasets import open_data
+from tf_avae.encoders import locate
+from tf_avae.errors import InputError
+from tf_avae.evaluation import Evaluation, Settings, evaluate
+from tf_avae.evaluation.batches import in_batches
+from tf_avae.evaluation.subject import Subject
+from tf_avae.exports import export_classifier, figures
+from tf_avae.files import absolute, replacing, shown
+from tf_avae.frozen import load_encoder
+from tf_avae.probes import HEADS
+from tf_avae.registry import unknown
+from tf_avae.saved_models import PROVENANCE
+from tf_avae.versions import check_target
+from training.evaluate import (
+    RESULTS,
+    Progress,
+    add_attack_options,
+    attack_settings,
+    listed,
+    open_named,
+    writable_folder,
+    write_results,
+)
+from training.options import add_data_options, data_config, given_options, unused_data_options
+from training.session import Interrupted, StopSignals, say
+
+SECTIONS = ("probes", "robustness", "checks", "detection")
+"""What is measured of a classifier: sections of the evaluation."""
+
+_MODEL = "classifier.keras"
+_DATA_BATCH = 500
+_SAME = 1e-4  # largest difference of logits, over the largest logit where that is above 1
+
+
+def parser() -> Parser:
+    """The command line."""
+    made = Parser(
+        prog="python -m training.classify",
+        description="Trains a head on a frozen encoder, says how accurate the classifier is, "
+        "attacked and not, and whether those figures can be trusted; writes encoder and head as "
+        "one Keras model, and publishes it for serving. Stopped, the same command goes on.",
+    )
+    made.add_argument(
+        "--encoder", required=True, metavar="[NAME=]PATH", help="a run or a SavedModel"
+    )
+    made.add_argument("--task", required=True, metavar="NAME", help="the label to predict")
+    made.add_argument(
+        "--head", default="linear", metavar="{" + ",".join(HEADS) + "}",
+        help=f"[linear]\n{listed(HEADS)}",
+    )  # fmt: skip
+    made.add_argument(
+        "--out", required=True, metavar="DIR", help=f"where {_MODEL} and {', '.join(RESULTS)} go"
+    )
+    made.add_argument(
+        "--to", metavar="DIR",
+        help="also publish it there as a served model, for example models/digits [no]",
+    )  # fmt: skip
+    made.add_argument(
+        "--version", type=int, metavar="N",
+        help="of what is published [one more than the largest version there]",
+    )  # fmt: skip
+    add_attack_options(made)
+    add_data_options(made)
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    arguments = parser().parse_args(argv)
+    return exit_code(lambda: _classify(arguments))
+
+
+def _classify(arguments: argparse.Namespace) -> int:
+    settings = Settings(
+        **attack_settings(arguments),
+        tasks=(arguments.task,),
+        heads=(arguments.head,),
+        sections=SECTIONS,
+    )
+    if arguments.to is not None:
+        check_target(arguments.to, arguments.version)
+    elif arguments.version is not None:
+        raise InputError(f"version is {arguments.version}, and nothing is published; give --to too")
+    if arguments.out == "":
+        raise InputError("--out is empty; give the folder to write to, such as classifiers/digits")
+    encoder = open_named(arguments.encoder)
+    path, _ = locate(encoder.notes["path"])
+    frozen = load_encoder(path)
+    source = data_config(arguments, [encoder])
+    for line in unused_data_options(given_options(arguments), source.dataset):
+        say(line)
+    data = open_data(source)
+    if arguments.task not in data.labels:
+        raise unknown("task", arguments.task, list(data.labels))
+    folder = writable_folder(absolute(arguments.out), (*RESULTS, _MODEL))
+    tf.config.experimental.enable_op_determinism()
+    signals = StopSignals()
+    described = {
+        "name": source.dataset, "validation": source.validation, "checksums": data.checksums,
+    }  # fmt: skip
+    try:
+        evaluation = evaluate(
+            [encoder],
+            train=data.train_images(_DATA_BATCH),
+            test=data.held_out(_DATA_BATCH),
+            settings=settings,
+            data=described,
+            folder=folder / "parts",
+            progress=Progress(signals).update,
+        )
+        signals.check()
+    except Interrupted as stop:
+        say(f"\nstopped; finished parts are in {shown(folder / 'parts')}. The same command goes on")
+        return 128 + stop.signum
+    subject = evaluation.subjects[encoder.name]
+    fitted = subject.fitted(arguments.task, arguments.head)
+    model = classifier(frozen, fitted.probe)
+    _must_agree(model, subject, arguments.task, arguments.head)
+    with replacing(folder / _MODEL) as temporary:
+        model.save(temporary)
+    write_results(evaluation, folder)
+    say(f"model:   {shown(folder / _MODEL)}")
+    if arguments.to is not None:
+        notes = {
+            "task": arguments.task,
+            "class_names": list(data.class_names[arguments.task]),
+            "head": {"name": arguments.head, **fitted.notes},
+            "data": described,
+            "encoder": _of_encoder(path, encoder.notes),
+            "config": encoder.notes.get("config"),
+            "accuracy": _accuracy(evaluation, arguments.task, arguments.head),
+            "evaluation": figures(folder / RESULTS[0], encoder.notes["sha256"]),
+        }
+        _publish(model, arguments.to, notes, arguments.version)
+    return 0
+
+
+def _must_agree(model: keras.Model, subject: Subject, task: str, head: str) -> None:
+    """Raises unless the Keras model is the classifier that was attacked."""
+    expected = subject.logits(task, head)
+    found = in_batches(
+        lambda images: model(images)["logits"],
+        subject.test.images,
+        batch_size=subject.settings.batch_size,
+    )
+    off, largest = np.abs(found - expected).max(), max(1.0, np.abs(expected).max())
+    if not off <= _SAME * largest:
+        raise RuntimeError(
+            f"the Keras model's logits differ from those that were attacked by {off:g}, more than "
+            f"{_SAME * largest:g}; nothing was written"
+        )
+
+
+def _of_encoder(path: Path, notes: dict[str, Any]) -> dict[str, Any]:
+    """Where the encoder in a classifier comes from: what its own export says, if it is one."""
+    exported = path / PROVENANCE
+    kept = {key: notes.get(key) for key in ("path", "kind", "sha256")}
+    if exported.is_file():
+        return {**kept, "provenance": read_json(exported)}
+    return {**kept, "step": notes.get("step"), "trained_at_commit": notes.get("trained_at_commit")}
+
+
+def _accuracy(evaluation: Evaluation, task: str, head: str) -> dict[str, Any]:
+    """Nominal and adversarial accuracy, with their 95 % intervals."""
+    (record,) = evaluation.results["encoders"]
+    return {
+        "nominal": record["probes"][task][head]["nominal"],
+        "adversarial": [
+            {key: row[key] for key in ("epsilon", "accuracy", "nominal")}
+            for row in record["robustness"]["rows"]
+        ],
+        "budget": evaluation.results["settings"]["budget"],
+        "norm": evaluation.results["settings"]["norm"],
+    }
+
+
+def _publish(model: keras.Model, base: str, notes: dict[str, Any], version: int | None) -> None:
+    say("exporting")
+    folder = export_classifier(model, base, notes, version=version)
+    name = folder.parent.name
+    say(
+        f"version {folder.name} of {name}: {shown(folder)}, verified against the model\n"
+        f"\nServe it here:   python -m serving.server --model_name={name} "
+        f"--model_base_path={shown(folder.parent)} --rest_api_port=8501"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
