@@ -18,7 +18,8 @@ TENSORFLOW = [
     # Densities and divergences. TFP still imports Keras 2, which now ships as tf-keras.
     "tensorflow-probability>=0.25,<0.26",
     "tf-keras>=2.21,<2.22",
-    # The ColorMNIST builder. TFDS 4.9.10 imports importlib_resources without requiring it.
+    # The builders of ColorMNIST and CelebA. TFDS 4.9.10 imports importlib_resources without
+    # requiring it.
     "tensorflow-datasets>=4.9.9,<4.10",
     "importlib-resources>=6",
     # The protocol buffers of TensorFlow Serving, for the exporter and the local server.
@@ -29,6 +30,8 @@ TENSORFLOW = [
     "scikit-learn>=1.7,<1.10",
     # Pictures of a run and of reports: labelled grids of images, charts.
     "matplotlib>=3.10,<4",
+    # Draws faces in CelebA's format; matplotlib brings it too.
+    "pillow>=11,<14",
     # The local server: gRPC with its health and reflection services, REST, metrics.
     *CLIENT,
     "grpcio-health-checking>=1.80,<2",
@@ -51,6 +54,7 @@ setup(
         "tf_avae.datasets": ["mnist/*"],
         "tf_avae.evaluation": ["report.css"],
         "tf_avae": ["py.typed"],
+        "training.sweep": ["*.csv"],
         "training.theory": ["*.md"],
         "serving.protocol": ["*.proto", "*.binpb"],
     },

@@ -1,0 +1,326 @@
+"""The engine of `python -m training.sweep`, on commands that cost nothing."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tf_avae.errors import InputError
+from tf_avae.registry import Registry
+from training.session import Interrupted, StopSignals
+from training.sweep import cells, engine, folder
+from training.sweep.cells import Cell, Declaration, Kind, difference, flags
+from training.sweep.folder import State, SweepFolder
+from training.sweep.progress import estimate
+
+# Counts its starts and its steps in files; ends after so many steps; a signal ends it at a step.
+SCRIPT = """
+import os, pathlib, signal, sys, time
+folder, steps, pause, code, *needs = sys.argv[1:]
+folder = pathlib.Path(folder)
+stopped = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda got, frame: stopped.append(got))
+for need in needs:
+    assert (pathlib.Path(need) / "result").exists(), need
+with (folder / "starts").open("a") as file:
+    file.write(f"{os.getpid()} {time.time()}\\n")
+count = folder / "count"
+for step in range(int(count.read_text()) if count.exists() else 0, int(steps)):
+    time.sleep(float(pause))
+    count.write_text(str(step + 1))
+    print(f"step {step + 1}/{steps}  0:{int(steps) - step - 1:02d} left", flush=True)
+    if stopped:
+        time.sleep(0.2)  # a second signal would end the saving
+        print("saved" if len(stopped) == 1 else "ended at once", flush=True)
+        sys.exit(128 + stopped[0])
+if int(code):
+    print("went wrong", file=sys.stderr)
+    sys.exit(int(code))
+(folder / "result").write_text(str(time.time()))
+"""
+
+
+def _words(cell, path, needs):
+    o = {"steps": 1, "pause": 0.0, "code": 0} | cell.options
+    return ["-c", SCRIPT, *map(str, (path, o["steps"], o["pause"], o["code"], *needs))]
+
+
+SCRIPTED = Kind(
+    "script", "counts", output=lambda cell, path: path,
+    result=lambda cell, path: path / "result", words=_words,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch):
+    """A kind of cell that costs nothing."""
+    kinds = Registry("kind of cell", *cells.KINDS.values(), SCRIPTED)
+    monkeypatch.setattr(folder, "KINDS", kinds)
+
+
+def script(name, *needs, **options):
+    return Cell(name, "script", options, needs)
+
+
+def declared(*made, **settings):
+    return Declaration("scripts", settings, made)
+
+
+class Signals:
+    """As `StopSignals`, from inside."""
+
+    received = None
+
+    def check(self):
+        if self.received:
+            raise Interrupted(self.received)
+
+
+def run(sweep, **how):
+    return engine.run_cells(sweep, list(sweep.declaration.cells), **{"signals": Signals()} | how)
+
+
+def starts(sweep, name):
+    path = sweep.folder(name) / "starts"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def result_time(sweep, name):
+    return float(sweep.result(name).read_text())
+
+
+# ---------------------------------------------------------------------- the engine
+
+
+def test_cells_are_done_once_after_what_they_need(tmp_path, capsys):
+    made = (script("a", steps=3), script("b"), script("c", "a", "b"), script("d", "c"))
+    sweep = SweepFolder.create(tmp_path / "s", declared(*made))
+    assert [sweep.state(name).name for name in "abcd"] == ["ready", "ready", "waiting", "waiting"]
+    assert run(sweep, processes=2) == ([], [])
+    for cell in made:
+        assert sweep.state(cell.name).name == "done" and len(starts(sweep, cell.name)) == 1
+        for need in cell.needs:  # the scripts look for it too
+            begun = float(starts(sweep, cell.name)[0].split()[1])
+            assert result_time(sweep, need) <= begun
+    printed = capsys.readouterr().out
+    assert "a: begins; log: " in printed and "d: done in 0:0" in printed
+    before = {path: path.stat().st_mtime_ns for path in sweep.path.rglob("*") if path.is_file()}
+    assert run(sweep) == ([], [])
+    assert {p: p.stat().st_mtime_ns for p in sweep.path.rglob("*") if p.is_file()} == before
+
+
+def test_a_failing_cell_is_reported_and_others_go_on(tmp_path, capsys):
+    made = (script("bad", code=3), script("after", "bad"), script("good"))
+    sweep = SweepFolder.create(tmp_path / "s", declared(*made))
+    assert run(sweep) == (["bad"], ["after"])
+    assert (
+        sweep.state("good").name == "done"
+        and sweep.state("bad").reason == "exit code 3: went wrong"
+    )
+    assert sweep.state("after").reason == "for bad (failed)"
+    printed = capsys.readouterr().out
+    assert "bad: failed\n  | " in printed and "  | went wrong\n  exit code 3" in printed
+    # Another command tries it again, once.
+    assert run(sweep) == (["bad"], ["after"])
+    assert len(starts(sweep, "bad")) == 2 and len(starts(sweep, "good")) == 1
+
+
+def test_a_command_that_ends_well_without_its_result_has_failed(tmp_path, monkeypatch):
+    lazy = Kind("script", "", SCRIPTED.output, SCRIPTED.result, lambda *_: ["-c", "pass"])
+    monkeypatch.setattr(folder, "KINDS", Registry("kind of cell", lazy))
+    sweep = SweepFolder.create(tmp_path / "s", declared(script("a")))
+    assert run(sweep) == (["a"], [])
+    assert sweep.state("a").reason.startswith("ended well, without its result")
+
+
+def test_two_processes_at_once_do_each_cell_once(tmp_path):
+    made = [
+        script(f"c{n}", *([f"c{n - 3}"] if n > 2 else []), steps=2, pause=0.1) for n in range(8)
+    ]
+    sweep = SweepFolder.create(tmp_path / "s", declared(*made))
+    outcomes = []
+    # Locks are those of open files: two of one process are as those of two processes.
+    workers = [
+        threading.Thread(target=lambda: outcomes.append(run(SweepFolder.open(sweep.path))))
+        for _ in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+    assert outcomes == [([], [])] * 3
+    assert [len(starts(sweep, cell.name)) for cell in made] == [1] * 8
+
+
+def wait_for(what, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def count(sweep, name):
+    path = sweep.folder(name) / "count"
+    return int(path.read_text() or 0) if path.exists() else 0
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def command_line(path, out):
+    """What the command does around the engine, in a process group of its own."""
+    os.setsid()
+    with out.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        try:
+            run(SweepFolder.open(path), processes=2, signals=StopSignals())
+        except Interrupted as stop:
+            os._exit(128 + stop.signum)
+        os._exit(0)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_or_killed_sweep_leaves_no_process_and_goes_on(tmp_path, signum):
+    made = (script("a", steps=400, pause=0.05), script("b", steps=400, pause=0.05))
+    sweep = SweepFolder.create(tmp_path / "s", declared(*made))
+    # Forked, since a process that starts anew imports TensorFlow first.
+    process = multiprocessing.get_context("fork").Process(
+        target=command_line, args=(sweep.path, tmp_path / "out")
+    )
+    process.start()
+    wait_for(lambda: count(sweep, "a") > 2 and count(sweep, "b") > 2)
+    if signum == signal.SIGINT:
+        os.killpg(process.pid, signum)  # as Ctrl-C on a terminal
+    else:
+        process.kill()
+    process.join(timeout=60)
+    free = []
+    wait_for(lambda: free.append(sweep.claim("a")) or free[-1])
+    assert sweep.last_line("a") == "saved"  # until then the command had the lock
+    free[-1].close()
+    pids = [int(starts(sweep, name)[0].split()[0]) for name in "ab"]
+    if signum == signal.SIGINT:
+        assert process.exitcode == 130
+        assert "stopping a, b" in (tmp_path / "out").read_text() and not any(map(alive, pids))
+    wait_for(lambda: not any(map(alive, pids)))
+    for name in "ab":
+        assert sweep.state(name).name == "stopped" and sweep.last_line(name) == "saved"
+        assert 0 < sweep.state(name).seconds < 60
+        assert 2 < count(sweep, name) < 400
+        (sweep.folder(name) / "count").write_text("398")  # not to wait for it
+    assert run(sweep, processes=2) == ([], [])
+    assert [len(starts(sweep, name)) for name in "ab"] == [2, 2]
+    assert "step 399/400" in sweep.log("a").read_text()
+
+
+def test_a_signal_is_handed_on_and_nothing_more_is_begun(tmp_path):
+    made = (script("a", steps=400, pause=0.05), script("b"))
+    sweep = SweepFolder.create(tmp_path / "s", declared(*made))
+    signals = Signals()
+
+    def stop():
+        wait_for(lambda: count(sweep, "a") > 2)
+        signals.received = signal.SIGTERM
+
+    threading.Thread(target=stop).start()
+    with pytest.raises(Interrupted):
+        run(sweep, signals=signals)
+    assert sweep.sessions("a")[-1].code == 143
+    assert sweep.state("a").name == "stopped" and starts(sweep, "b") == []
+
+
+def test_a_cell_in_work_is_left_to_who_has_it_even_if_that_process_is_gone(tmp_path):
+    """The command itself holds the lock."""
+    sweep = SweepFolder.create(tmp_path / "s", declared(script("a", steps=10, pause=0.05)))
+    lock = sweep.claim("a")
+    words = [sys.executable, *sweep.words("a")]
+    with subprocess.Popen(words, pass_fds=[lock.fileno()]):
+        lock.close()
+        assert sweep.claim("a") is None and sweep.state("a").name == "running"
+        assert run(sweep) == ([], [])
+    assert len(starts(sweep, "a")) == 1
+
+
+# ---------------------------------------------------------------------- the folder
+
+
+def test_another_declaration_is_refused_and_the_difference_named(tmp_path):
+    path = tmp_path / "s"
+    SweepFolder.create(path, declared(script("a", steps=3), script("b", "a"), scale="mini"))
+    SweepFolder.create(path, declared(script("a", steps=3), script("b", "a"), scale="mini"))
+    for other, words in (
+        (declared(script("a", steps=4), script("b", "a"), scale="mini"),
+         r"holds another sweep: here cells\.a\.options\.steps is 4 \(was 3\)"),
+        (declared(script("a", steps=3), scale="mini"), r"cells\.b is gone"),
+        (declared(script("a", steps=3), script("b"), scale="mini"), r"cells\.b\.needs is \[\]"),
+        (declared(script("a", steps=3), script("b", "a"), scale="paper"), "settings.scale is 'pap"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            SweepFolder.create(path, other)
+    assert SweepFolder.open(path).declaration.cells[1] == script("b", "a")
+
+
+def test_bad_folders_are_named_and_left_as_they_are(tmp_path):
+    with pytest.raises(InputError, match="holds no sweep"):
+        SweepFolder.open(tmp_path)
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(InputError, match="is there and holds no sweep; give another --out"):
+        SweepFolder.create(tmp_path, declared(script("a")))
+    with pytest.raises(InputError, match="cannot write the sweep's folder"):
+        SweepFolder.create(tmp_path / "mine" / "sweep", declared(script("a")))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for content in ("{}", '{"sweep": "s", "settings": {}, "cells": {"a": {"nam": 1}}}', "half {"):
+        (damaged / "sweep.json").write_text(content)
+        with pytest.raises(InputError, match=r"sweep\.json is (damaged|not JSON)"):
+            SweepFolder.open(damaged)
+
+
+def test_difference_and_flags():
+    assert difference({"a": {"b": [1]}}, {"a": {"b": [1]}}) is None
+    assert difference({"a": {"b": [1]}}, {"a": {"b": [2]}}) == "a.b is [1] (was [2])"
+    words = flags({"obs_var": 0.1, "task": ["Hat", "Black Hair"], "fid": None, "seed": 0})
+    assert words == ["--obs-var=0.1", "--task", "Hat", "Black Hair", "--seed=0"]
+    with pytest.raises(ValueError, match="before what it needs"):
+        declared(script("b", "a"), script("a"))
+
+
+def test_a_run_that_was_begun_is_gone_on_with(tmp_path):
+    cell = cells.fit_cell("a", {"algo": "avae_ss"}, 1.0, init_from="vae")
+    begins = cells.KINDS["fit"].words(cell, tmp_path, [tmp_path / "vae"])
+    assert begins[2:] == [
+        f"--run-dir={tmp_path}/run", f"--config={tmp_path}/options.json",
+        f"--init-from={tmp_path}/vae",
+    ]  # fmt: skip
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").touch()
+    goes_on = cells.KINDS["fit"].words(cell, tmp_path, [tmp_path / "vae"])
+    assert goes_on == [*begins[:3], "--resume"]
+
+
+def test_the_time_left_is_what_commands_say_or_what_their_kind_took(tmp_path):
+    made = [
+        Cell("a", "script", {}, cost=2.0), Cell("b", "script", {}, cost=3.0),
+        Cell("c", "script", {}, cost=5.0), Cell("d", "taken", {"path": "x"}),
+    ]  # fmt: skip
+    sweep = SweepFolder(tmp_path, declared(*made))
+    states = {
+        "a": State("done", "", 20.0), "b": State("running", "step 3/4  1:00:07 left  kl 3", 5.0),
+        "c": State("stopped", "", 15.0), "d": State("ready", "", 0.0),
+    }  # fmt: skip
+    found = estimate(sweep, made, states)
+    assert found.seconds == {"b": 3607.0, "c": 35.0} and found.unknown == ["d"]
+    assert found.words(2) == "30:21 left, and 1 cells not yet measured"

@@ -1,0 +1,190 @@
+"""Many runs and evaluations as one piece of work: `python -m training.sweep table3`."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from tf_avae import plots
+from tf_avae.commands import Parser, exit_code
+from tf_avae.errors import InputError
+from tf_avae.files import absolute, shown, write_bytes, write_json
+from tf_avae.provenance import session
+from tf_avae.registry import Registry, unknown
+from training.session import Interrupted, StopSignals, duration, say
+from training.sweep import table3, table3_chart, table3_figures, table3_page
+from training.sweep.cells import Cell, Declaration
+from training.sweep.engine import run_cells
+from training.sweep.folder import DONE, RUNNING, SweepFolder
+from training.sweep.progress import estimate
+
+FAILED_CELLS = 1
+"""Exit code where a cell failed."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A kind of sweep.
+
+    Attributes:
+        name: the row's name.
+        summary: for `--help`.
+        add_options: adds its flags.
+        folder: where it is kept unless told otherwise.
+        declare: its flags and folder to its cells; writes nothing.
+        check: looks at the data before anything is written; raises `InputError`.
+        prepare: makes what its cells share, once.
+        collect: what its table holds of what is done, JSON values.
+        page: the table of such values, Markdown.
+        picture: the same as a picture, which the page shows as NAME.png.
+    """
+
+    name: str
+    summary: str
+    add_options: Callable[[Parser], None]
+    folder: Callable[[argparse.Namespace], Path]
+    declare: Callable[[argparse.Namespace, Path], Declaration]
+    check: Callable[[Declaration], None]
+    prepare: Callable[[SweepFolder], None]
+    collect: Callable[[SweepFolder], dict[str, Any]]
+    page: Callable[[dict[str, Any]], str]
+    picture: Callable[[dict[str, Any]], Figure]
+
+
+SWEEPS: Registry[Sweep] = Registry(
+    "sweep",
+    Sweep(
+        "table3",
+        "the paper's Table 3: six models on CelebA, 17 tasks, beside the paper's figures",
+        add_options=table3.add_options,
+        folder=table3.default_folder,
+        declare=table3.declare,
+        check=table3.check_data,
+        prepare=table3.prepare,
+        collect=table3_figures.collect,
+        page=table3_page.page,
+        picture=table3_chart.chart,
+    ),
+)
+
+
+def parser() -> Parser:
+    """The command line."""
+    made = Parser(
+        prog="python -m training.sweep",
+        description="Trains and evaluates many models as one piece of work. Stopped or killed at "
+        "any point, the same command goes on; begun several times, the processes share the work.",
+    )
+    kinds = made.add_subparsers(dest="sweep", required=True, metavar="SWEEP")
+    for sweep in SWEEPS.values():
+        one = kinds.add_parser(sweep.name, help=sweep.summary, description=sweep.summary)
+        where = one.add_argument_group("the sweep")
+        where.add_argument("--out", metavar="DIR", help="its folder [sweeps/NAME-SCALE]")
+        where.add_argument(
+            "--processes", type=int, default=1, metavar="N", help="cells in work at once [1]"
+        )
+        where.add_argument(
+            "--only", nargs="+", metavar="CELL", help="these cells and what they need [all]"
+        )
+        where.add_argument(
+            "--dry-run", action="store_true", help="list the cells and how far they are; no work"
+        )
+        where.add_argument(
+            "--table",
+            action="store_true",
+            help="print the table of what there is in --out, as it was declared; no work",
+        )
+        sweep.add_options(one)
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    arguments = parser().parse_args(argv)
+    return exit_code(lambda: _sweep(arguments))
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    kind = SWEEPS[arguments.sweep]
+    if arguments.processes < 1:
+        raise InputError(f"processes is {arguments.processes}; it must be at least 1")
+    if arguments.out == "":
+        raise InputError("--out is empty; give the sweep's folder, such as sweeps/mine")
+    path = absolute(arguments.out or kind.folder(arguments))
+    if arguments.table:
+        sweep = SweepFolder.open(path)
+        if sweep.declaration.sweep != kind.name:
+            raise InputError(f"{path} holds the sweep {sweep.declaration.sweep}, not {kind.name}")
+        say(kind.page(kind.collect(sweep)), end="")
+        return 0
+    declaration = kind.declare(arguments, path)
+    sweep = SweepFolder.planned(path, declaration)
+    cells = _chosen(sweep, arguments.only)
+    if arguments.dry_run:
+        _list(sweep, cells)
+        return 0
+    kind.check(declaration)
+    sweep = SweepFolder.create(path, declaration)
+    signals = StopSignals()
+    try:
+        kind.prepare(sweep)
+        signals.check()
+        outcome = run_cells(sweep, cells, processes=arguments.processes, signals=signals)
+    except Interrupted as stop:
+        say(f"stopped. To go on: {_command()}")
+        return 128 + stop.signum
+    values = kind.collect(sweep)
+    page = kind.page(values)
+    write_json(path / f"{kind.name}.json", values)
+    plots.save(kind.picture(values), path, kind.name)
+    write_bytes(path / f"{kind.name}.md", page.encode())
+    say("\n" + page)
+    for name in outcome.failed:
+        say(f"failed: {name} ({sweep.state(name).reason}); log: {shown(sweep.log(name))}")
+    for name in outcome.left:
+        say(f"not done: {name}, {sweep.state(name).reason}")
+    say(f"table: {shown(path / kind.name)}.md, .json, .png, .svg")
+    if outcome.failed or outcome.left:
+        say(f"The same command tries again: {_command()}")
+        return FAILED_CELLS
+    return 0
+
+
+def _chosen(sweep: SweepFolder, only: list[str] | None) -> list[Cell]:
+    """The cells asked for, and what they need."""
+    for name in only or ():
+        if name not in sweep.cells:
+            raise unknown("cell", name, list(sweep.cells))
+    return sweep.with_needs(only or list(sweep.cells))
+
+
+def _list(sweep: SweepFolder, cells: list[Cell]) -> None:
+    """Prints how far each cell is, and how long what is left may take."""
+    states = {name: sweep.state(name) for name in sweep.cells}
+    left = estimate(sweep, cells, states)
+    width = max(len(cell.name) for cell in cells)
+    done = sum(states[cell.name].name == DONE for cell in cells)
+    words = left.words(1) if done < len(cells) else "nothing left"
+    say(f"{shown(sweep.path)}: {done} of {len(cells)} cells done, {words}")
+    for cell in cells:
+        state = states[cell.name]
+        took = duration(state.seconds) if state.seconds else ""
+        more = (
+            f"about {duration(left.seconds[cell.name])} left" if cell.name in left.seconds else ""
+        )
+        reason = "" if state.name == RUNNING else state.reason
+        line = f"  {cell.name:{width}}  {cell.kind:8}  {state.name:7}  {took:>8}  {more} {reason}"
+        say(line.rstrip())
+
+
+def _command() -> str:
+    return session()["command"].replace("python ", f"{shlex.quote(shown(sys.executable))} ", 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

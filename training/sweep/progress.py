@@ -1,0 +1,116 @@
+"""What a sweep shows while it runs: how many cells are done, what each says, how much is left."""
+
+import re
+import shutil
+import sys
+import time
+from typing import NamedTuple
+
+from training.session import duration, say
+from training.sweep.cells import Cell
+from training.sweep.folder import DONE, RUNNING, State, SweepFolder
+
+_TIME_LEFT = re.compile(r"((?:\d+:)?\d+:\d\d) left")
+"""How `training.fit` and `training.evaluate` word it."""
+
+
+class Estimate(NamedTuple):
+    """How long the rest of a sweep takes.
+
+    Attributes:
+        seconds: of each cell that is not done and can be told, by name.
+        unknown: the others: no cell of their kind has been measured.
+    """
+
+    seconds: dict[str, float]
+    unknown: list[str]
+
+    def words(self, at_once: int) -> str:
+        """The whole in words, with so many cells in work at once."""
+        if self.unknown and not self.seconds:
+            return "time left not yet known"
+        total = duration(sum(self.seconds.values()) / at_once)
+        if self.unknown:
+            return f"{total} left, and {len(self.unknown)} cells not yet measured"
+        return f"about {total} left"
+
+
+def estimate(sweep: SweepFolder, cells: list[Cell], states: dict[str, State]) -> Estimate:
+    """How long cells that are not done take: as they say themselves, or else at the rate of the
+    cells of their kind that are done.
+
+    Args:
+        sweep: the sweep.
+        cells: those asked for.
+        states: of all cells of the sweep.
+    """
+    rates: dict[str, tuple[float, float]] = {}
+    for cell in sweep.declaration.cells:
+        if states[cell.name].name == DONE:
+            seconds, cost = rates.get(cell.kind, (0.0, 0.0))
+            rates[cell.kind] = (seconds + states[cell.name].seconds, cost + cell.cost)
+    found: dict[str, float] = {}
+    unknown = []
+    for cell in cells:
+        state = states[cell.name]
+        said = _TIME_LEFT.search(state.reason) if state.name == RUNNING else None
+        measured, cost = rates.get(cell.kind, (0.0, 0.0))
+        if state.name == DONE:
+            continue
+        if said:
+            found[cell.name] = _seconds(said[1])
+        elif measured and cost:
+            found[cell.name] = max(0.0, cell.cost * measured / cost - state.seconds)
+        else:
+            unknown.append(cell.name)
+    return Estimate(found, unknown)
+
+
+def _seconds(words: str) -> float:
+    """What `duration` was given."""
+    total = 0
+    for part in words.split(":"):
+        total = 60 * total + int(part)
+    return float(total)
+
+
+class Screen:
+    """Lines for events, and one line that says where the sweep is.
+
+    On a terminal that line is rewritten; in a log it is added every ten seconds.
+
+    Args:
+        sweep: the sweep.
+        cells: those asked for.
+    """
+
+    def __init__(self, sweep: SweepFolder, cells: list[Cell]):
+        self._sweep, self._cells = sweep, cells
+        self._terminal = sys.stdout.isatty()
+        self._lead = "\r\x1b[2K" if self._terminal else ""
+        self._shown = time.monotonic()
+
+    def event(self, line: str) -> None:
+        """A line that stays."""
+        say(self._lead + line)
+
+    def update(self) -> None:
+        """Shows where the sweep is, if it is time to."""
+        now = time.monotonic()
+        if now - self._shown < (0.5 if self._terminal else 10.0):
+            return
+        self._shown = now
+        line = self.line()
+        if self._terminal:
+            line = line[: shutil.get_terminal_size().columns - 1]
+        say(self._lead + line, "" if self._terminal else "\n")
+
+    def line(self) -> str:
+        """Where the sweep is: cells done, time left, and the last line of each in work."""
+        states = {c.name: self._sweep.state(c.name) for c in self._sweep.declaration.cells}
+        running = [c.name for c in self._cells if states[c.name].name == RUNNING]
+        done = sum(states[cell.name].name == DONE for cell in self._cells)
+        left = estimate(self._sweep, self._cells, states)
+        said = [f"{name}: {states[name].reason}" for name in running]
+        lead = f"{done} of {len(self._cells)} done, {left.words(max(1, len(running)))}"
+        return " | ".join([lead, *said])
