@@ -29,7 +29,7 @@ class RobustEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     """Images to embeddings [N, D] float32. It learns nothing: the encoder is fixed.
 
     Images are an array [N, H, W, C] of floats in [0, 1] or uint8, which is divided by 255, or a
-    list of PNG or JPEG files: paths, or contents as bytes.
+    list of image files: paths, or contents as bytes.
 
     `fit` notes which encoder it found, and `transform` keeps to it: where its files have changed
     or the server no longer has this version, that is an error and no embeddings of another space.
@@ -238,7 +238,7 @@ def _images(X: Any) -> np.ndarray | list[bytes]:
     if array.ndim != 4 or not len(array):
         raise ValueError(
             f"X has shape {list(array.shape)} and dtype {array.dtype}; it must be an array "
-            f"{_SHAPE} of at least one image, or a list of PNG or JPEG files"
+            f"{_SHAPE} of at least one image, or a list of image files"
         )
     if array.dtype == np.uint8:
         return array / np.float32(255)

@@ -143,7 +143,8 @@ def load_encoder(
         path: a SavedModel, a folder of numbered versions of one (the newest is taken), or a run.
         signature: of a SavedModel: what to call. It takes `image` and gives `embedding`.
         outputs: names of the outputs that are wanted: all unless given. What none of them needs
-            is left out of the graph: the embedding alone costs a third of `inconsistency` with it.
+            is left out of the graph: a gradient of the embedding alone costs less than half of one
+            that goes back through `inconsistency` too.
         name: the layer's.
 
     Raises:
