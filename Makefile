@@ -15,7 +15,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-long: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long -o faulthandler_timeout=3600
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .

@@ -8,7 +8,8 @@ def make_certificates(folder):
     NAME.pem and NAME.key in the folder, which is returned."""
 
     def openssl(words):
-        subprocess.run(["openssl", *words.split()], cwd=folder, check=True, capture_output=True)
+        command = ["openssl", *words.split()]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
 
     new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
     for name in ("ca", "other"):

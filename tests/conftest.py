@@ -1,8 +1,12 @@
 """Small models and data that the tests share."""
 
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Several processes share the cores, and threads of BLAS that wait for a core spin meanwhile.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import keras
 import numpy as np
@@ -49,6 +53,15 @@ def seeded():
     """Initial weights and orders that a test leaves to Keras; needed too where an earlier test has
     asked TensorFlow for determinism."""
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """Training leaves its own handlers, or the system's, behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

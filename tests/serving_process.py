@@ -1,6 +1,7 @@
 """A server in a process of its own, for the tests that need a real one."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -12,6 +13,10 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+# Each call through a channel with these options ends within a minute, whatever the server does.
+DEADLINE = [
+    ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "timeout": "60s"}]}))
+]
 
 
 def free_ports(count):
@@ -67,7 +72,7 @@ class Server:
     def __exit__(self, *error):
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait()
+            self.process.wait(60)
 
 
 def http(address, path, body=None, method=None, headers=None):

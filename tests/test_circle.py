@@ -21,7 +21,7 @@ from tf_avae.theory.circle import (
     train,
 )
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2)))
 
 
 def small():

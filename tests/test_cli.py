@@ -5,8 +5,10 @@ import os
 
 import numpy as np
 import pytest
+from test_resume import OPTIONS
 
 from tf_avae.config import Config
+from tf_avae.datasets import DATASETS
 from tf_avae.objectives import OBJECTIVES
 from tf_avae.runs import Run, Stage, build_model, resolve
 from training import fit
@@ -35,7 +37,7 @@ def assert_refused(capsys, words, *arguments):
 def old_run(tmp_path):
     """A run on the MLP after a few steps: config, provenance and one checkpoint."""
     config = resolve(Config(algo="vae", steps=30, latent_dim=8))
-    data = fit._open_data(config)
+    data = DATASETS[config.dataset].open()
     run = Run.create(tmp_path / "old", config, data.checksums)
     run.save_checkpoint(Stage(0, "vae", 30), build_model(config, data.image_shape))
     run._lock.close()
@@ -134,7 +136,7 @@ def test_resume_refuses_other_data(capsys, old_run):
     notes = json.loads((old_run / "provenance.json").read_text())
     notes["data"]["train-images-idx3-ubyte"] = "0" * 32
     (old_run / "provenance.json").write_text(json.dumps(notes))
-    words = ["train-images-idx3-ubyte is not the file this run was trained on"]
+    words = ["train-images-idx3-ubyte: not what this run was trained on"]
     assert_refused(capsys, words, "--resume", "--run-dir", old_run)
 
 
@@ -238,37 +240,30 @@ def test_help_names_every_objective_default_and_source(capsys):
     assert "iterations of PGD [the architecture's: 20, celeba 5; App. F]" in flat
 
 
-def test_not_a_number_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+def test_not_a_number_stops_the_run_and_keeps_the_last_good_checkpoint(capsys, tmp_path):
     """A learning rate far too large; the weights blow up within a few steps."""
-    from test_resume import OPTIONS
-    from test_resume import fit as fit_process
-
     run = tmp_path / "run"
-    done = fit_process(
-        "--algo", "avae", *OPTIONS, "--checkpoint-every", 1, "--learning-rate", 1e6,
-        "--run-dir", run, check=False,
+    code, _, complaint = run_fit(
+        capsys, "--algo", "avae", *OPTIONS, "--checkpoint-every", 1, "--learning-rate", 1e6,
+        "--run-dir", run,
     )  # fmt: skip
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "stopped: step " in done.stderr and "not finite; the last good checkpoint" in done.stderr
+    assert code == 1
+    assert "Traceback" not in complaint
+    assert "stopped: step " in complaint and "not finite; the last good checkpoint" in complaint
     newest = max((run / "checkpoints").iterdir())
-    assert str(newest) in done.stderr
-    step = int(done.stderr.split("step ")[1].split(" ")[0])
+    assert str(newest) in complaint
+    step = int(complaint.split("step ")[1].split(" ")[0])
     assert f"{step - 1:09d}" in newest.name
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["bound"]) for row in rows)
 
 
-def test_a_run_that_diverges_in_its_last_step_is_not_complete(tmp_path):
-    from test_resume import OPTIONS
-    from test_resume import fit as fit_process
-
+def test_a_run_that_diverges_in_its_last_step_is_not_complete(capsys, tmp_path):
     run = tmp_path / "run"
-    done = fit_process(
-        "--algo", "avae", *OPTIONS, "--steps", 1, "--learning-rate", 1e6, "--run-dir", run,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "not finite; the last good checkpoint" in done.stderr
+    code, _, complaint = run_fit(
+        capsys, "--algo", "avae", *OPTIONS, "--steps", 1, "--learning-rate", 1e6, "--run-dir", run
+    )
+    assert code == 1 and "Traceback" not in complaint
+    assert "not finite; the last good checkpoint" in complaint
     assert not (run / "result.json").exists()
     assert "000000000" in max((run / "checkpoints").iterdir()).name

@@ -61,6 +61,7 @@ class Server(
         self.compact = True  # float_val without repetitions, as the real one; else tensor_content
         self.failures = []  # (code, words) of the next calls of any kind
         self.asked = []  # the Predict requests
+        self.looked = 0  # times that GetModelStatus was asked
         self.before = lambda count: None  # called as each Predict comes in, with its number
         self.edit = lambda reply: None  # does something to each reply of Predict
         self.ended = lambda count: None  # called as each Predict ends for the client
@@ -80,7 +81,7 @@ class Server(
         self._server.start()
 
     def stop(self):
-        self._server.stop(0).wait()
+        assert self._server.stop(0).wait(30)
 
     def Predict(self, request, context):
         with self._lock:
@@ -139,6 +140,7 @@ class Server(
         return reply
 
     def GetModelStatus(self, request, context):
+        self.looked += 1
         reply = get_model_status_pb2.GetModelStatusResponse()
         asked = request.model_spec.version.value if request.model_spec.HasField("version") else None
         for version, state, words in self.states:
@@ -199,10 +201,18 @@ class Waited:
         def wait(*args, **options):
             if self._loop.is_running():  # for another thread
                 made = method(*args, **options)
-                return asyncio.run_coroutine_threadsafe(made, self._loop).result()
+                return asyncio.run_coroutine_threadsafe(made, self._loop).result(10)
             return self._loop.run_until_complete(method(*args, **options))
 
         return wait
+
+
+def until(condition):
+    """Waits for it, but not for ever."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -754,8 +764,7 @@ def test_cancelling_a_call_ends_its_requests(server):
     async def cancelled():
         async with AsyncEmbeddingClient(server.address) as client:
             task = asyncio.create_task(client.embed(images(1)))
-            while not server.asked:
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(until, lambda: server.asked)
             server.ended = lambda count: ended.set()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -773,8 +782,7 @@ def test_closing_the_client_ends_its_calls(connect, server, parts):
     client = connect(server, batch_size=1, concurrency=2)
     with ThreadPoolExecutor() as pool:
         call = pool.submit(client.embed, images(parts))
-        while len(server.asked) < min(parts, 2):
-            time.sleep(0.01)
+        until(lambda: len(server.asked) >= min(parts, 2))
         client.close()
         with pytest.raises(ServingError, match="the client is closed"):
             call.result(5)
@@ -786,7 +794,7 @@ def test_closing_the_client_ends_its_waiting(connect, server):
     client = connect(server)
     with ThreadPoolExecutor() as pool:
         call = pool.submit(client.wait_until_ready, 30)
-        time.sleep(0.3)
+        until(lambda: server.looked)
         client.close()
         with pytest.raises(ServingError, match="the client is closed"):
             call.result(5)
@@ -906,18 +914,23 @@ def test_shows_what_is_served(capsys, server):
 
 @pytest.fixture
 def default_sigint():
-    """Python's own handler: a test before, of training, may have left another."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+    """Python's own handler, also where this was started with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_ctrl_c(capsys, server, files, tmp_path, default_sigint):
-    release = threading.Event()
+def test_ctrl_c(capsys, server, files, tmp_path, default_sigint, monkeypatch):
+    release, begun_in = threading.Event(), []
+    method = EmbeddingClient._method
+
+    def noted(self, ask):
+        begun_in.append(threading.current_thread())
+        return method(self, ask)
+
+    monkeypatch.setattr(EmbeddingClient, "_method", noted)
 
     def interrupt(count):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        release.wait(10)
+        release.wait(1)  # a signal that comes just before a wait is seen after it
 
     server.before = interrupt
     out = tmp_path / "a.npy"
@@ -925,6 +938,8 @@ def test_ctrl_c(capsys, server, files, tmp_path, default_sigint):
     assert (code, complaint) == (130, "\nstopped\n")
     assert not out.exists()
     release.set()
+    # Where the signal interrupts that in the main thread, the channel never closes.
+    assert begun_in and threading.main_thread() not in begun_in
 
 
 def test_says_how_far_it_is(capsys, monkeypatch):

@@ -1,23 +1,24 @@
 """The whole evaluation: from Python on any callable, and the command line."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
-import time
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_resume import ROOT, fit
+from test_resume import fit
 
 import tf_avae
+from tests.in_process import run_module
 from tf_avae.distributions import Posterior
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, Settings, evaluate
 from tf_avae.evaluation.parts import Part, Parts
+from tf_avae.evaluation.report import page
 from tf_avae.evaluation.robustness import Outcomes
 from tf_avae.evaluation.table import text
 from tf_avae.runs import load_trained
@@ -64,11 +65,8 @@ def saved(run, tmp_path_factory):
     return export(run, tmp_path_factory.mktemp("saved") / "model" / "3").parent
 
 
-def run_command(*arguments, **how):
-    return subprocess.Popen(
-        [sys.executable, "-m", "training.evaluate", *map(str, arguments)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how,
-    )  # fmt: skip
+def run_command(*arguments):
+    return run_module("training.evaluate", *arguments)
 
 
 def figures(folder):
@@ -84,9 +82,8 @@ def figures(folder):
 def evaluated(run, saved, tmp_path_factory):
     """The command on a run and on its SavedModel."""
     out = tmp_path_factory.mktemp("evaluated")
-    process = run_command(run, f"copy={saved}", "--out", out, *QUICK)
-    printed, complaint = process.communicate()
-    assert process.returncode == 0, complaint
+    code, printed, complaint = run_command(run, f"copy={saved}", "--out", out, *QUICK)
+    assert code == 0, complaint
     return out, printed
 
 
@@ -100,7 +97,7 @@ def test_results_are_complete(evaluated, few_digits):
     assert "training.evaluate" in results["provenance"]["command"]
     encoder, copy = results["encoders"]
     assert encoder["name"] == "avae" and encoder["config"]["steps"] == 300 and encoder["complete"]
-    sections = {"probes", "robustness", "checks", "representation", "consistency",
+    sections = {"probes", "robustness", "checks", "representation", "consistency", "detection",
                 "reconstruction", "likelihood", "latents", "time_factor"}  # fmt: skip
     assert sections <= encoder.keys()
     assert encoder["left_out"] == {"fid": "no feature extractor given"}
@@ -118,7 +115,7 @@ def test_results_are_complete(evaluated, few_digits):
 
 def test_a_saved_model_has_the_figures_of_its_run(evaluated):
     encoder, copy = figures(evaluated[0])["encoders"]
-    for section in ("probes", "robustness", "checks", "reconstruction"):
+    for section in ("probes", "robustness", "checks", "detection", "reconstruction"):
         assert json.dumps(encoder[section]) == json.dumps(copy[section])
     assert encoder["consistency"]["inconsistency"] == copy["consistency"]["inconsistency"]
 
@@ -126,6 +123,7 @@ def test_a_saved_model_has_the_figures_of_its_run(evaluated):
 def test_figures_are_those_of_the_pieces(evaluated, run, few_digits):
     """The nominal accuracy by scikit-learn alone, on embeddings of the Keras file."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -144,36 +142,48 @@ def test_figures_are_those_of_the_pieces(evaluated, run, few_digits):
     )
     assert probes["majority"] == np.bincount(splits[1][1]).max() / 120
     assert 0.3 < probes["linear"]["nominal"]["value"] < 1
+    answers, shares = reference.predict(splits[1][0]), reference.predict_proba(splits[1][0])
+    found = probes["linear"]
+    assert found["balanced"] == pytest.approx(
+        balanced_accuracy_score(splits[1][1], answers), abs=0.02
+    )
+    area = roc_auc_score(splits[1][1], shares, multi_class="ovr", average="macro")
+    assert found["roc_auc"]["value"] == pytest.approx(area, abs=0.001)
 
 
 def test_the_table_is_printed(evaluated):
     out, printed = evaluated
     table = text(json.loads((out / "results.json").read_text()))
     assert table in printed
-    rows = ("linear, nominal", "linear, smoke, ε 0.1", "mlp, smoke, ε 0.1", "checks passed")
+    rows = ("linear, nominal", "linear, nominal, ROC AUC", "linear, smoke, ε 0.1",
+            "mlp, smoke, ε 0.1", "checks passed", "ε 0.1, knowing, ROC AUC")  # fmt: skip
     beside = ("10 nearest neighbours", "active units", "MSE", "log p(x)", "time factor")
     for words in rows + beside:
         assert words in table
     assert f"report:  {out / 'report.html'}" in printed
 
 
-def test_a_stopped_evaluation_goes_on_and_ends_the_same(evaluated, run, tmp_path):
+def test_a_stopped_evaluation_goes_on_and_ends_the_same(evaluated, run, tmp_path, monkeypatch):
+    """The signal is real; only the moment is arranged."""
     out, _ = evaluated
     arguments = (run, "--out", tmp_path, *QUICK)
-    process = run_command(*arguments)
-    deadline = time.monotonic() + 240
-    while not list(tmp_path.glob("parts/outcomes-*")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    printed, complaint = process.communicate()
-    assert process.returncode == 130, complaint
+    keep = Parts.keep
+
+    def interrupted(self, name, *part):
+        keep(self, name, *part)
+        if name == "outcomes":
+            monkeypatch.undo()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Parts, "keep", interrupted)
+    code, printed, complaint = run_command(*arguments)
+    assert code == 130, complaint
     assert "The same command goes on" in printed and "Traceback" not in complaint
     assert not (tmp_path / "results.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("parts/[!.]*")}
-    process = run_command(*arguments)
-    _, complaint = process.communicate()
-    assert process.returncode == 0, complaint
+    assert any(path.name.startswith("outcomes-") for path in kept)
+    code, _, complaint = run_command(*arguments)
+    assert code == 0, complaint
     for path, written in kept.items():
         if "started" not in path.name:
             assert path.stat().st_mtime_ns == written
@@ -197,7 +207,7 @@ def pixels(x):
 
 
 SETTINGS = Settings(
-    "smoke", epsilons=(0.1, 0.3), tasks=("color",), images=40, free_images=30, neighbours=5
+    "smoke", epsilons=(0.1,), tasks=("color",), images=40, free_images=30, neighbours=5
 )
 
 
@@ -217,13 +227,15 @@ def test_any_callable_is_evaluated(by_hand):
     evaluation, told = by_hand
     encoder, _ = evaluation.results["encoders"]
     assert encoder["probes"]["color"]["linear"]["nominal"]["value"] > 0.95
-    assert encoder["left_out"].keys() == {"consistency", "reconstruction", "likelihood", "fid"}
+    assert encoder["left_out"].keys() == {
+        "consistency", "detection", "reconstruction", "likelihood", "fid"
+    }  # fmt: skip
     assert encoder["representation"]["left_out"] == ["w2", "kl", "reverse_kl", "symmetric_kl"]
     moved = {row["distance"] for row in encoder["representation"]["rows"]}
     assert moved == {"mean_l2", "cosine"}
     assert "active_units" not in encoder["latents"]
-    # 2 encoders, 2 heads, 2 radii, 40 images, 10 steps
-    assert told[0].left == 2 * 2 * 2 * 40 * 10 and told[-1].left == 0
+    # 2 encoders, 2 heads, 40 images, 10 steps
+    assert told[0].left == 2 * 2 * 40 * 10 and told[-1].left == 0
     assert told[-1].done > 0
 
 
@@ -239,6 +251,58 @@ def test_a_collapsed_encoder_is_on_top_of_the_findings(by_hand):
     json.dumps(evaluation.results, allow_nan=False)
 
 
+def test_only_what_is_asked_for_is_measured_and_is_the_same(by_hand, few_digits):
+    whole, _ = by_hand
+    data = tf_avae.DATASETS["color_mnist"].open(few_digits)
+
+    def only(heads, *sections):
+        told = []
+        found = evaluate(
+            [Encoder("pixels", pixels)], train=data.train_images(200), test=data.held_out(200),
+            settings=replace(SETTINGS, heads=heads, sections=sections), progress=told.append,
+        )  # fmt: skip
+        shown = text(found.results)
+        assert len(page(found)) > 1000
+        return found, found.results["encoders"][0], told, shown
+
+    found, encoder, told, shown = only(("mlp",), "robustness")
+    assert encoder.keys() == {"name", "left_out", "robustness"} and encoder["left_out"] == {}
+    expected = whole.results["encoders"][0]["robustness"]["rows"]
+    assert encoder["robustness"]["rows"] == [row for row in expected if row["head"] == "mlp"]
+    # Of one encoder, one head and 40 images: at most 10 steps of each.
+    assert 0 < max(report.left for report in told) <= 40 * 10 and told[-1].left == 0
+    assert "mlp, smoke, ε 0.1" in shown and "linear" not in shown and "nearest" not in shown
+    assert found.failed_checks == []
+    assert len(found.pictures[0]) == 1
+    found, encoder, told, shown = only(("linear",), "probes", "latents")
+    assert encoder.keys() == {"name", "left_out", "probes", "latents"}
+    probes = whole.results["encoders"][0]["probes"]["color"]
+    assert encoder["probes"]["color"] == {k: v for k, v in probes.items() if k != "mlp"}
+    assert {report.left for report in told} == {0} and found.pictures == [[]]
+    assert "linear, nominal" in shown and "smoke" not in shown and "checks" not in shown
+
+
+def test_a_class_without_test_images_is_no_obstacle(few_digits):
+    """Balanced accuracy and the area are then over the others."""
+    data = tf_avae.DATASETS["color_mnist"].open(few_digits)
+    ((images, labels),) = data.held_out(200)
+    kept = labels["color"].numpy() != 3
+    found = evaluate(
+        [Encoder("pixels", pixels)], train=data.train_images(200),
+        test=[(images[kept], {"color": labels["color"][kept]})],
+        settings=replace(SETTINGS, heads=("linear",), sections=("probes", "robustness")),
+    )  # fmt: skip
+    record = found.results["encoders"][0]
+    probes = record["probes"]["color"]
+    assert probes["classes"] == len(np.unique(labels["color"][kept]))
+    assert probes["linear"]["balanced"] > 0.9 and probes["linear"]["roc_auc"]["value"] > 0.95
+    of = labels["color"].numpy()[kept][:40]
+    for row in record["robustness"]["rows"]:
+        stands = np.array(list(row["outcomes"])) == "."
+        shares = [stands[of == k].mean() for k in np.unique(of)]
+        assert row["balanced"] == pytest.approx(np.mean(shares))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -252,6 +316,12 @@ def test_a_collapsed_encoder_is_on_top_of_the_findings(by_hand):
         ({"images": 0}, "images is 0; it must be at least 1"),
         ({"free_images": 3}, "free_images is 3; it must be at least 10"),
         ({"tasks": ("digit", "digit")}, "tasks are digit, digit; name each once"),
+        ({"heads": ("linear", "svm")}, "unknown head 'svm'"),
+        ({"heads": ("mlp", "mlp")}, "heads are mlp, mlp; name each once"),
+        ({"heads": ()}, "no head is given; name at least one of: linear, mlp"),
+        ({"sections": ("robust",)}, "unknown section 'robust'.*did you mean 'robustness'"),
+        ({"sections": ("fid", "fid")}, "sections are fid, fid; name each once"),
+        ({"sections": ()}, "no section is given; name at least one of: probes, "),
         ({"distances": ("w2", "w2")}, "distances are w2, w2; name each once"),
         ({"chain_steps": 1}, "chain_steps is 1; it must be at least 2"),
         ({"seed": -1}, "seed is -1"),
@@ -351,6 +421,9 @@ def test_bad_input_is_one_line_and_earlier_results_stay(
         ([run, "--epsilon", "1.2"], ["epsilon is 1.2", "from 0 to 1"]),
         ([run, "--epsilon", "big"], ["--epsilon", "'big'"]),
         ([run, "--budget", "strongest"], ["unknown budget 'strongest'", "did you mean 'strong'"]),
+        ([run, "--head", "svm"], ["unknown head 'svm'", "linear, mlp"]),
+        ([run, "--section", "probe"], ["unknown section 'probe'", "did you mean 'probes'"]),
+        ([run, "--section", "fid", "--strict"], ["--strict looks at the checks"]),
         ([run, "--distance", "emd"], ["unknown distance 'emd'", "w2, kl"]),
         ([run, "--task", "shape"], ["unknown task 'shape'", "digit, color"]),
         ([run, "--fid", tmp_path / "none.h5"], ["no such feature extractor"]),
@@ -376,12 +449,11 @@ def test_strict_tells_by_its_exit_code(tmp_path, run, few_digits):
     image = keras.Input((28, 28, 3))
     constant = keras.layers.Rescaling(0.0, offset=1.0)(keras.layers.Flatten()(image))
     keras.Model(image, constant).save(tmp_path / "blind.keras")
-    process = run_command(
+    code, printed, complaint = run_command(
         tmp_path / "blind.keras", "--data-dir", few_digits, "--out", tmp_path / "out", "--strict",
         *QUICK,
     )  # fmt: skip
-    printed, complaint = process.communicate()
-    assert process.returncode == command.FAILED_CHECKS, complaint
+    assert code == command.FAILED_CHECKS, complaint
     assert "honesty check failed: blind, linear probe of digit: above-chance" in printed
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.index("honesty checks failed") < page.index("<h2>")
@@ -441,9 +513,10 @@ def test_another_gradient_label_or_training_split_is_another_evaluation(few_digi
     data = tf_avae.DATASETS["color_mnist"].open(few_digits)
     train, test = list(data.train_images(200)), list(data.held_out(200))
 
-    def run(embed=pixels, train=train, test=test):
+    def run(embed=pixels, train=train, test=test, sections=("probes", "robustness", "checks")):
+        settings = replace(SETTINGS, epsilons=(0.1, 0.3), heads=("linear",), sections=sections)
         found = evaluate(
-            [Encoder("one", embed)], train=train, test=test, settings=SETTINGS, folder=tmp_path
+            [Encoder("one", embed)], train=train, test=test, settings=settings, folder=tmp_path
         )
         return found, {path.name for path in tmp_path.iterdir()}
 
@@ -461,8 +534,9 @@ def test_another_gradient_label_or_training_split_is_another_evaluation(few_digi
     assert len(with_misled) == 2 * len(kept)
     assert misled.failed_checks
     shift = lambda batches: [(x, {"color": (y["color"] + 1) % 7}) for x, y in batches]  # noqa: E731
-    assert nominal(first) > 0.95 and nominal(run(train=shift(train))[0]) < 0.1
-    assert nominal(run(test=shift(test))[0]) < 0.1
+    assert nominal(first) > 0.95
+    for shifted in ({"train": shift(train)}, {"test": shift(test)}):
+        assert nominal(run(**shifted, sections=("probes",))[0]) < 0.1
 
 
 def test_outcomes_have_a_letter_for_each_trial():

@@ -15,13 +15,14 @@ ALLOWED = {
     "files": {"errors"},
     "provenance": set(),
     "quiet": set(),
+    "progress": set(),
     "commands": {"errors"},
     "registry": {"errors"},
     "config": {"errors", "registry"},
     "distributions": FOUNDATIONS,
     "networks": FOUNDATIONS,
     "attacks": FOUNDATIONS,
-    "datasets": FOUNDATIONS,
+    "datasets": FOUNDATIONS | {"image_bytes", "progress"},
     "checkpoints": FOUNDATIONS,
     "theory": FOUNDATIONS | {"distributions"},
     "plots": FOUNDATIONS,
@@ -36,10 +37,15 @@ ALLOWED = {
     "runs": FOUNDATIONS
     | {"attacks", "checkpoints", "datasets", "model", "networks", "objectives", "provenance"},
     "image_bytes": FOUNDATIONS,
+    "versions": FOUNDATIONS | {"saved_models"},
+    "flat_graphs": FOUNDATIONS,
+    "frozen": FOUNDATIONS | {"flat_graphs", "runs", "saved_models"},
+    "classifiers": FOUNDATIONS | {"frozen", "probes"},
     "exports": FOUNDATIONS
     | {"encoders", "evaluation", "image_bytes", "model", "networks", "provenance", "runs"}
-    | {"saved_models"},
-    "encoders": FOUNDATIONS | {"distributions", "evaluation", "networks", "runs", "saved_models"},
+    | {"versions"},
+    "encoders": FOUNDATIONS
+    | {"distributions", "evaluation", "frozen", "networks", "runs", "saved_models"},
 }
 
 

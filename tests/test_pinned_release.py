@@ -33,9 +33,10 @@ def interpreter(folder, release):
     """An environment with this TensorFlow alone, made unless PINNED_PYTHON names one."""
     if os.environ.get("PINNED_PYTHON"):
         return os.environ["PINNED_PYTHON"]
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=300)
     python = str(folder / "bin" / "python")
-    subprocess.run([python, "-m", "pip", "install", "-q", f"tensorflow=={release}"], check=True)
+    install = [python, "-m", "pip", "install", "-q", f"tensorflow=={release}"]
+    subprocess.run(install, check=True, timeout=1200)
     return python
 
 
@@ -52,9 +53,10 @@ def test_same_numbers_under_the_servers_release(tmp_path):
     latents = expected["embedding"].numpy()
     np.savez(tmp_path / "asked.npz", image=images, image_bytes=files, latent=latents)
     (tmp_path / "ask.py").write_text(_ASK)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     subprocess.run(
         [python, "ask.py", folder, "asked.npz", "answered.npz"],
-        cwd=tmp_path, check=True, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        cwd=tmp_path, check=True, timeout=300, env=environment,
     )  # fmt: skip
     found = dict(np.load(tmp_path / "answered.npz"))
     print("TensorFlow", found["version"], "against", tf.__version__)

@@ -6,14 +6,16 @@ import shutil
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tests.in_process import run_module
 from tf_avae import checkpoints
 from tf_avae.objectives import OBJECTIVES
+from training import session
 
 ROOT = Path(__file__).parent.parent
 # Intervals that divide neither one another nor the steps; a short attack.
@@ -24,16 +26,21 @@ OPTIONS = [
 ]
 
 
-def fit(*arguments, program=("-m", "training.fit"), check=True, **environment):
+def fit(*arguments, check=True):
+    """The command in this process."""
+    code, out, err = run_module("training.fit", *arguments)
+    assert not check or code == 0, err
+    return SimpleNamespace(returncode=code, stdout=out, stderr=err)
+
+
+def killed_fit(at, *arguments):
+    """The command in a process of its own, killed in the middle of STAGE:STEP."""
     done = subprocess.run(
-        [sys.executable, *program, *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-        capture_output=True,
-        text=True,
-    )
-    assert not check or done.returncode == 0, done.stderr
-    return done
+        [sys.executable, "tests/killed_fit.py", *map(str, arguments)],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "KILL_AT": at},
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def final_state(run):
@@ -53,51 +60,60 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize(
-    ("algo", "kill_at", "more"),
+    ("algo", "kills", "more"),
     [
-        ("se_avae", "0:37", ""),
-        pytest.param("avae_ss", "0:23", "", marks=pytest.mark.long),
-        ("avae_ss", "0:40", ""),  # between the stages
-        ("avae_ss", "1:37", ""),
-        ("vae", "0:60", ""),  # between training and results
-        ("avae", "0:37", "--arch conv --precision mixed_float16"),
-        # Ten steps at a time, the last time five.
-        ("avae", "0:37", "--log-every 10 --eval-every 20 --steps-per-execution 10 --steps 65"),
+        # Between the stages, in the second of them, between training and results.
+        ("avae_ss", ("0:40", "1:37", "1:60"), ""),
+        # Ten steps at a time, the last time five; with a scale of the loss that changes.
+        (
+            "avae", ("0:37",),
+            "--arch conv --precision mixed_float16 --log-every 10 --eval-every 20 "
+            "--steps-per-execution 10 --steps 65",
+        ),
         *[
             pytest.param(
-                algo, "0:37", f"--arch {arch} --precision {precision}", marks=pytest.mark.long
+                algo, ("0:37",), f"--arch {arch} --precision {precision}", marks=pytest.mark.long
             )
             for algo in OBJECTIVES
             for arch in ("mlp", "conv", "linear")
             for precision in ("float32", "mixed_bfloat16", "mixed_float16")
         ],
     ],
-)
-def test_killed_and_resumed_run_is_the_uninterrupted_run(tmp_path, algo, kill_at, more):
+)  # fmt: skip
+def test_killed_and_resumed_run_is_the_uninterrupted_run(tmp_path, algo, kills, more):
     options = ["--algo", algo, *OPTIONS, *more.split()]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    with ThreadPoolExecutor() as pool:  # both at once, since starting up takes longest
-        uninterrupted = pool.submit(fit, *options, "--run-dir", straight)
-        done = fit(
-            *options, "--run-dir", killed,
-            program=("tests/killed_fit.py",), check=False, KILL_AT=kill_at,
-        )  # fmt: skip
-        uninterrupted.result()
-    assert done.returncode == -signal.SIGKILL
-    assert not (killed / "result.json").exists()
-    resumed = fit("--run-dir", killed, "--resume")
-    assert "going on with" in resumed.stdout
+    fit(*options, "--run-dir", straight)
+    for at in kills:
+        killed_fit(at, *options, "--run-dir", killed)
+        assert not (killed / "result.json").exists()
+        options = ["--resume"]
+    assert "going on with" in fit("--run-dir", killed, "--resume").stdout
     assert_same(straight, killed)
 
 
-def test_damaged_checkpoint_is_passed_over_and_said(tmp_path):
-    options = ["--algo", "vae", *OPTIONS]
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    fit(*options, "--run-dir", straight)
-    fit(
-        *options, "--run-dir", killed,
-        program=("tests/killed_fit.py",), check=False, KILL_AT="0:45",
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run that nothing interrupted."""
+    path = tmp_path_factory.mktemp("straight") / "run"
+    fit("--algo", "vae", *OPTIONS, "--run-dir", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def one_killed(tmp_path_factory):
+    path = tmp_path_factory.mktemp("killed") / "run"
+    killed_fit("0:45", "--algo", "vae", *OPTIONS, "--run-dir", path)
+    return path
+
+
+@pytest.fixture
+def killed(one_killed, tmp_path):
+    """A run of the same options, killed after its checkpoint at step 40."""
+    return shutil.copytree(one_killed, tmp_path / "run")
+
+
+def test_damaged_checkpoint_is_passed_over_and_said(straight, killed):
     newest = max((killed / "checkpoints").iterdir())
     assert "000000040" in newest.name
     content = newest.read_bytes()
@@ -109,20 +125,15 @@ def test_damaged_checkpoint_is_passed_over_and_said(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["kept", "gone"])
-def test_a_run_that_lost_its_checkpoints_is_not_begun_again(tmp_path, folder):
-    run = tmp_path / "run"
-    fit(
-        "--algo", "vae", *OPTIONS, "--run-dir", run,
-        program=("tests/killed_fit.py",), check=False, KILL_AT="0:45",
-    )  # fmt: skip
-    before = (run / "metrics.jsonl").read_bytes()
-    shutil.rmtree(run / "checkpoints")
+def test_a_run_that_lost_its_checkpoints_is_not_begun_again(killed, folder):
+    before = (killed / "metrics.jsonl").read_bytes()
+    shutil.rmtree(killed / "checkpoints")
     if folder == "kept":
-        (run / "checkpoints").mkdir()
-    done = fit("--run-dir", run, "--resume", check=False)
+        (killed / "checkpoints").mkdir()
+    done = fit("--run-dir", killed, "--resume", check=False)
     assert done.returncode == 2
     assert "has metrics but no checkpoint" in done.stderr and "Traceback" not in done.stderr
-    assert (run / "metrics.jsonl").read_bytes() == before
+    assert (killed / "metrics.jsonl").read_bytes() == before
 
 
 def test_one_altered_byte_makes_a_checkpoint_bad(tmp_path):
@@ -140,19 +151,22 @@ def test_one_altered_byte_makes_a_checkpoint_bad(tmp_path):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_signal_saves_says_how_to_go_on_and_loses_nothing(tmp_path, signum):
-    options = ["--algo", "avae", *OPTIONS, "--checkpoint-every", "1000"]
-    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    fit(*options, "--run-dir", straight)
-    process = subprocess.Popen(
-        [sys.executable, "-c", SIGNAL_AT_20.format(signum=int(signum)), *options,
-         "--run-dir", str(stopped)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 128 + signum, err
-    assert f"python -m training.fit --run-dir {stopped} --resume" in out
-    assert "Traceback" not in err
+def test_signal_saves_says_how_to_go_on_and_loses_nothing(tmp_path, straight, signum, monkeypatch):
+    """The signal is real; only the moment is arranged."""
+    stopped = tmp_path / "stopped"
+    record = session.Recorder.on_train_batch_end
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._step() == 20:
+            os.kill(os.getpid(), signum)
+        record(self, batch, logs)
+
+    monkeypatch.setattr(session.Recorder, "on_train_batch_end", on_train_batch_end)
+    begin = ("--algo", "vae", *OPTIONS, "--checkpoint-every", "1000")
+    done = fit(*begin, "--run-dir", stopped, check=False)
+    monkeypatch.undo()
+    assert done.returncode == 128 + signum, done.stderr
+    assert f"python -m training.fit --run-dir {stopped} --resume" in done.stdout
     assert final_state(stopped).meta["step"] == 20
     rows = [json.loads(line) for line in (stopped / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [7, 14]
@@ -160,27 +174,10 @@ def test_signal_saves_says_how_to_go_on_and_loses_nothing(tmp_path, signum):
     assert_same(straight, stopped)
 
 
-# The signal is real; only the moment is arranged.
-SIGNAL_AT_20 = """
-import os, sys
-from training import fit, session
-record = session.Recorder.on_train_batch_end
-def on_train_batch_end(self, batch, logs=None):
-    if self._step() == 20:
-        os.kill(os.getpid(), {signum})
-    record(self, batch, logs)
-session.Recorder.on_train_batch_end = on_train_batch_end
-sys.exit(fit.main())
-"""
-
-
-def test_resuming_a_complete_run_changes_nothing(tmp_path):
-    run = tmp_path / "run"
-    fit("--algo", "vae", *OPTIONS, "--run-dir", run)
-    before = (run / "model.keras").read_bytes()
-    done = fit("--run-dir", run, "--resume")
-    assert "this run is complete" in done.stdout
-    assert (run / "model.keras").read_bytes() == before
+def test_resuming_a_complete_run_changes_nothing(straight):
+    before = (straight / "model.keras").read_bytes()
+    assert "this run is complete" in fit("--run-dir", straight, "--resume").stdout
+    assert (straight / "model.keras").read_bytes() == before
 
 
 def test_a_run_outlives_the_reader_of_its_output(tmp_path):
@@ -190,8 +187,8 @@ def test_a_run_outlives_the_reader_of_its_output(tmp_path):
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     process.stdout.close()
-    complaint = process.stderr.read()
-    process.wait(timeout=300)
+    process.stdout = None  # or communicate would read it
+    _, complaint = process.communicate(timeout=240)
     assert process.returncode == 0, complaint
     assert b"Error" not in complaint
     assert (run / "result.json").exists()

@@ -30,9 +30,10 @@ from serving.server.status import StatusError
 from tests import test_container
 from tests.certificates import make_certificates
 from tests.conformance.prepare import prepare, untrained_run
-from tests.serving_process import Server, http
-from tf_avae.exports import WARM_UP, export_run
+from tests.serving_process import DEADLINE, Server, http
+from tf_avae.exports import export_run
 from tf_avae.saved_models import SavedModel
+from tf_avae.versions import WARM_UP
 
 MODEL, SHAPE = "encoder", (28, 28, 3)
 
@@ -207,7 +208,8 @@ def channel(running):
     credentials = grpc.ssl_channel_credentials(
         *(running.files[name].read_bytes() for name in ("tls_ca", "tls_key", "tls_cert"))
     )  # fmt: skip
-    return grpc.secure_channel(running.grpc.replace("127.0.0.1", "localhost"), credentials)
+    address = running.grpc.replace("127.0.0.1", "localhost")
+    return grpc.secure_channel(address, credentials, DEADLINE)
 
 
 def test_only_clients_with_a_certificate_are_served(running):

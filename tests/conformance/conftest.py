@@ -8,7 +8,7 @@ import pytest
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from tests.conformance.prepare import prepare
-from tests.serving_process import Server, http
+from tests.serving_process import DEADLINE, Server, http
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Target:
     rest: str
 
     def __post_init__(self):
-        self.channel = grpc.insecure_channel(self.grpc)
+        self.channel = grpc.insecure_channel(self.grpc, DEADLINE)
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
