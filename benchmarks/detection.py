@@ -34,7 +34,7 @@ def markdown(results: dict[str, Any]) -> str:
                 *(_area(noise["auc"]), _share(noise["flagged"])),
                 *(_area(plain["auc"]), _share(plain["flagged"])),
                 *(_share(plain["success"]), f"**{_share(plain['undetected'])}**"),
-                _area(table.least_area(attacks)),
+                _area(knowing["auc"]),
                 *(_share(knowing["success"]), f"**{_share(knowing['undetected'])}**"),
             ]  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")

@@ -45,7 +45,8 @@ class RobustEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         options: more that `serving.client.EmbeddingClient` takes: label, timeout, tls ...
 
     Attributes:
-        pinned_: what `fit` found: the path and checksum of the encoder, or the server's version.
+        pinned_: what `fit` found: the source, and the path and checksum of the encoder, or the
+            server's version.
         n_features_in_: H * W * C; only where images came as an array.
 
     Raises:
@@ -71,7 +72,8 @@ class RobustEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """Checks the images and notes which encoder there is."""
         images = _images(X)
         self.pinned_: dict[str, Any]
-        self.pinned_, self._n_features_out = self._backend().look()
+        found, self._n_features_out = self._backend().look()
+        self.pinned_ = {"source": fspath(self.source), **found}
         if isinstance(images, np.ndarray):
             self.n_features_in_ = int(np.prod(images.shape[1:]))
         elif hasattr(self, "n_features_in_"):
@@ -80,7 +82,14 @@ class RobustEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def transform(self, X: Any) -> np.ndarray:
         """The embeddings, [N, D] float32."""
-        return self._backend().embed(_images(X), getattr(self, "pinned_", None))
+        pinned = dict(getattr(self, "pinned_", {}))
+        fitted_on = pinned.pop("source", fspath(self.source))
+        if fitted_on != fspath(self.source):
+            raise ValueError(
+                f"source is {self.source!r}, this was fitted on {fitted_on!r}, and another "
+                "encoder's embeddings are others; fit again"
+            )
+        return self._backend().embed(_images(X), pinned or None)
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

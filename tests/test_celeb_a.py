@@ -264,9 +264,16 @@ def test_what_was_stopped_midway_leaves_nothing_and_starts_again(folder, monkeyp
 
 def test_a_stale_copy_stays_until_the_new_one_is_whole(folder, monkeypatch):
     before = rows(OPEN(folder).train_images(7))[0]
-    (folder / PARTITION).write_text("000001.jpg 7\n")
-    with pytest.raises(InputError, match="part '7'"):
-        OPEN(folder)
+    changed = (folder / ATTRIBUTE_LIST).read_text().replace(" 1", "  1", 1)
+    (folder / ATTRIBUTE_LIST).write_text(changed)
+
+    def stopped(records):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(celeb_a_store, "cropped", stopped)
+        with pytest.raises(OSError, match="disk full"):
+            OPEN(folder)
     for name in (IMAGES, ATTRIBUTE_LIST, PARTITION):
         (folder / name).unlink()
     np.testing.assert_array_equal(rows(OPEN(folder).train_images(7))[0], before)

@@ -49,7 +49,10 @@ def test_given_options_come_first_then_those_of_training(words, encoders, expect
 
 def test_encoders_of_different_data_need_a_word():
     encoders = [trained_on(**FOLDER), trained_on()]
-    with pytest.raises(InputError, match=r"color_mnist in the package.*image_folder in /a.*--data"):
+    with pytest.raises(InputError, match=r"dataset color_mnist and image_folder.*--dataset"):
+        data_config(parsed(), encoders)
+    encoders = [trained_on(**FOLDER), trained_on(**FOLDER | {"split_seed": 4})]
+    with pytest.raises(InputError, match=r"\(split_seed 3 and 4\); .* with --split-seed$"):
         data_config(parsed(), encoders)
 
 

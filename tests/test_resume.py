@@ -66,9 +66,9 @@ def assert_same(one, other):
         ("avae_ss", ("0:40", "1:37", "1:60"), ""),
         # Ten steps at a time, the last time five; with a scale of the loss that changes.
         (
-            "avae", ("0:37",),
-            "--arch conv --precision mixed_float16 --log-every 10 --eval-every 20 "
-            "--steps-per-execution 10 --steps 65",
+            "avae", ("0:17",),
+            "--precision mixed_float16 --log-every 10 --eval-every 20 --steps-per-execution 10 "
+            "--steps 25",
         ),
         *[
             pytest.param(

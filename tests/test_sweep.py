@@ -1,5 +1,6 @@
 """The engine of `python -m training.sweep`, on commands that cost nothing."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -220,9 +221,19 @@ def test_a_stopped_or_killed_sweep_leaves_no_process_and_goes_on(tmp_path, signu
         assert 0 < sweep.state(name).seconds < 60
         assert 2 < count(sweep, name) < 400
         (sweep.folder(name) / "count").write_text("398")  # not to wait for it
+        # The command that was killed was last heard of an hour ago.
+        sessions = sweep.folder(name) / "sessions.json"
+        values = json.loads(sessions.read_text())
+        for session in values["sessions"]:
+            session["started"] -= 3600
+            session["ended"] = session["ended"] and session["ended"] - 3600
+        sessions.write_text(json.dumps(values))
+        then = time.time() - 3600
+        os.utime(sweep.log(name), (then, then))
     assert run(sweep, processes=2) == ([], [])
     assert [len(starts(sweep, name)) for name in "ab"] == [2, 2]
     assert "step 399/400" in sweep.log("a").read_text()
+    assert 0 < sweep.state("a").seconds < 120  # the hour is not among them
 
 
 def test_a_signal_is_handed_on_and_nothing_more_is_begun(tmp_path):

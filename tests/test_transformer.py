@@ -162,7 +162,7 @@ def test_is_loaded_once_and_keeps_to_what_it_was_fitted_with(base, tmp_path, sma
         ("digits", "one str; give a list"),
         (["/nowhere.png"], "cannot read /nowhere.png"),
         ([b"GIF89a"], "a file cannot be embedded"),
-        ([], "list of PNG or JPEG files"),
+        ([], "list of image files"),
     ],
 )
 def test_images_that_are_none(base, images, words):

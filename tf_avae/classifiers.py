@@ -46,7 +46,7 @@ def classifier(encoder: FrozenEncoder, probe: Probe) -> keras.Model:
         x = _dense(f"hidden_{number}", kernel, bias, "relu")(x)
     logits = _dense("logits", *last, None)(x)
     probabilities = layers.Softmax(dtype="float32", name="probabilities")(logits)
-    outputs = {"logits": logits, "probabilities": probabilities, **found}
+    outputs = {**found, "logits": logits, "probabilities": probabilities}
     return keras.Model(images, outputs, name="classifier", trainable=False)
 
 

@@ -27,13 +27,13 @@ class FrozenEncoder(keras.layers.Layer):
     is set. A model that holds it can be saved, loaded where the encoder's own files are not,
     cloned and exported: the graph is in the layer's config and the weights are in the model's.
 
-    Loading checks that the weights are those that were saved, and, in Keras' safe mode (the
-    default), that the graph does nothing but compute.
+    Loading a `.keras` file checks that the weights are those that were saved, and, in Keras' safe
+    mode (the default), that the graph does nothing but compute.
 
     Args:
         graph: what it computes; the config of a `FlatGraph` will do.
         image_shape: (H, W, C); None where a side is free.
-        outputs: shape of each output, of which the first is the batch's.
+        outputs: shape of each output, of which the first is the batch's, and its dtype.
         sha256: digest of graph and weights.
         values: the weights. Unless they are given they are those of a layer with this digest, if
             there is one in this process, and otherwise not numbers until they are loaded.
@@ -44,7 +44,7 @@ class FrozenEncoder(keras.layers.Layer):
         graph: FlatGraph | Mapping[str, Any],
         *,
         image_shape: Sequence[int | None],
-        outputs: Mapping[str, Sequence[int | None]],
+        outputs: Mapping[str, tuple[Sequence[int | None], str]],
         sha256: str,
         values: Sequence[np.ndarray] | None = None,
         **kwargs: Any,
@@ -52,12 +52,13 @@ class FrozenEncoder(keras.layers.Layer):
         super().__init__(**{**kwargs, "dtype": "float32", "trainable": False})
         self._graph = graph if isinstance(graph, FlatGraph) else FlatGraph.from_config(graph)
         self.image_shape = tuple(image_shape)
-        self.output_shapes = {name: tuple(shape) for name, shape in outputs.items()}
+        self.output_kinds = {
+            name: (tuple(shape), dtype) for name, (shape, dtype) in outputs.items()
+        }
         self.sha256 = sha256
         self.input_spec = keras.InputSpec(shape=(None, *self.image_shape))
-        twin = _LIVE.get(sha256)
-        if values is None and twin is not None:
-            values = [np.asarray(weight) for weight in twin._values]
+        if values is None:
+            values = next((layer._numbers() for layer in list(_LIVE) if layer._holds(sha256)), None)
         kinds = self._graph.weights.values()
         if values is None:
             values = [np.full(shape, _unknown(dtype)) for shape, dtype in kinds]
@@ -71,7 +72,7 @@ class FrozenEncoder(keras.layers.Layer):
         for weight, value in zip(self._values, values, strict=True):
             weight.assign(value)
         self.built = True
-        _LIVE[sha256] = self
+        _LIVE.add(self)
 
     def call(self, images: Images) -> dict[str, Tensor]:
         if images.dtype != tf.float32:
@@ -84,13 +85,28 @@ class FrozenEncoder(keras.layers.Layer):
     def compute_output_spec(self, images: Any) -> dict[str, keras.KerasTensor]:
         batch = images.shape[0]
         return {
-            name: keras.KerasTensor((batch, *shape[1:]), "float32")
-            for name, shape in self.output_shapes.items()
+            name: keras.KerasTensor((batch, *shape[1:]), dtype)
+            for name, (shape, dtype) in self.output_kinds.items()
         }
+
+    def _numbers(self) -> list[np.ndarray]:
+        return [np.asarray(weight) for weight in self._values]
+
+    def _holds(self, sha256: str) -> bool:
+        """Whether its weights are those of this digest, and not what somebody has set."""
+        return self.sha256 == sha256 == self._graph.digest(self._numbers())
+
+    def save_own_variables(self, store: Any) -> None:
+        if not self._holds(self.sha256):
+            raise InputError(
+                f"the weights of {self.name!r} are not the encoder's: somebody has set them, or "
+                "they were never loaded; make the layer anew with load_encoder"
+            )
+        super().save_own_variables(store)
 
     def load_own_variables(self, store: Any) -> None:
         super().load_own_variables(store)
-        if self._graph.digest(np.asarray(weight) for weight in self._values) != self.sha256:
+        if not self._holds(self.sha256):
             raise InputError(
                 f"the weights of {self.name!r} are not those that were saved with it; the file is "
                 "damaged, or was changed: save the model again"
@@ -101,7 +117,7 @@ class FrozenEncoder(keras.layers.Layer):
             **super().get_config(),
             "graph": self._graph.to_config(),
             "image_shape": list(self.image_shape),
-            "outputs": {name: list(shape) for name, shape in self.output_shapes.items()},
+            "outputs": {n: [list(shape), dtype] for n, (shape, dtype) in self.output_kinds.items()},
             "sha256": self.sha256,
         }
 
@@ -118,8 +134,8 @@ class FrozenEncoder(keras.layers.Layer):
         return layer
 
 
-_LIVE: "weakref.WeakValueDictionary[str, FrozenEncoder]" = weakref.WeakValueDictionary()
-"""Layers of this process by digest, so that clones have weights."""
+_LIVE: "weakref.WeakSet[FrozenEncoder]" = weakref.WeakSet()
+"""The layers of this process, so that clones have weights."""
 
 
 def _unknown(dtype: str) -> Any:
@@ -185,12 +201,15 @@ def freeze(function: Any, outputs: Sequence[str] | None = None, *, name: str) ->
         raise InputError(
             f"outputs are {outputs!r}; give a list of some of: {', '.join(sorted(known))}"
         )
+    for output in wanted:
+        if known[output].shape.rank is None:
+            raise InputError(f"output {output!r} has no known rank; export it with one")
     graph, values = flatten(function, wanted)
     (given,) = function.inputs[:1]
     return FrozenEncoder(
         graph,
         image_shape=given.shape.as_list()[1:],
-        outputs={name: known[name].shape.as_list() for name in wanted},
+        outputs={n: (known[n].shape.as_list(), known[n].dtype.name) for n in wanted},
         sha256=graph.digest(values),
         values=values,
         name=name,

@@ -12,15 +12,15 @@ import tensorflow as tf
 from tf_avae.classifiers import classifier
 from tf_avae.commands import Parser, exit_code
 from tf_avae.config import read_json
-from tf_avae.datasets import open_data
+from tf_avae.datasets import ImageData, open_data
 from tf_avae.encoders import locate
 from tf_avae.errors import InputError
-from tf_avae.evaluation import Evaluation, Settings, evaluate
+from tf_avae.evaluation import Encoder, Evaluation, Settings, evaluate
 from tf_avae.evaluation.batches import in_batches
 from tf_avae.evaluation.subject import Subject
 from tf_avae.exports import export_classifier, figures
 from tf_avae.files import absolute, replacing, shown
-from tf_avae.frozen import load_encoder
+from tf_avae.frozen import FrozenEncoder, load_encoder
 from tf_avae.probes import HEADS
 from tf_avae.registry import unknown
 from tf_avae.saved_models import PROVENANCE
@@ -42,7 +42,7 @@ SECTIONS = ("probes", "robustness", "checks", "detection")
 """What is measured of a classifier: sections of the evaluation."""
 
 _MODEL = "classifier.keras"
-_DATA_BATCH = 500
+_DATA_BATCH, _FEW = 500, 3
 _SAME = 1e-4  # largest difference of logits, over the largest logit where that is above 1
 
 
@@ -108,6 +108,7 @@ def _classify(arguments: argparse.Namespace) -> int:
         raise unknown("task", arguments.task, list(data.labels))
     folder = writable_folder(absolute(arguments.out), (*RESULTS, _MODEL))
     tf.config.experimental.enable_op_determinism()
+    _must_be_one(frozen, encoder, data)
     signals = StopSignals()
     described = {
         "name": source.dataset, "validation": source.validation, "checksums": data.checksums,
@@ -135,6 +136,9 @@ def _classify(arguments: argparse.Namespace) -> int:
     write_results(evaluation, folder)
     say(f"model:   {shown(folder / _MODEL)}")
     if arguments.to is not None:
+        if signals.received is not None:
+            say("stopped before it was published. The same command goes on")
+            return 128 + signals.received
         notes = {
             "task": arguments.task,
             "class_names": list(data.class_names[arguments.task]),
@@ -147,6 +151,16 @@ def _classify(arguments: argparse.Namespace) -> int:
         }
         _publish(model, arguments.to, notes, arguments.version)
     return 0
+
+
+def _must_be_one(frozen: FrozenEncoder, encoder: Encoder, data: ImageData) -> None:
+    """Raises unless what is measured and what will be written are the same encoder."""
+    images, _ = next(iter(data.held_out(_FEW)))
+    if not np.allclose(frozen(images)["embedding"], encoder.embed(images), rtol=1e-3, atol=1e-4):
+        raise InputError(
+            f"{encoder.notes['path']} has changed meanwhile: another version or checkpoint has "
+            "appeared; start again"
+        )
 
 
 def _must_agree(model: keras.Model, subject: Subject, task: str, head: str) -> None:

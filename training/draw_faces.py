@@ -18,6 +18,7 @@ from training.session import say
 _COLUMNS, _ROWS = 6, 3  # of tasks on the sheet
 _INCHES, _DPI = 1.75, 100  # of a pair of faces, about twice their size
 _COLORS = 256
+_LOOKED_AT = 1000  # faces, at most: each class of each task is among them
 
 
 def parser() -> Parser:
@@ -58,7 +59,7 @@ def sheet(folder: str) -> bytes:
     """A PNG with two faces of an archive for each task, as models see them: one of class 1, one of
     class 0."""
     data = open_celeb_a(folder)
-    images, labels = next(iter(data.train_images(data.train_size)))
+    images, labels = next(iter(data.train_images(min(data.train_size, _LOOKED_AT))))
     figure = new_figure(_COLUMNS * _INCHES, _ROWS * (_INCHES / 2 + 0.25), _DPI)
     panels = figure.subplots(_ROWS, _COLUMNS).flat
     for number, (axes, task) in enumerate(zip(panels, data.tasks, strict=False)):

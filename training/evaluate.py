@@ -291,7 +291,7 @@ def _time_factors(encoders: list[Encoder], data: ImageData, folder: Path) -> lis
     configs = {
         encoder.name: Config.from_dict(encoder.notes["config"])
         for encoder in encoders
-        if "config" in encoder.notes
+        if encoder.notes.get("kind") == "run"
     }
     parts = Parts(folder / "parts", {"source": source_checksum()})
 

@@ -86,10 +86,13 @@ def data_config(arguments: argparse.Namespace, encoders: Iterable[Encoder]) -> C
     ]
     configs = {Config.from_dict(source | given) for source in sources or [{}]}
     if len(configs) > 1:
-        listed = sorted(f"{c.dataset} in {c.data_dir or 'the package'}" for c in configs)
+        one, other, *_ = sorted(configs, key=lambda c: str(c.to_dict()))
+        differing = one.differences(other)
+        listed = ", ".join(f"{name} {a} and {b}" for name, (a, b) in differing.items())
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in differing)
         raise InputError(
-            f"the encoders were trained on different data ({', '.join(listed)}); say which to try "
-            "them on with --dataset and --data-dir"
+            f"the encoders were trained on different data ({listed}); say which to try them on "
+            f"with {flags}"
         )
     return configs.pop()
 

@@ -4,16 +4,19 @@ It holds the official JPEG files unchanged, so that the crops are the same; with
 in TFDS's order, not in that of the official list.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 
 from tf_avae.datasets.celeb_a_files import SPLITS, Record, Source, Stream
 from tf_avae.datasets.celeb_a_tasks import ATTRIBUTES
+from tf_avae.errors import InputError, reason
 from tf_avae.files import absolute
 
 
@@ -24,7 +27,8 @@ def data_folder() -> Path:
 
 def stock_source(folder: Path) -> Source | None:
     """The newest version of `celeb_a` in a TFDS data directory; none where there is none."""
-    versions = [path.parent for path in (folder / "celeb_a").glob("*.*.*/dataset_info.json")]
+    found = (path.parent for path in (folder / "celeb_a").glob("*.*.*/dataset_info.json"))
+    versions = [path for path in found if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
     if not versions:
         return None
     newest = max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
@@ -32,8 +36,16 @@ def stock_source(folder: Path) -> Source | None:
     return Source(tuple(files), lambda: _read(newest))
 
 
+def _damaged(folder: Path, error: Exception) -> InputError:
+    return InputError(f"{folder} is damaged ({reason(error)}); prepare it again with TFDS")
+
+
 def _read(folder: Path) -> Stream:
-    builder = tfds.builder_from_directory(folder)
+    try:
+        builder = tfds.builder_from_directory(folder)
+        counts = {split: builder.info.splits[split].num_examples for split in SPLITS}
+    except (ValueError, KeyError) as error:
+        raise _damaged(folder, error) from error
 
     def records(split: str, start: int = 0, stop: int | None = None) -> Iterator[Record]:
         examples = builder.as_dataset(
@@ -41,10 +53,13 @@ def _read(folder: Path) -> Stream:
             decoders={"image": tfds.decode.SkipDecoding()},
             read_config=tfds.ReadConfig(interleave_cycle_length=1),
         )
-        for number, example in enumerate(
-            islice(examples.as_numpy_iterator(), start, stop), start + 1
-        ):
-            present = np.array([example["attributes"][name] for name in ATTRIBUTES], bool)
-            yield Record(f"{folder}: {split} image {number}", example["image"], present)
+        try:
+            for number, example in enumerate(
+                islice(examples.as_numpy_iterator(), start, stop), start + 1
+            ):
+                present = np.array([example["attributes"][name] for name in ATTRIBUTES], bool)
+                yield Record(f"{folder}: {split} image {number}", example["image"], present)
+        except tf.errors.DataLossError as error:
+            raise _damaged(folder, error) from error
 
-    return Stream({split: builder.info.splits[split].num_examples for split in SPLITS}, records)
+    return Stream(counts, records)

@@ -98,7 +98,11 @@ def _record(folder: Path) -> dict[str, Any] | None:
         record = read_json(folder / "source.json")
     except InputError as error:
         raise _damaged(folder, error) from error
-    return record if record.get("made") == _MADE else None
+    if record.get("made") != _MADE:
+        return None
+    if not isinstance(record.get("files"), dict):
+        raise _damaged(folder, InputError("source.json names no files"))
+    return record
 
 
 def _damaged(folder: Path, error: Exception) -> InputError:

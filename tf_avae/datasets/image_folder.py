@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_avae.config import check
+from tf_avae.config import Config
 from tf_avae.datasets.base import check_validation
 from tf_avae.datasets.indexed import Indexed, IndexedImages
-from tf_avae.datasets.picture_cache import PictureFile, read_pictures
+from tf_avae.datasets.picture_cache import PictureFile, read_pictures, state_of
 from tf_avae.errors import InputError
 from tf_avae.files import absolute
 from tf_avae.progress import note
@@ -63,7 +63,10 @@ def open_image_folder(
         raise InputError(
             "image_size is not given; say which height and width to resize to, such as 64"
         )
-    check(image_size=image_size, on_bad_image=on_bad_image, split_seed=split_seed)
+    Config(
+        validation=validation, image_size=image_size, on_bad_image=on_bad_image,
+        split_seed=split_seed,
+    )  # fmt: skip
     folder = absolute(data_dir)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; it must hold pictures")
@@ -132,19 +135,11 @@ def find_pictures(folder: Path) -> list[PictureFile]:
             ) from error
         ahead += [(f"{prefix}{entry.name}/", entry) for entry in sorted(folders, reverse=True)]
         found += [
-            PictureFile(prefix + entry.name, _state(entry))
+            PictureFile(prefix + entry.name, state_of(entry))
             for entry in entries
             if entry not in folders and entry.name.lower().endswith(SUFFIXES)
         ]
     return sorted(found)
-
-
-def _state(file: Path) -> tuple[int, int, int]:
-    try:
-        about = file.stat()
-    except OSError:  # a link to nothing, or in a circle
-        return -1, -1, -1
-    return about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
 def _in_splits(folder: Path, files: list[PictureFile]) -> list[PictureFile]:

@@ -5,6 +5,7 @@ of pictures and size: the pixels, with a footer that says which files they are f
 be read, and what the files' contents were.
 """
 
+import errno
 import functools
 import hashlib
 import json
@@ -34,6 +35,9 @@ SPARE = 2**30
 _FORMAT = 1  # of entries; part of their key
 _MAGIC = b"tf_avae pictures"
 _LENGTH = 8  # bytes of the footer's length, which stand before the magic at the end
+_LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR)
+"""What keeps a file from being read until somebody mends it; other failures of a disk pass."""
+
 _AHEAD = 4  # pictures under way for each processor
 _KEPT = 40  # letters of a folder's name in that of its entry
 
@@ -48,6 +52,15 @@ class PictureFile(NamedTuple):
 
     path: str
     state: tuple[int, int, int]
+
+
+def state_of(path: Path) -> tuple[int, int, int]:
+    """The state of a file, as `PictureFile` has it; -1 where there is none."""
+    try:
+        about = path.stat()
+    except OSError:  # a link to nothing, or in a circle
+        return -1, -1, -1
+    return about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
 class Pictures(NamedTuple):
@@ -112,17 +125,17 @@ def read_pictures(folder: Path, files: Sequence[PictureFile], side: int) -> Pict
         ) from error
     if entry is None:
         raise InputError(f"what was written to {place} cannot be read back; set TF_AVAE_CACHE")
-    paths = [file.path for file in files if file.path not in entry.unreadable]
+    readable = [file for file in files if file.path not in entry.unreadable]
     if entry.pixels is None:
         note(
             f"note: {len(files):,} pictures take {room / 1e6:,.0f} MB, and {place} has no room for "
             f"them beside {SPARE / 1e6:,.0f} MB that stay free: each batch is decoded anew. Set "
             "TF_AVAE_CACHE to a folder on a larger disk to have them decoded once"
         )
-        fetch = _decoding(folder, paths, side)
+        fetch = _decoding(folder, readable, side)
     else:
         fetch = entry.pixels.__getitem__
-    return Pictures(paths, fetch, entry.unreadable, entry.checksum)
+    return Pictures([file.path for file in readable], fetch, entry.unreadable, entry.checksum)
 
 
 def cache_folder() -> Path:
@@ -221,6 +234,8 @@ def _outcome(path: Path, side: int) -> _Decoded | str:
             return f"{about.st_size:,} bytes; at most {MOST_BYTES:,} are read"
         content = path.read_bytes()
     except OSError as error:
+        if error.errno not in _LASTING:
+            raise InputError(f"cannot read {path}: {error.strerror or error}; try again") from error
         return error.strerror or str(error)
     if not content:
         return "an empty file"
@@ -262,19 +277,26 @@ def _in_parallel(
         yield waiting.popleft().result()
 
 
-def _decoding(folder: Path, paths: list[str], side: int) -> Callable[[np.ndarray], np.ndarray]:
+def _decoding(
+    folder: Path, files: list[PictureFile], side: int
+) -> Callable[[np.ndarray], np.ndarray]:
     """Pictures decoded when they are asked for."""
     executor = _executor()
 
     def fetch(index: np.ndarray) -> np.ndarray:
-        chosen = [paths[position] for position in index]
-        read = list(executor.map(lambda name: _outcome(folder / name, side), chosen))
+        chosen = [files[position] for position in index]
+        read = list(executor.map(lambda file: _outcome(folder / file.path, side), chosen))
         pixels = []
-        for name, outcome in zip(chosen, read, strict=True):
+        for file, outcome in zip(chosen, read, strict=True):
             if not isinstance(outcome, _Decoded):
                 raise InputError(
-                    f"{folder / name} could be read when the data were opened and cannot be now: "
-                    f"{outcome}; put it back"
+                    f"{folder / file.path} could be read when the data were opened and cannot be "
+                    f"now: {outcome}; put it back"
+                )
+            if state_of(folder / file.path) != file.state:
+                raise InputError(
+                    f"{folder / file.path} was changed since the data were opened; put it back, or "
+                    "start again"
                 )
             pixels.append(outcome.pixels)
         return np.stack(pixels)

@@ -78,8 +78,13 @@ def check_names(names: list[str]) -> None:
             )
 
 
-def check_encoder(encoder: Encoder, images: np.ndarray) -> None:
+def check_encoder(encoder: Encoder, images: np.ndarray, through_decoder: bool) -> None:
     """Tries an encoder on a few images.
+
+    Args:
+        encoder: the encoder.
+        images: [N, H, W, C].
+        through_decoder: attacks will go through the decoder too.
 
     Raises:
         InputError: it does not take them, or does not give what `Encoder` asks for.
@@ -102,7 +107,8 @@ def check_encoder(encoder: Encoder, images: np.ndarray) -> None:
             tape.watch(few)
             embedding, q = encoder.embed(few), encoder.encode(few)
             decoded = encoder.decode(q.mean) if encoder.decode else None
-        tape.gradient([embedding, *q, *([] if decoded is None else [decoded])], few)
+        attacked = [decoded] if through_decoder and decoded is not None else []
+        tape.gradient([embedding, *q, *attacked], few)
     except (ValueError, TypeError, KeyError, LookupError, tf.errors.OpError) as error:
         raise InputError(
             f"{encoder.name} fails on {len(few)} images of {'x'.join(map(str, shape))}: "

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_avae.attacks import BALLS
 from tf_avae.distributions import Posterior
+from tf_avae.errors import InputError
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches
 from tf_avae.evaluation.budgets import BUDGETS, Budget, Classifier
 from tf_avae.evaluation.encoder import Batches, Encoder
@@ -202,8 +203,19 @@ class Subject:
         return lambda images: probe(self.encoder.embed(images))
 
     def logits(self, task: str, head: str) -> np.ndarray:
-        """What a head says of each test image, [N, K] float32."""
-        return np.asarray(self.fitted(task, head).probe(self.posterior.mean))
+        """What a head says of each test image, [N, K] float32.
+
+        Raises:
+            InputError: a test image is of a class that no training image is of.
+        """
+        logits = np.asarray(self.fitted(task, head).probe(self.posterior.mean))
+        largest, classes = self.test.labels[task].max(), logits.shape[1]
+        if largest >= classes:
+            raise InputError(
+                f"labels of {task!r} go up to {largest} in the test images and to {classes - 1} in "
+                "the training images; leave out test images of classes that are not trained on"
+            )
+        return logits
 
     def nominal(self, task: str, head: str) -> np.ndarray:
         """Whether each test image is classified correctly, bool [N]."""

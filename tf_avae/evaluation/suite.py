@@ -103,7 +103,7 @@ def evaluate(
     images = read_test_images(test)
     tasks = chosen_tasks(images, settings.tasks)
     for encoder in encoders:
-        check_encoder(encoder, images.images)
+        check_encoder(encoder, images.images, through_decoder="detection" in settings.sections)
     if extractor is not None:
         check_extractor(extractor, images.images)
     teller = Teller(progress)

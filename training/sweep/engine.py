@@ -125,9 +125,10 @@ def _begin(sweep: SweepFolder, name: str, screen: Screen) -> _Work | None:
     words = [sys.executable, *sweep.words(name)]
     session = Session(words, time.time())
     with sweep.log(name).open("ab") as log:
+        # Before the log is written to, whose date tells when a killed command was last heard of.
+        sweep.note(name, session, begins=True)
         log.write(f"{COMMAND}{shlex.join(words)}\n".encode())
         log.flush()
-        sweep.note(name, session, begins=True)
         process = subprocess.Popen(
             [sys.executable, "-c", _TIED, str(os.getpid()), *words[1:]],
             stdin=subprocess.DEVNULL,

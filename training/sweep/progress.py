@@ -10,8 +10,8 @@ from training.session import duration, say
 from training.sweep.cells import Cell
 from training.sweep.folder import DONE, RUNNING, State, SweepFolder
 
-_TIME_LEFT = re.compile(r"((?:\d+:)?\d+:\d\d) left")
-"""How `training.fit` and `training.evaluate` word it."""
+_TIME_LEFT = re.compile(r"(?:steps/s\s+|  )((?:\d+:)?\d+:\d\d) left(?: at most|  )")
+"""How `training.fit` and `training.evaluate` word it, unlike the reading of data before."""
 
 
 class Estimate(NamedTuple):

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -304,8 +305,13 @@ def _check_taken(name: str, path: Path, config: Config) -> None:
         raise InputError(f"{path} is not complete; let its training end before it is taken")
     fields = ["dataset", "arch", "latent_dim", *MODELS[name].config]
     if OBJECTIVES[config.algo].attack:
-        fields.append("epsilon")
+        fields += ["epsilon", "pgd_norm"]
     theirs, ours = run.config.to_dict(), config.to_dict()
+    if ours["data_dir"] is None and theirs["data_dir"] is not None:
+        raise InputError(
+            f"{path} was trained on the images in {theirs['data_dir']}; all models are evaluated "
+            "on the same: say which with --data-dir"
+        )
     for key in fields:
         if theirs[key] != ours[key]:
             raise InputError(
@@ -336,6 +342,8 @@ def prepare(sweep: SweepFolder) -> None:
     if settings["drawn"] and not folder.exists():
         with sweep.locked():
             if not folder.exists():
+                for left_over in sweep.path.glob(".tmp-*"):  # of a process that was killed
+                    shutil.rmtree(left_over)
                 say(f"drawing {settings['drawn']:,} faces into {shown(folder)}")
                 draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=sweep.path))
                 draft.chmod(0o755)  # mkdtemp's folders are private

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tf_avae.config import read_json
+from tf_avae.errors import InputError
 from tf_avae.evaluation.table import attacked
 from tf_avae.provenance import provenance, session
 from training.sweep.folder import SweepFolder
@@ -17,6 +18,12 @@ def collect(sweep: SweepFolder) -> Values:
     paper = paper_table()
     models = {name: _model(sweep, name) for name in MODELS}
     there = [model for model in models.values() if model["missing"] is None]
+    for model in there:
+        if model["data"]["checksums"] != there[0]["data"]["checksums"]:
+            raise InputError(
+                f"{model['name']} was evaluated on other data than {there[0]['name']}; they make "
+                "no table: take the models, with --take, into a sweep of their own"
+            )
     evaluation = sweep.cells[evaluated(next(iter(MODELS)))].options
     return {
         "settings": sweep.declaration.settings,

@@ -87,12 +87,12 @@ def _what(values: Values) -> str:
     if data:
         there = [m for m in values["models"].values() if m["missing"] is None]
         figures = [task for model in there for task in model["tasks"].values()]
-        under = [task["attacked"] for task in figures]
-        widest = max((e["high"] - e["low"]) / 2 for e in under)
+        shares = [task[kind] for task in figures for kind in ("nominal", "attacked")]
+        widest = max((share["high"] - share["low"]) / 2 for share in shares)
         counted = (
             f" Nominal: {data['test_images']:,} test images; under attack: the first "
-            f"{under[0]['count']:,}. The 95 % intervals, in the JSON file, reach up to "
-            f"± {100 * widest:.1f} points over test images."
+            f"{figures[0]['attacked']['count']:,}. The 95 % intervals, in the JSON file, reach up "
+            f"to ± {100 * widest:.1f} points over test images."
         )
     return (
         "Accuracy in percent, nominal / under attack, of a linear head on posterior means. Attack: "
