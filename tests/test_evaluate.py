@@ -25,7 +25,7 @@ from tf_avae.runs import load_trained
 from training import evaluate as command
 
 QUICK = ("--budget", "smoke", "--epsilon", "0.1", "--task", "digit", "--images", "60",
-         "--distance", "mean_l2", "--free-images", "30")  # fmt: skip
+         "--head", "linear", "--distance", "mean_l2", "--free-images", "30")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,7 @@ def test_a_keras_model_and_its_saved_model_give_the_same_features(tmp_path):
         assert extractor.notes["file"] == name
 
 
+@pytest.mark.long
 def test_inception_takes_local_weights_and_its_own_scale(tmp_path):
     """Random weights in the layout of the published file; grey images count as three channels."""
     keras.utils.set_random_seed(1)

@@ -60,8 +60,8 @@ def test_the_models_expected_gradient_is_zero_there_and_not_elsewhere(name, coup
 
 @pytest.mark.parametrize(
     "name",
-    # The gradient of all is tested above; these two take longest.
-    [pytest.param(n, marks=[pytest.mark.long] * (n in ("avae", "se_avae"))) for n in OBJECTIVES],
+    # The gradient of all is tested above.
+    [pytest.param(n, marks=[pytest.mark.long] * (n != "vae")) for n in OBJECTIVES],
 )
 def test_training_gets_there_from_random_weights(name):
     task, frozen = LinearTask((8.0,)), None
