@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	    --obs-var 0.1 --pictures-every 6000 --run-dir $(RUN_DIR)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile  # what a file shares is made once
 
 test-long: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m long -o faulthandler_timeout=3600

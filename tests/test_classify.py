@@ -129,6 +129,12 @@ def test_is_an_encoder_too(made, run, test_split):
     np.testing.assert_allclose(open_encoder(made[1]).embed(images), expected, rtol=1e-4, atol=1e-5)
     frozen = load_encoder(made[1], signature="classify", outputs=("embedding",))
     np.testing.assert_allclose(frozen(images)["embedding"], expected, rtol=1e-4, atol=1e-5)
+    # A head on it is the new head, not the one that is in it.
+    size = expected.shape[1]
+    kernel = np.eye(size, 2, dtype=np.float32)
+    probe = Probe(np.zeros(size), np.ones(size), ((kernel, np.zeros(2, np.float32)),))
+    again = classifier(load_encoder(made[1]), probe)(images)
+    np.testing.assert_allclose(again["logits"], expected[:, :2], rtol=1e-4, atol=1e-5)
     # The export says which data its encoder was trained on.
     assert open_encoder(made[1]).notes["config"]["dataset"] == "color_mnist"
 

@@ -276,6 +276,7 @@ def active_units(model, images):
     return int((model.encode(images).mean.numpy().var(0) > 0.01).sum())
 
 
+@pytest.mark.long
 def test_eq_34_taken_literally_collapses_the_encoder(make_model, small_images):
     """Without the reconstruction nothing ties z to the image; with it, z keeps to it."""
     options = {"latent_dim": 8, "observation_variance": 0.02}

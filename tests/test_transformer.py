@@ -196,10 +196,13 @@ def test_a_head_on_a_server_is_the_one_in_this_process(base, server, small_image
     np.testing.assert_allclose(
         there[0].transform(files), here[0].transform(files), rtol=1e-5, atol=1e-6
     )
-    assert there[0].pinned_ == {"version": 1}
+    assert there[0].pinned_ == {"source": server.grpc, "version": 1}
     assert list(there[0].get_feature_names_out()) == list(here[0].get_feature_names_out())
-    there[0].pinned_ = {"version": 9}
+    there[0].pinned_["version"] = 9
     with pytest.raises(NotFound, match="9"):
+        there.predict(small_images)
+    there[0].set_params(source="elsewhere")
+    with pytest.raises(ValueError, match=r"fitted on .* fit again"):
         there.predict(small_images)
     with pytest.raises(NotFound, match="other"):
         RobustEmbedding(server.grpc, model="other").fit(small_images)
