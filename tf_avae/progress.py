@@ -3,6 +3,8 @@
 import contextlib
 import sys
 import time
+from collections.abc import Callable
+from typing import TextIO
 
 
 def duration(seconds: float) -> str:
@@ -16,6 +18,30 @@ def note(text: str, end: str = "\n") -> None:
     """A line for whoever is watching, apart from what a program prints as its result."""
     with contextlib.suppress(OSError):  # nobody is
         print(text, end=end, file=sys.stderr, flush=True)
+
+
+class StatusLine:
+    """A line that says where work is: rewritten on a terminal, added to what is no terminal.
+
+    Args:
+        write: shows a text and what ends it.
+        stream: where that goes.
+        pause: seconds between two of them on a terminal.
+
+    Attributes:
+        terminal: whether it is one.
+        pause: seconds between two of them; ten in a log.
+    """
+
+    def __init__(self, write: Callable[[str, str], None], stream: TextIO | None, pause: float):
+        self._write = write
+        self.terminal = stream is not None and stream.isatty()
+        self.pause = pause if self.terminal else 10.0
+
+    def show(self, text: str, stays: bool = False) -> None:
+        """Shows the line; one that stays is not written over."""
+        lead = "\r\x1b[2K" if self.terminal else ""
+        self._write(lead + text, "\n" if stays or not self.terminal else "")
 
 
 class Counter:
@@ -32,8 +58,7 @@ class Counter:
     def __init__(self, what: str, total: int):
         self.what = what
         self.total = total
-        self._terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._pause = 0.2 if self._terminal else 10.0
+        self._line = StatusLine(note, sys.stderr, 0.2)
         self._start = self._shown = time.monotonic()
 
     def update(self, done: int) -> None:
@@ -44,13 +69,9 @@ class Counter:
         """
         now = time.monotonic()
         ended = done == self.total and self._shown > self._start
-        if now - self._shown < self._pause and not ended:
+        if now - self._shown < self._line.pause and not ended:
             return
         self._shown = now
         rate = done / (now - self._start)
         left = f"  {duration((self.total - done) / rate)} left" if done else ""
-        lead = "\r\x1b[2K" if self._terminal else ""
-        note(
-            f"{lead}{self.what} {done:,}/{self.total:,}  {rate:,.1f}/s{left}",
-            "" if self._terminal and not ended else "\n",
-        )
+        self._line.show(f"{self.what} {done:,}/{self.total:,}  {rate:,.1f}/s{left}", ended)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tf_avae.classifiers import classifier
 from tf_avae.commands import Parser, exit_code
 from tf_avae.config import read_json
-from tf_avae.datasets import ImageData, open_data
+from tf_avae.datasets import ImageData
 from tf_avae.encoders import locate
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, Evaluation, Settings, evaluate
@@ -35,7 +35,7 @@ from training.evaluate import (
     writable_folder,
     write_results,
 )
-from training.options import add_data_options, data_config, given_options, unused_data_options
+from training.options import add_data_options, open_given
 from training.session import Interrupted, StopSignals, say
 
 SECTIONS = ("probes", "robustness", "checks", "detection")
@@ -100,19 +100,13 @@ def _classify(arguments: argparse.Namespace) -> int:
     encoder = open_named(arguments.encoder)
     path, _ = locate(encoder.notes["path"])
     frozen = load_encoder(path)
-    source = data_config(arguments, [encoder])
-    for line in unused_data_options(given_options(arguments), source.dataset):
-        say(line)
-    data = open_data(source)
+    data, described = open_given(arguments, [encoder])
     if arguments.task not in data.labels:
         raise unknown("task", arguments.task, list(data.labels))
     folder = writable_folder(absolute(arguments.out), (*RESULTS, _MODEL))
     tf.config.experimental.enable_op_determinism()
     _must_be_one(frozen, encoder, data)
     signals = StopSignals()
-    described = {
-        "name": source.dataset, "validation": source.validation, "checksums": data.checksums,
-    }  # fmt: skip
     try:
         evaluation = evaluate(
             [encoder],

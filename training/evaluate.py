@@ -16,7 +16,7 @@ import tensorflow as tf
 from tf_avae.attacks import BALLS
 from tf_avae.commands import Parser, exit_code
 from tf_avae.config import Config
-from tf_avae.datasets import ImageData, open_data
+from tf_avae.datasets import ImageData
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import (
@@ -36,11 +36,12 @@ from tf_avae.evaluation.subject import Report
 from tf_avae.evaluation.table import text
 from tf_avae.files import absolute, shown, write_bytes, write_json
 from tf_avae.probes import HEADS
+from tf_avae.progress import StatusLine, duration
 from tf_avae.provenance import provenance, session, source_checksum
 from tf_avae.registry import Registry
 from tf_avae.runs import build_model
-from training.options import add_data_options, data_config, given_options, unused_data_options
-from training.session import Interrupted, StopSignals, duration, say
+from training.options import add_data_options, open_given
+from training.session import Interrupted, StopSignals, say
 from training.timing import fit_steps, paired_rates, time_factor
 
 RESULTS = ("results.json", "report.html")
@@ -190,10 +191,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     extractor = open_extractor(arguments.fid) if arguments.fid is not None else None
     encoders = [open_named(words) for words in arguments.encoder]
     _check_names([encoder.name for encoder in encoders])
-    source = data_config(arguments, encoders)
-    for line in unused_data_options(given_options(arguments), source.dataset):
-        say(line)
-    data = open_data(source)
+    data, described = open_given(arguments, encoders)
     settings = replace(settings, tasks=settings.tasks or data.tasks or None)
     folder = _folder(arguments.out, encoders, settings)
     tf.config.experimental.enable_op_determinism()
@@ -205,10 +203,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             test=data.held_out(_DATA_BATCH),
             settings=settings,
             extractor=extractor,
-            data={
-                "name": source.dataset, "validation": source.validation,
-                "checksums": data.checksums,
-            },
+            data=described,
             folder=folder / "parts",
             progress=Progress(signals).update,
         )  # fmt: skip
@@ -329,7 +324,7 @@ class Progress:
 
     def __init__(self, signals: StopSignals):
         self._signals = signals
-        self._terminal = sys.stdout.isatty()
+        self._line = StatusLine(say, sys.stdout, 0.2)
         self._shown = -math.inf
         self._last = (time.monotonic(), 0.0)
         self._busy = 0.0  # seconds in which that work was done
@@ -342,14 +337,13 @@ class Progress:
         if report.done > done:
             self._busy += now - then
         self._last = (now, report.done)
-        if now - self._shown < (0.2 if self._terminal else 10.0):
+        if now - self._shown < self._line.pause:
             return
         self._shown = now
         left = ""
         if report.done > 0 and report.left > 0:
             left = f"  {duration(report.left * self._busy / report.done)} left at most"
-        lead = "\r\x1b[2K" if self._terminal else ""
-        say(lead + report.text + left, "" if self._terminal else "\n")
+        self._line.show(report.text + left)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from typing import Any
 from tf_avae import config
 from tf_avae.commands import Parser
 from tf_avae.config import DATA, Config, fields_of
-from tf_avae.datasets import DATASETS
+from tf_avae.datasets import DATASETS, ImageData, open_data
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder
 from tf_avae.registry import Registry
+from training.session import say
 
 
 def add_config_options(
@@ -95,6 +96,23 @@ def data_config(arguments: argparse.Namespace, encoders: Iterable[Encoder]) -> C
             f"with {flags}"
         )
     return configs.pop()
+
+
+def open_given(
+    arguments: argparse.Namespace, encoders: Iterable[Encoder]
+) -> tuple[ImageData, dict[str, Any]]:
+    """The data to try encoders on, and what a result says of them; says which options they do not
+    read.
+
+    Raises:
+        InputError: as `data_config`, or the files are missing or damaged.
+    """
+    config = data_config(arguments, encoders)
+    for line in unused_data_options(given_options(arguments), config.dataset):
+        say(line)
+    data = open_data(config)
+    said = {"name": config.dataset, "validation": config.validation, "checksums": data.checksums}
+    return data, said
 
 
 def unused_data_options(given: Iterable[str], dataset: str) -> list[str]:

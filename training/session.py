@@ -19,7 +19,7 @@ from tf_avae.datasets import ImageData
 from tf_avae.files import write_bytes
 from tf_avae.model import AVAE
 from tf_avae.pictures import model_pictures
-from tf_avae.progress import duration
+from tf_avae.progress import StatusLine, duration
 from tf_avae.runs import Run, Stage
 
 _PICTURE_COLUMNS = 12
@@ -196,15 +196,14 @@ class Progress:
     def __init__(self, stage: Stage):
         self.stage = stage
         self.rate: float | None = None
-        self._terminal = sys.stdout.isatty()
+        self._line = StatusLine(say, sys.stdout, 0.5)
         self._marks: deque[tuple[float, int]] = deque(maxlen=50)
 
     def update(self, step: int, model: AVAE) -> None:
         """Shows the line if it is time to."""
         now = time.monotonic()
         last = step == self.stage.steps
-        pause = 0.5 if self._terminal else 10.0
-        if self._marks and now - self._marks[-1][0] < pause and not last:
+        if self._marks and now - self._marks[-1][0] < self._line.pause and not last:
             return
         if self._marks:
             then, before = self._marks[0]
@@ -217,10 +216,7 @@ class Progress:
         terms = "  ".join(
             f"{name} {value:.1f}" for name, value in _results(model).items() if name != "loss"
         )
-        lead = "\r\x1b[2K" if self._terminal else ""
-        end = "\n" if last or not self._terminal else ""
-        line = f"{self.stage.algo} {step:,}/{self.stage.steps:,}{pace}  {terms}"
-        say(lead + line, end)
+        self._line.show(f"{self.stage.algo} {step:,}/{self.stage.steps:,}{pace}  {terms}", last)
 
 
 def train_stage(

@@ -14,9 +14,10 @@ from tf_avae import plots
 from tf_avae.commands import Parser, exit_code
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, shown, write_bytes, write_json
+from tf_avae.progress import duration
 from tf_avae.provenance import session
 from tf_avae.registry import Registry, unknown
-from training.session import Interrupted, StopSignals, duration, say
+from training.session import Interrupted, StopSignals, say
 from training.sweep import table3, table3_chart, table3_figures, table3_page
 from training.sweep.cells import Cell, Declaration
 from training.sweep.engine import run_cells

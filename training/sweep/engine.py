@@ -9,7 +9,8 @@ import time
 from typing import IO, NamedTuple
 
 from tf_avae.files import shown
-from training.session import StopSignals, duration
+from tf_avae.progress import duration
+from training.session import StopSignals
 from training.sweep.cells import Cell
 from training.sweep.folder import COMMAND, FAILED, READY, RUNNING, STOPPED, Session, SweepFolder
 from training.sweep.progress import Screen

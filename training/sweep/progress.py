@@ -6,7 +6,8 @@ import sys
 import time
 from typing import NamedTuple
 
-from training.session import duration, say
+from tf_avae.progress import StatusLine, duration
+from training.session import say
 from training.sweep.cells import Cell
 from training.sweep.folder import DONE, RUNNING, State, SweepFolder
 
@@ -86,24 +87,23 @@ class Screen:
 
     def __init__(self, sweep: SweepFolder, cells: list[Cell]):
         self._sweep, self._cells = sweep, cells
-        self._terminal = sys.stdout.isatty()
-        self._lead = "\r\x1b[2K" if self._terminal else ""
+        self._line = StatusLine(say, sys.stdout, 0.5)
         self._shown = time.monotonic()
 
     def event(self, line: str) -> None:
         """A line that stays."""
-        say(self._lead + line)
+        self._line.show(line, stays=True)
 
     def update(self) -> None:
         """Shows where the sweep is, if it is time to."""
         now = time.monotonic()
-        if now - self._shown < (0.5 if self._terminal else 10.0):
+        if now - self._shown < self._line.pause:
             return
         self._shown = now
         line = self.line()
-        if self._terminal:
+        if self._line.terminal:
             line = line[: shutil.get_terminal_size().columns - 1]
-        say(self._lead + line, "" if self._terminal else "\n")
+        self._line.show(line)
 
     def line(self) -> str:
         """Where the sweep is: cells done, time left, and the last line of each in work."""

@@ -9,7 +9,7 @@ from tf_avae.datasets.celeb_a_images import SHAPE
 from tf_avae.evaluation.budgets import BUDGETS
 from tf_avae.evaluation.table import passed
 from tf_avae.objectives import OBJECTIVES
-from training.session import duration
+from tf_avae.progress import duration
 from training.sweep.table3_figures import Values
 
 CLOSE = 2.0
