@@ -17,12 +17,13 @@ from tf_avae.evaluation.encoder import Encoder
 from tf_avae.files import absolute
 from tf_avae.frozen import embedding_signature, freeze
 from tf_avae.networks import float32_compute
-from tf_avae.runs import Run, load_trained
+from tf_avae.runs import Run, holds_run, load_trained
 from tf_avae.saved_models import (
     PROVENANCE,
     SavedModel,
     files_checksum,
     holds_saved_model,
+    listed,
     load_keras_model,
     newest_version,
     saved_model_files,
@@ -137,7 +138,7 @@ def _of_keras_model(path: Path, name: str) -> Encoder:
     output = model(tf.zeros((1, *sides)), training=False)
     keys = set(output) if isinstance(output, dict) else set()
     if (keys and "mean" not in keys) or isinstance(output, list | tuple):
-        given = _listed(keys) if keys else f"{len(output)} outputs"
+        given = listed(keys) if keys else f"{len(output)} outputs"
         raise InputError(f"{path} gives {given}; an encoder gives mean, or one tensor")
 
     def run(images: Images) -> Any:
@@ -183,7 +184,7 @@ class _Kind:
 
 
 _KINDS = (
-    _Kind(lambda path: (path / "config.json").is_file(), _of_run, _files_of_run),
+    _Kind(holds_run, _of_run, _files_of_run),
     _Kind(holds_saved_model, _of_saved_model, saved_model_files, newest_version),
     _Kind(
         lambda path: path.is_file() and path.suffix == ".keras",
@@ -216,7 +217,3 @@ def _shape(shape: Any, path: Path) -> ImageShape | None:
     if not isinstance(shape, tuple | list) or len(shape) != 4:
         raise InputError(f"{path} takes inputs of shape {shape}; an encoder takes [N, H, W, C]")
     return None if None in shape[1:] else (shape[1], shape[2], shape[3])
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(sorted(names)) or "nothing"

@@ -13,8 +13,8 @@ from keras.src.saving.serialization_lib import in_safe_mode
 from tf_avae.errors import InputError
 from tf_avae.files import absolute
 from tf_avae.flat_graphs import FlatGraph, flatten
-from tf_avae.runs import load_trained
-from tf_avae.saved_models import SavedModel, holds_saved_model
+from tf_avae.runs import holds_run, load_trained
+from tf_avae.saved_models import SavedModel, holds_saved_model, listed
 from tf_avae.types import Images, Tensor
 
 
@@ -168,7 +168,7 @@ def load_encoder(
             signature takes or gives something else.
     """
     path = absolute(path)
-    if (path / "config.json").is_file():
+    if holds_run(path):
         model = load_trained(path)
         spec = tf.TensorSpec([None, *model.image_shape], tf.float32, "image")
         compiled = tf.function(lambda image: model(image), input_signature=[spec])
@@ -225,8 +225,8 @@ def embedding_signature(saved: SavedModel, signature: str = "serving_default") -
     inputs, outputs = saved.inputs(signature), saved.outputs(signature)
     if set(inputs) != {"image"} or "embedding" not in outputs:
         raise InputError(
-            f"{saved.path}: signature {signature!r} takes {_listed(inputs)} and gives "
-            f"{_listed(outputs)}; an encoder's takes image and gives embedding"
+            f"{saved.path}: signature {signature!r} takes {listed(inputs)} and gives "
+            f"{listed(outputs)}; an encoder's takes image and gives embedding"
         )
     (image,) = inputs.values()
     if image.dtype != tf.float32 or image.shape.rank != 4:
@@ -235,7 +235,3 @@ def embedding_signature(saved: SavedModel, signature: str = "serving_default") -
             "float32 [N, H, W, C]"
         )
     return saved.function(signature)
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(sorted(names)) or "nothing"

@@ -197,7 +197,7 @@ class Run:
             InputError: there is no run at this path, or its config is damaged.
         """
         path = absolute(path)
-        if not (path / "config.json").is_file():
+        if not holds_run(path):
             raise InputError(f"{path} holds no run: it has no config.json")
         return cls(path, Config.from_dict(read_json(path / "config.json")))
 
@@ -353,6 +353,11 @@ class Run:
         encoder.set_weights(model.encoder.get_weights())
         with replacing(self.encoder_path) as temporary:
             encoder.save(temporary)
+
+
+def holds_run(path: Path) -> bool:
+    """Whether a folder is a run's directory."""
+    return (path / "config.json").is_file()
 
 
 def load_trained(path: str | Path) -> AVAE:

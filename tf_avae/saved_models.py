@@ -87,6 +87,11 @@ def files_checksum(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+def listed(names: Iterable[str]) -> str:
+    """Names of inputs or outputs, for an error."""
+    return ", ".join(sorted(names)) or "nothing"
+
+
 def load_keras_model(path: Path) -> keras.Model:
     """The model in a `.keras` file, not compiled.
 

@@ -3,6 +3,7 @@
 import json
 import ssl
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ _LARGEST_MB = 2047
 """gRPC counts bytes in 31 bits."""
 
 
-class BaseClient:
+class BaseClient(ABC):
     """A client that is told all but how to wait.
 
     Args:
@@ -82,13 +83,14 @@ class BaseClient:
             list((_channel_options(max_bytes) | dict(channel_options)).items()),
         )
 
+    @abstractmethod
     def _open(
         self,
         address: str,
         credentials: grpc.ChannelCredentials | None,
         options: list[tuple[str, Any]],
     ) -> Any:
-        raise NotImplementedError
+        """A channel of the client's own kind."""
 
     def _method(self, ask: Ask) -> Any:
         """What sends the request, once it is called with it."""

@@ -1,6 +1,6 @@
 """One version of a model: its graph in a session of its own, run as TensorFlow Serving runs it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,5 +159,5 @@ def _check_count(given: Mapping, wanted: Mapping) -> None:
         )
 
 
-def _set(names: object) -> str:
-    return "{" + ",".join(sorted(names)) + "}"  # type: ignore[call-overload]
+def _set(names: Iterable[str]) -> str:
+    return "{" + ",".join(sorted(names)) + "}"

@@ -88,11 +88,7 @@ def unseen(encoders: list[dict[str, Any]], task: str) -> Figure:
     """Share of images broken and not flagged against the radius: by PGD, and dashed by attackers
     who know of the score."""
     figure, axes = _axes(f"{task}: broken and not flagged", "ε", "images, %")
-    for number, encoder in enumerate(encoders):
-        radii, found = _told(encoder, task)
-        for attack, dash in ((PGD, "-"), (KNOWING, "--")):
-            estimates = [attacks[attack]["undetected"] for attacks in found]
-            _line(axes, number, radii, estimates, f"{encoder['name']}, {attack}", 100.0, dash)
+    _attackers(axes, encoders, task, "undetected", 100.0)
     axes.set_ylim(-3, 103)
     _legend(axes)
     return figure
@@ -102,21 +98,23 @@ def told(encoders: list[dict[str, Any]], task: str) -> Figure:
     """Area under the ROC curve against the radius: of PGD, and dashed of the best of the
     attackers who know of the score."""
     figure, axes = _axes(f"{task}: attacks told by inconsistency", "ε", "ROC AUC")
-    for number, encoder in enumerate(encoders):
-        radii, found = _told(encoder, task)
-        for attack, dash in ((PGD, "-"), (KNOWING, "--")):
-            areas = [a[attack]["auc"] for a in found]
-            _line(axes, number, radii, areas, f"{encoder['name']}, {attack}", 1.0, dash)
+    _attackers(axes, encoders, task, "auc", 1.0)
     axes.axhline(0.5, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_ylim(-0.03, 1.03)
     _legend(axes)
     return figure
 
 
-def _told(encoder: dict[str, Any], task: str) -> tuple[list[float], list[dict[str, Any]]]:
-    """Radii, and what was found of each attack there."""
-    radii = [row["epsilon"] for row in encoder["detection"]["rows"] if row["task"] == task]
-    return radii, [table.told(encoder["detection"], task, epsilon) for epsilon in radii]
+def _attackers(
+    axes: Axes, encoders: list[dict[str, Any]], task: str, figure: str, scale: float
+) -> None:
+    """A figure of detection against the radius, of PGD and, dashed, of those who know."""
+    for number, encoder in enumerate(encoders):
+        found = encoder["detection"]
+        radii = [row["epsilon"] for row in found["rows"] if row["task"] == task]
+        for attack, dash in ((PGD, "-"), (KNOWING, "--")):
+            estimates = [table.told(found, task, epsilon)[attack][figure] for epsilon in radii]
+            _line(axes, number, radii, estimates, f"{encoder['name']}, {attack}", scale, dash)
 
 
 def usage(encoders: list[dict[str, Any]]) -> Figure:

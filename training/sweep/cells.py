@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_avae.registry import Registry
+from tf_avae.runs import holds_run
 
 OPTIONS = "options.json"
 """The file in a cell's folder with its options."""
@@ -140,7 +141,7 @@ def _run_folder(cell: Cell, folder: Path) -> Path:
 def _fit_words(cell: Cell, folder: Path, needs: list[Path]) -> list[str]:
     run = _run_folder(cell, folder)
     words = ["-m", "training.fit", f"--run-dir={run}"]
-    if (run / "config.json").exists():
+    if holds_run(run):
         return [*words, "--resume"]
     return [*words, f"--config={folder / OPTIONS}", *(f"--init-from={path}" for path in needs)]
 

@@ -8,14 +8,13 @@ import fcntl
 import json
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from tf_avae.config import read_json
 from tf_avae.errors import InputError
-from tf_avae.files import absolute, write_json
+from tf_avae.files import absolute, exclusive, write_json
 from training.sweep.cells import KINDS, OPTIONS, Cell, Declaration, difference
 
 DONE, RUNNING, READY, STOPPED, FAILED, WAITING = (
@@ -132,12 +131,9 @@ class SweepFolder:
             raise InputError(f"{path} is there and holds no sweep; give another --out")
         return cls(path, declaration)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keeps other processes from whatever is done to the folder as a whole."""
-        with (self.path / LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return exclusive(self.path / LOCK)
 
     # ------------------------------------------------------------------ cells
 

@@ -21,7 +21,7 @@ from tf_avae.files import absolute, shown
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
 from tf_avae.registry import Registry
-from tf_avae.runs import Run, resolve
+from tf_avae.runs import Run, holds_run, resolve
 from tf_avae.types import ImageShape
 from training.options import add_config_options, given_options
 from training.session import say
@@ -279,7 +279,7 @@ def _taken(words: list[str], configs: dict[str, Config]) -> dict[str, str]:
         found[name] = str(absolute(path))
     for name, model in MODELS.items():
         source = model.starts_from
-        if source in found and name not in found and not _is_run(Path(found[source])):
+        if source in found and name not in found and not holds_run(Path(found[source])):
             raise InputError(
                 f"{name} starts from {source}'s networks, which only a run holds in full; "
                 f"{found[source]} is none: take {name} too, or a run as {source}"
@@ -287,12 +287,8 @@ def _taken(words: list[str], configs: dict[str, Config]) -> dict[str, str]:
     return found
 
 
-def _is_run(path: Path) -> bool:
-    return (path / "config.json").is_file()
-
-
 def _check_taken(name: str, path: Path, config: Config) -> None:
-    if not _is_run(path):
+    if not holds_run(path):
         shape = open_encoder(path).image_shape
         if shape not in (None, SHAPE):
             raise InputError(
