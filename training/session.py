@@ -38,9 +38,14 @@ class Interrupted(Exception):
         self.signum = signum
 
 
+_ONE_WISH = 0.25
+"""Seconds for which signals are the same wish as the one before: Linux tells of a dead parent
+once for every thread that it had, within milliseconds."""
+
+
 class StopSignals:
     """Notes the first SIGINT or SIGTERM, so that the step can be finished; a second one is
-    left to the system."""
+    left to the system, unless it comes with the first."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -49,9 +54,12 @@ class StopSignals:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         # Not print: the signal may have come in the middle of one.
         with contextlib.suppress(OSError):
             os.write(2, b"\nfinishing the step and saving; once more to stop at once\n")
+        time.sleep(_ONE_WISH)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
 
