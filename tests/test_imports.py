@@ -8,11 +8,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Which parts of tf_avae each part may import, its own aside.
-FOUNDATIONS = {"types", "errors", "registry", "config", "files"}
+FOUNDATIONS = {"types", "errors", "registry", "config", "files", "replicas"}
 ALLOWED = {
     "types": set(),
     "errors": set(),
     "files": {"errors"},
+    "replicas": {"types"},
     "provenance": set(),
     "quiet": set(),
     "progress": set(),

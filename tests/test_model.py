@@ -1,9 +1,6 @@
 """The model as a Keras user meets it: compile, fit, evaluate, predict, callbacks, saving."""
 
 import itertools
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -235,47 +232,3 @@ def test_networks_and_heads_are_of_the_asked_size(make_model):
 def test_sample_weights_are_refused(make_model, small_images):
     with pytest.raises(ValueError, match="sample weights are not supported"):
         make_model().fit(small_images, np.zeros(64), sample_weight=np.ones(64), verbose=0)
-
-
-STRATEGY = """
-import sys
-import keras, numpy as np, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-sys.path.insert(0, sys.argv[1])
-from conftest import small_model
-from tf_avae.objectives import OBJECTIVES
-images = np.load(sys.argv[2])
-
-def train(images):
-    model = small_model("avae", compiled=False)
-    model.compile(optimizer=keras.optimizers.SGD(1e-3))
-    # Hardly any noise, which differs between replicas: one and two then agree.
-    model.encoder.get_layer("variance").bias.assign(tf.fill([4], -30.0))
-    model.fit(images, batch_size=64, verbose=0, shuffle=False)
-    return model
-
-alone = train(images)
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    both = train(images)
-    bad = images.copy()
-    bad[40] = np.nan  # the second replica's half
-    broken = train(bad)
-for a, b in zip(alone.weights, both.weights, strict=True):
-    np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-6)
-assert int(both.step.numpy()) == 1
-step, terms = broken.nonfinite()
-assert step == 1
-# More terms where a rectified unit passes it on: see the test with one replica.
-assert {"bound", "reconstruction"} <= set(terms), terms
-assert terms == [name for name in OBJECTIVES["avae"].terms if name in terms], terms
-"""
-
-
-def test_two_replicas_take_the_step_of_one(small_images, tmp_path):
-    np.save(tmp_path / "images.npy", small_images)
-    words = [sys.executable, "-c", STRATEGY, str(Path(__file__).parent), tmp_path / "images.npy"]
-    done = subprocess.run(
-        words, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr

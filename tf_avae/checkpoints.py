@@ -38,11 +38,16 @@ class DamagedCheckpoint(Exception):
 
 def save(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
     """Writes a checkpoint atomically."""
+    write_bytes(path, to_bytes(arrays, meta))
+
+
+def to_bytes(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> bytes:
+    """The content of a checkpoint's file."""
     members: dict[str, Any] = {_META: np.frombuffer(json.dumps(meta).encode(), np.uint8)} | arrays
     buffer = io.BytesIO()
     np.savez(buffer, **members)
     content = buffer.getvalue()
-    write_bytes(path, hashlib.sha256(content).digest() + content)
+    return hashlib.sha256(content).digest() + content
 
 
 def load(path: Path) -> Checkpoint:
@@ -51,10 +56,21 @@ def load(path: Path) -> Checkpoint:
     Raises:
         DamagedCheckpoint: the file is cut short, altered or not a checkpoint.
     """
-    content = path.read_bytes()
+    try:
+        return from_bytes(path.read_bytes())
+    except DamagedCheckpoint as error:
+        raise DamagedCheckpoint(f"{path.name} {error}") from error
+
+
+def from_bytes(content: bytes) -> Checkpoint:
+    """What `to_bytes` made bytes of.
+
+    Raises:
+        DamagedCheckpoint: they are cut short, altered or not a checkpoint's.
+    """
     digest, archived = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
     if hashlib.sha256(archived).digest() != digest:
-        raise DamagedCheckpoint(f"{path.name} is cut short or altered")
+        raise DamagedCheckpoint("is cut short or altered")
     with np.load(io.BytesIO(archived), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     meta = json.loads(arrays.pop(_META).tobytes())

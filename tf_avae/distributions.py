@@ -15,6 +15,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_avae.replicas import own_rows
 from tf_avae.types import Images, Latents, PerExample, Tensor
 
 tfd = tfp.distributions
@@ -47,7 +48,11 @@ class Posterior(NamedTuple):
         Args:
             seed: a stateless seed, an int32 tensor of shape [2].
         """
-        return self.distribution.sample(seed=seed)
+        noise = own_rows(
+            lambda shape: tf.random.stateless_normal(shape, seed=seed, dtype=self.mean.dtype),
+            tf.shape(self.mean),
+        )
+        return noise * self.stddev + self.mean
 
     def stop_gradient(self) -> "Posterior":
         """The same posterior as a constant."""
@@ -56,7 +61,9 @@ class Posterior(NamedTuple):
 
 def prior_sample(batch: Tensor, latent_dim: int, seed: Tensor) -> Latents:
     """z ~ p(z) = N(0, I), shape [batch, latent_dim]."""
-    return tf.random.stateless_normal([batch, latent_dim], seed=seed)
+    return own_rows(
+        lambda shape: tf.random.stateless_normal(shape, seed=seed), tf.stack([batch, latent_dim])
+    )
 
 
 def reconstruction(x: Images, decoded: Images, observation_variance: float) -> PerExample:

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_avae import config as options
+from tf_avae import replicas
 from tf_avae.attacks import BALLS, Ball, pgd
 from tf_avae.distributions import Posterior, prior_sample, w2_squared
 from tf_avae.networks import ARCHITECTURES, Architecture, float32_compute
@@ -42,8 +43,10 @@ class AVAE(keras.Model):
     squared 2-Wasserstein distance between q(z|x) and q(z|g(mu(x))): how far an image is from what
     the model would encode if it had generated it.
 
-    All randomness is a function of (seed, step, use), so training that goes on from saved weights
-    and the saved `step` goes on to the bit.
+    All randomness is a function of (seed, step, use, place in the global batch), so training that
+    goes on from saved weights and the saved `step` goes on to the bit, and several replicas, built
+    and compiled in the scope of a `tf.distribute` strategy, take the step that one would take. Each
+    must be given as many examples.
 
     Args:
         objective: a row of `OBJECTIVES`.
@@ -133,8 +136,8 @@ class AVAE(keras.Model):
             shape=(), dtype="int64", trainable=False, initializer="zeros", name="step",
             aggregation="only_first_replica",
         )  # fmt: skip
-        self.loss_mean = keras.metrics.Mean(name="loss")
-        self.term_means = {name: keras.metrics.Mean(name=name) for name in objective.terms}
+        self.loss_mean = _Mean(name="loss")
+        self.term_means = {name: _Mean(name=name) for name in objective.terms}
         self._first_nonfinite = tf.Variable(
             [-1] * len(objective.terms),
             dtype=tf.int64,
@@ -146,6 +149,12 @@ class AVAE(keras.Model):
             isinstance(layer, keras.layers.BatchNormalization) for layer in self.encoder.layers
         )
         self.built = True
+
+    def twin(self) -> "AVAE":
+        """A model of the same weights, without an optimiser, and outside of any strategy."""
+        made = AVAE.from_config(self.get_config())
+        made.set_weights(self.get_weights())
+        return made
 
     # ------------------------------------------------------------------ networks
 
@@ -234,17 +243,20 @@ class AVAE(keras.Model):
     def train_step(self, data: Any) -> dict[str, Tensor]:
         """One optimiser step on one batch: the same for every objective."""
         images = _images(data)
-        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-        seed = tf.stack([self.seed, _of_replica(tf.cast(self.step, tf.int32))])
+        seed = tf.stack([self.seed, tf.cast(self.step, tf.int32)])
         if self.objective.encodes == GENERATED:
             images = tf.stop_gradient(self.generate(tf.shape(images)[0], seed=_use(seed, _PRIOR)))
         with tf.GradientTape() as tape:
             terms = self.terms(images, seed=seed, training=True)
             loss = -tf.reduce_mean(terms["bound"])
             # Gradients are summed over replicas; the optimiser takes the scale off again.
-            scaled = self.optimizer.scale_loss(loss / replicas)
+            scaled = self.optimizer.scale_loss(loss / replicas.count())
         variables = self.trainable_variables
-        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        gradients = tape.gradient(scaled, variables)
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients = replicas.overflow_together(gradients)
+        self.optimizer.apply(gradients, variables)
+        terms = replicas.gather(terms)
         self._note_nonfinite(terms)
         self.step.assign_add(1)
         return self._report(terms)
@@ -256,28 +268,30 @@ class AVAE(keras.Model):
         step, so two evaluations of one model agree. Computed in float32 whatever the precision.
         """
         # Negative numbers: a stream apart from that of training.
-        number = -1 - _of_replica(tf.cast(self.loss_mean.count, tf.int32))
+        seed = tf.stack([self.seed, -1 - tf.cast(self.loss_mean.count, tf.int32)])
         with float32_compute(self.encoder, self.decoder):
-            return self._report(self.terms(_images(data), seed=tf.stack([self.seed, number])))
+            terms = self.terms(_images(data), seed=seed)
+        return self._report(replicas.gather(terms))
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         return [self.loss_mean, *self.term_means.values()]
 
     def _report(self, terms: Terms) -> dict[str, Tensor]:
+        """Adds the terms of the global batch to the means, and says where those stand."""
         for name, mean in self.term_means.items():
             mean.update_state(terms[name])
         self.loss_mean.update_state(-terms["bound"])
-        return {metric.name: metric.result() for metric in self.metrics}
+        results = {metric.name: metric.result() for metric in self.metrics}
+        if replicas.count() == 1:
+            return results
+        # Keras averages over workers along an axis, which it expects to be there.
+        return {name: value[tf.newaxis] for name, value in results.items()}
 
     def _note_nonfinite(self, terms: Terms) -> None:
         finite = tf.stack(
             [tf.reduce_all(tf.math.is_finite(terms[name])) for name in self.term_means]
         )
-        replica = tf.distribute.get_replica_context()
-        if replica.num_replicas_in_sync > 1:
-            count = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(finite, tf.int32))
-            finite = count == replica.num_replicas_in_sync
         first = self._first_nonfinite
         first.assign(tf.where(finite | (first >= 0), first, tf.convert_to_tensor(self.step)))
 
@@ -331,12 +345,11 @@ def _images(data: Any) -> Images:
     return images
 
 
-def _of_replica(number: Tensor) -> Tensor:
-    """A number of its own for each replica, from one that all share; the same if there is one."""
-    replica = tf.distribute.get_replica_context()
-    if replica.num_replicas_in_sync == 1:
-        return number
-    return number * replica.num_replicas_in_sync + replica.replica_id_in_sync_group
+class _Mean(keras.metrics.Mean):
+    """A mean over examples of which every replica sees all: what they know is not added up."""
+
+    def add_variable(self, *arguments: Any, **named: Any) -> keras.Variable:
+        return super().add_variable(*arguments, **named, aggregation="only_first_replica")
 
 
 def _use(seed: Tensor, use: int) -> Tensor:

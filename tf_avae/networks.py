@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from tf_avae import replicas
 from tf_avae.errors import InputError
 from tf_avae.registry import Registry
 from tf_avae.types import ImageShape, Tensor
@@ -194,7 +195,10 @@ def _convolution_stack(
             kernel_initializer=build.initializer(),
         )(x)
         if convolution.batch_norm:
-            x = layers.BatchNormalization(dtype=build.policy)(x)
+            # Over replicas the statistics are those of the global batch. By another formula, so
+            # a model for one device keeps to the plain one.
+            together = replicas.count() > 1
+            x = layers.BatchNormalization(dtype=build.policy, synchronized=together)(x)
         x = layers.ReLU(dtype=build.policy)(x)
     return x
 

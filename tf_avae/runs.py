@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 import keras
 import numpy as np
 
-from tf_avae import checkpoints
+from tf_avae import checkpoints, replicas
 from tf_avae.attacks import BALLS
 from tf_avae.checkpoints import Checkpoint, DamagedCheckpoint
 from tf_avae.config import Config, read_json
@@ -87,7 +87,10 @@ def _absolute(path: str | None) -> str | None:
 
 
 def build_model(config: Config, image_shape: ImageShape, algo: str | None = None) -> AVAE:
-    """The compiled model of a resolved config.
+    """The compiled model of a resolved config, with its optimiser's variables.
+
+    Under several replicas each execution is one step: TensorFlow cannot loop over their input
+    within a graph.
 
     Args:
         config: from `resolve`.
@@ -114,8 +117,9 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
     )
     model.compile(
         optimizer=keras.optimizers.Adam(config.learning_rate),
-        steps_per_execution=config.steps_per_execution,
+        steps_per_execution=config.steps_per_execution if replicas.count() == 1 else 1,
     )
+    model.optimizer.build(model.trainable_variables)
     return model
 
 
@@ -202,7 +206,7 @@ class Run:
         return cls(path, Config.from_dict(read_json(path / "config.json")))
 
     def lock(self) -> None:
-        """Keeps other processes from writing here until this one ends.
+        """Keeps other processes from writing here until `unlock`, or until this one ends.
 
         Raises:
             InputError: another process has the lock, or the directory cannot be written.
@@ -217,8 +221,16 @@ class Run:
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror or error}") from error
 
-    def begin_session(self, data_checksums: dict[str, str]) -> None:
-        """Notes this command in the provenance.
+    def unlock(self) -> None:
+        """Lets other processes, or a later command of this one, write here."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def begin_session(
+        self, data_checksums: dict[str, str], devices: dict[str, Any] | None = None
+    ) -> None:
+        """Notes this command in the provenance, and the devices that it uses where they matter.
 
         Raises:
             InputError: the data are not those the run was started with, or the provenance is
@@ -238,7 +250,7 @@ class Run:
                 )
         for left_over in self.path.rglob(".tmp-*"):  # of a process that was killed while writing
             left_over.unlink()
-        notes["sessions"].append(session())
+        notes["sessions"].append(session() | (devices or {}))
         write_json(self.path / "provenance.json", notes)
 
     # ------------------------------------------------------------------ metrics
@@ -342,10 +354,9 @@ class Run:
 
     def save_model(self, model: AVAE, path: Path) -> None:
         """Saves a whole model without its optimiser, atomically."""
-        twin = AVAE.from_config(model.get_config())  # Keras saves the optimiser of what has one
-        twin.set_weights(model.get_weights())
+        bare = model.twin()  # Keras saves the optimiser of what has one
         with replacing(path) as temporary:
-            twin.save(temporary)
+            bare.save(temporary)
 
     def save_encoder(self, model: AVAE) -> None:
         """Saves the encoder, atomically; it computes in float32 whatever the precision was."""

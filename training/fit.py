@@ -14,7 +14,7 @@ from tf_avae.commands import Parser, exit_code
 from tf_avae.config import Config, check_keys, read_json
 from tf_avae.datasets import DATASETS, ImageData, open_data
 from tf_avae.errors import InputError
-from tf_avae.files import shown, write_json
+from tf_avae.files import absolute, shown, write_json
 from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
@@ -23,6 +23,7 @@ from tf_avae.runs import (
     Run,
     build_model,
     copy_networks,
+    holds_run,
     load_trained,
     resolve,
     stages,
@@ -36,6 +37,7 @@ from training.session import (
     say,
     train_stage,
 )
+from training.strategies import GONE, STRATEGIES, WORKER_LOST, Team
 
 _REGISTRIES: dict[str, Registry[Any]] = {
     "algo": OBJECTIVES,
@@ -61,7 +63,31 @@ def parser() -> Parser:
         "--resume", action="store_true", help="go on with the run in --run-dir, to the bit"
     )
     where.add_argument(
+        "--begin-or-resume",
+        action="store_true",
+        help="--resume where --run-dir holds a run, and begin it otherwise: the same command then "
+        "serves each time that something starts it again",
+    )
+    where.add_argument(
         "--config", metavar="FILE", help="JSON object of options, such as a run's config.json"
+    )
+    devices = made.add_argument_group("devices (no part of the run: another may go on with it)")
+    devices.add_argument(
+        "--strategy",
+        choices=list(STRATEGIES),
+        default="none",
+        help="\n".join(
+            [
+                "over which devices to spread each batch; --batch-size is that of all [none]",
+                *(f"- {name}: {row.summary}" for name, row in STRATEGIES.items()),
+            ]
+        ),
+    )
+    devices.add_argument(
+        "--virtual-devices",
+        type=int,
+        metavar="N",
+        help="split the CPU into N devices, to try mirrored without GPUs",
     )
     add_config_options(made, _REGISTRIES)
     return made
@@ -80,40 +106,91 @@ def _fit(arguments: argparse.Namespace) -> int:
         from_file = read_json(arguments.config)
         check_keys(from_file)
         given = from_file | flags
-    if arguments.resume:
+    try:
+        team = Team(arguments.strategy, arguments.virtual_devices, say)
+        return _fit_with(team, arguments, flags, given)
+    except GONE as error:
+        if arguments.strategy != "multiworker":
+            raise
+        print(
+            f"\nstopped: lost another worker ({type(error).__name__}); start all of them again "
+            "with --begin-or-resume to go on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return WORKER_LOST
+
+
+def _fit_with(team: Team, arguments: argparse.Namespace, flags: dict, given: dict) -> int:
+    opened: tuple[Run, ImageData, AVAE | None] | None = None
+
+    def open_run() -> dict[str, Any]:
+        nonlocal opened
+        run, data, _ = opened = _open(arguments, flags, given, team)
+        return {"path": str(run.path), "config": run.config.to_dict(), "data": data.checksums}
+
+    said = team.first(open_run)
+    if opened is None:  # a worker that is not the chief; only that writes the run
+        run = Run(Path(said["path"]), Config.from_dict(said["config"]))
+        data, initial = open_data(run.config), None
+        if data.checksums != said["data"]:
+            raise InputError(
+                f"the data here are not those of the chief: checksums {data.checksums} and "
+                f"{said['data']}; give all workers the same files"
+            )
+    else:
+        run, data, initial = opened
+    team.say(f"run directory: {shown(run.path)}")
+    try:
+        if team.first(run.result_path.exists):
+            team.say("this run is complete")
+        else:
+            _train(run, data, initial, team)
+    except Interrupted as stop:
+        team.say(f"\nsaved. To go on: {_resume_command(run, arguments)}")
+        return 128 + stop.signum
+    finally:
+        run.unlock()
+    if team.is_chief:
+        _say_what_next(run)
+    return 0
+
+
+def _open(
+    arguments: argparse.Namespace, flags: dict, given: dict, team: Team
+) -> tuple[Run, ImageData, AVAE | None]:
+    """The run, locked, its data, and the model whose weights it starts with, if any."""
+    resume = arguments.resume
+    if arguments.begin_or_resume:
+        resume = holds_run(absolute(_path(arguments.run_dir, given)))
+    initial = None
+    if resume:
         run = _open_to_resume(arguments.run_dir, given)
+        team.check_batch(run.config.batch_size)
         data = open_data(run.config)
         run.lock()
-        initial = None
     else:
         config = resolve(Config.from_dict(given))
+        team.check_batch(config.batch_size)
         _warn_of_unused(flags, config)
         data = open_data(config)
         ARCHITECTURES[config.arch].check(data.image_shape)
-        initial = None
         if config.init_from:
             initial = load_trained(config.init_from)
             copy_networks(initial, build_model(config, data.image_shape), config.init_from)
             variance = initial.hyperparameters.observation_variance
             if variance != config.obs_var:
                 say(f"note: {config.init_from} has obs_var {variance:g}, here {config.obs_var:g}")
-        run = Run.create(arguments.run_dir or _default_path(config), config, data.checksums)
-    run.begin_session(data.checksums)
-    say(f"run directory: {shown(run.path)}")
-    if run.result_path.exists():
-        say("this run is complete")
-    else:
-        try:
-            _train(run, data, initial)
-        except Interrupted as stop:
-            say(f"\nsaved. To go on: {_resume_command(run)}")
-            return 128 + stop.signum
-    _say_what_next(run)
-    return 0
+        run = Run.create(_path(arguments.run_dir, given), config, data.checksums)
+    run.begin_session(data.checksums, team.notes())
+    return run, data, initial
+
+
+def _path(given_path: str | None, given: dict) -> str | Path:
+    return given_path or _default_path(resolve(Config.from_dict(given)))
 
 
 def _open_to_resume(path: str | None, given: dict) -> Run:
-    run = Run.open(path or _default_path(resolve(Config.from_dict(given))))
+    run = Run.open(_path(path, given))
     # Only what was given counts; what was left out stays as the run has it.
     asked = resolve(Config.from_dict(run.config.to_dict() | given))
     differences = asked.differences(run.config)
@@ -141,44 +218,56 @@ def _warn_of_unused(given: dict, config: Config) -> None:
         say("note: --pretrain-steps has no effect: nothing is pretrained here")
 
 
-def _train(run: Run, data: ImageData, initial: AVAE | None) -> None:
+def _train(run: Run, data: ImageData, initial: AVAE | None, team: Team) -> None:
     """Trains all stages from where the newest checkpoint is, and writes the results."""
     # Ops that could differ from run to run raise instead, or take their reproducible form.
     tf.config.experimental.enable_op_determinism()
     signals = StopSignals()
-    checkpoint, damage = run.newest_checkpoint()
-    for problem in damage:
-        say(f"warning: {problem}; using the one before")
-    run.rewind_metrics(checkpoint)
+    checkpoint = None
+
+    def go_back() -> int | None:
+        nonlocal checkpoint
+        checkpoint, damage = run.newest_checkpoint()
+        for problem in damage:
+            say(f"warning: {problem}; using the one before")
+        run.rewind_metrics(checkpoint)
+        return checkpoint.meta["stage"] if checkpoint else None
+
+    resumed = team.first(go_back)
     plan = stages(run.config)
-    if initial is None and checkpoint is None and run.config.init_from:
+    if team.is_chief and initial is None and checkpoint is None and run.config.init_from:
         initial = load_trained(run.config.init_from)
     before = initial
     for stage in plan:
-        if checkpoint is not None and stage.number < checkpoint.meta["stage"]:
+        if resumed is not None and stage.number < resumed:
             continue
-        model = build_model(run.config, data.image_shape, stage.algo)
-        metrics = None
-        if checkpoint is not None and stage.number == checkpoint.meta["stage"]:
+        with team.strategy.scope():
+            model = build_model(run.config, data.image_shape, stage.algo)
+        if team.is_chief and checkpoint is not None and stage.number == resumed:
             checkpoints.restore(model, checkpoint.arrays)
-            metrics = checkpoints.metrics_state(model)
             say(f"going on with {stage.algo} after step {int(model.step.numpy()):,}")
-        else:
+        elif team.is_chief:
             if before is not None:
                 copy_networks(before, model)
             run.save_checkpoint(stage, model)
-        train_stage(run, stage, model, data, signals, metrics)
-        if stage is not plan[-1]:
+        team.start_from_chief(model)
+        train_stage(run, stage, model, data, signals, team, checkpoints.metrics_state(model))
+        if team.is_chief and stage is not plan[-1]:
             run.save_model(model, run.path / f"{stage.algo}.keras")
         before = model
-    run.save_model(model, run.model_path)
-    run.save_encoder(model)
-    say(f"measuring the terms on {data.held_out_size:,} held-out images")
-    terms = held_out_terms(model, data)
+    if team.is_chief:
+        run.save_model(model, run.model_path)
+        run.save_encoder(model)
+    team.say(f"measuring the terms on {data.held_out_size:,} held-out images")
+    terms = team.first(lambda: held_out_terms(team.on_one_device(model), data))
+    signals.received = team.signal(signals.received)
     signals.check()
     check_finite(run, plan[-1], plan[-1].steps, terms)
-    write_json(run.result_path, {"held_out": terms, "images": data.held_out_size})
-    say("held out: " + "  ".join(f"{name} {value:.2f}" for name, value in terms.items()))
+    # The others end when the chief has written all: a chief that dies before that needs them again.
+    team.first(
+        lambda: write_json(run.result_path, {"held_out": terms, "images": data.held_out_size})
+    )
+    team.say("held out: " + "  ".join(f"{name} {value:.2f}" for name, value in terms.items()))
 
 
 def _arguments(config: Config) -> str:
@@ -188,8 +277,13 @@ def _arguments(config: Config) -> str:
     return ", ".join(f"{name}={values[name]!r}" for name in names if name in values)
 
 
-def _resume_command(run: Run) -> str:
-    return f"{_python()} -m training.fit --run-dir {shlex.quote(shown(run.path))} --resume"
+def _resume_command(run: Run, arguments: argparse.Namespace) -> str:
+    words = ["--run-dir", shlex.quote(shown(run.path)), "--resume"]
+    if arguments.strategy != "none":
+        words += ["--strategy", arguments.strategy]
+    if arguments.virtual_devices is not None:
+        words += ["--virtual-devices", str(arguments.virtual_devices)]
+    return f"{_python()} -m training.fit {' '.join(words)}"
 
 
 def _python() -> str:

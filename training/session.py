@@ -8,7 +8,6 @@ import sys
 import time
 from collections import deque
 from types import FrameType
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -16,11 +15,13 @@ import tensorflow as tf
 from tf_avae.checkpoints import metrics_state, restore_metrics
 from tf_avae.config import Config
 from tf_avae.datasets import ImageData
+from tf_avae.datasets.base import Part
 from tf_avae.files import write_bytes
 from tf_avae.model import AVAE
 from tf_avae.pictures import model_pictures
 from tf_avae.progress import StatusLine, duration
 from tf_avae.runs import Run, Stage
+from training.strategies import Team
 
 _PICTURE_COLUMNS = 12
 _HELD_OUT_BATCH = 250
@@ -78,7 +79,7 @@ def say(text: str, end: str = "\n") -> None:
 
 
 class Recorder(keras.callbacks.Callback):
-    """Records one stage of a run while Keras trains it.
+    """Records one stage of a run while Keras trains it; of several workers the chief alone does.
 
     All events happen at multiples of their intervals, counted from the start of the stage, so a
     resumed run writes what an uninterrupted one writes.
@@ -88,6 +89,7 @@ class Recorder(keras.callbacks.Callback):
         stage: the stage being trained.
         data: for held-out terms and pictures.
         signals: asked after each execution whether to stop.
+        team: the workers, all of whom train the stage.
         metrics: running sums to start the first interval with, from a checkpoint.
     """
 
@@ -97,6 +99,7 @@ class Recorder(keras.callbacks.Callback):
         stage: Stage,
         data: ImageData,
         signals: StopSignals,
+        team: Team,
         metrics: list | None = None,
     ):
         super().__init__()
@@ -106,7 +109,10 @@ class Recorder(keras.callbacks.Callback):
         self.signals = signals
         self._start_metrics = metrics
         self._progress = Progress(stage)
-        self._writer = tf.summary.create_file_writer(str(run.path / "tensorboard"))
+        self.team = team
+        self._writer = tf.summary.create_noop_writer()
+        if team.is_chief:
+            self._writer = tf.summary.create_file_writer(str(run.path / "tensorboard"))
 
     @property
     def config(self) -> Config:
@@ -122,27 +128,37 @@ class Recorder(keras.callbacks.Callback):
         self._stop_if_not_finite()
         last = step == self.stage.steps
         due = step % self.config.log_every == 0 or last
-        self._progress.update(step, self.model)
+        chief = self.team.is_chief
+        if chief:
+            self._progress.update(step, self.model)
         if due:
-            self._record("train", _results(self.model))
+            if chief:
+                self._record("train", _results(self.model))
             self.model.reset_metrics()
         if step % self.config.eval_every == 0 or last:
-            terms = held_out_terms(self.model, self.data, self.config.eval_images)
+            terms = self.team.first(self._held_out_terms)
             check_finite(self.run, self.stage, step, terms)
-            self._record("held_out", terms)
-        if step % self.config.pictures_every == 0 or last:
+            if chief:
+                self._record("held_out", terms)
+        if chief and (step % self.config.pictures_every == 0 or last):
             self.save_pictures()
+        self.signals.received = self.team.signal(self.signals.received)
         stopping = self.signals.received is not None
-        if step % self.config.checkpoint_every == 0 or last or stopping:
+        if chief and (step % self.config.checkpoint_every == 0 or last or stopping):
             self.run.save_checkpoint(self.stage, self.model)
         self.signals.check()
+
+    def _held_out_terms(self) -> dict[str, float]:
+        model = self.team.on_one_device(self.model)
+        return held_out_terms(model, self.data, self.config.eval_images)
 
     def save_pictures(self) -> None:
         """Writes PNGs into the run and into TensorBoard's log."""
         step = self._step()
         images, _ = next(iter(self.data.held_out(_PICTURE_COLUMNS)))
         title = f"{self.stage.algo} after {step:,} steps"
-        for name, png in model_pictures(self.model, images, title).items():
+        model = self.team.on_one_device(self.model)
+        for name, png in model_pictures(model, images, title).items():
             file = f"{self.stage.number}-{self.stage.algo}-{step:09d}-{name}.png"
             write_bytes(self.run.path / "pictures" / file, png)
             with self._writer.as_default():
@@ -228,28 +244,41 @@ class Progress:
 
 
 def train_stage(
-    run: Run, stage: Stage, model: AVAE, data: ImageData, signals: StopSignals, metrics: Any
+    run: Run,
+    stage: Stage,
+    model: AVAE,
+    data: ImageData,
+    signals: StopSignals,
+    team: Team,
+    metrics: list | None = None,
 ) -> None:
-    """Trains a stage from the model's step to its end.
+    """Trains a stage from the model's step to its end, with the other workers of the team.
 
     Raises:
-        Interrupted: a signal came; the state is saved.
+        Interrupted: a signal came to one of them; the state is saved.
         TrainingDiverged: a term stopped being finite.
     """
     start = int(model.step.numpy())
     if start >= stage.steps:
         return
     batch_size = run.config.batch_size
-    if model.objective.encodes == "data":
-        batches = data.train(batch_size, seed=run.config.seed, start=start)
-    else:
-        # The objective makes its own images; it is given the batch size and nothing to learn from.
-        nothing = tf.zeros((batch_size, *data.image_shape))
-        batches = tf.data.Dataset.from_tensors(nothing).repeat()
+
+    def batches(part: Part) -> tf.data.Dataset:
+        if model.objective.encodes == "data":
+            stream = data.train(batch_size, seed=run.config.seed, start=start, part=part)
+            stream = stream.map(lambda images, labels: images)
+        else:
+            # The objective makes its own images; it is given their number, and nothing to learn
+            # from.
+            nothing = tf.zeros((batch_size // part.of, *data.image_shape))
+            stream = tf.data.Dataset.from_tensors(nothing).repeat()
+        return stream.take(stage.steps - start)
+
     model.fit(
-        batches.take(stage.steps - start),
+        team.batches(batches, batch_size),
         epochs=1,
+        steps_per_epoch=stage.steps - start,
         shuffle=False,
         verbose=0,
-        callbacks=[Recorder(run, stage, data, signals, metrics)],
+        callbacks=[Recorder(run, stage, data, signals, team, metrics)],
     )

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tf_avae.attacks.balls import Ball, over_images
 from tf_avae.errors import InputError
+from tf_avae.replicas import own_rows
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
 
 
@@ -55,8 +56,8 @@ class Domain:
 
     def start(self, seed: Tensor) -> Images:
         """A random point."""
-        shape = tf.shape(self.images)
-        return self.confine(self.images + self.epsilon * self.ball.start(shape, seed))
+        delta = own_rows(lambda shape: self.ball.start(shape, seed), tf.shape(self.images))
+        return self.confine(self.images + self.epsilon * delta)
 
 
 def ascend(

@@ -1,11 +1,22 @@
 """What every data set offers, and the seeded order in which training examples come."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
 from tf_avae.errors import InputError
 from tf_avae.types import ImageShape, Tensor
+
+
+class Part(NamedTuple):
+    """Which rows of each batch to make: the part of one of several workers, in order."""
+
+    number: int = 0
+    of: int = 1
+
+
+WHOLE = Part()
+"""All rows."""
 
 
 class ImageData(Protocol):
@@ -41,11 +52,14 @@ class ImageData(Protocol):
     @property
     def checksums(self) -> dict[str, str]: ...
 
-    def train(self, batch_size: int, *, seed: int, start: int = 0) -> tf.data.Dataset:
+    def train(
+        self, batch_size: int, *, seed: int, start: int = 0, part: Part = WHOLE
+    ) -> tf.data.Dataset:
         """An endless stream of full batches, from batch number `start` on.
 
         Batch number n is a function of (seed, n) alone, so a stream that starts at n continues
-        one that stopped before n to the bit.
+        one that stopped before n to the bit. Of a part no other row is fetched or decoded; the
+        parts of a batch put together are the batch.
         """
         ...
 
@@ -59,7 +73,7 @@ class ImageData(Protocol):
 
 
 def shuffled_positions(
-    size: int, batch_size: int, number: Tensor, seed: int, stream: int
+    size: int, batch_size: int, number: Tensor, seed: int, stream: int, part: Part = WHOLE
 ) -> tuple[Tensor, Tensor]:
     """Which examples batch `number` of an endless stream holds.
 
@@ -72,11 +86,14 @@ def shuffled_positions(
         number: batch number, scalar int64, at least 0.
         seed: the run's seed.
         stream: tells uses of the same seed apart.
+        part: which rows of the batch; their number must divide.
 
     Returns:
-        (epoch, index), int64 [B] each.
+        (epoch, index), int64 [B / part.of] each.
     """
-    position = number * batch_size + tf.range(batch_size, dtype=tf.int64)
+    rows = batch_size // part.of
+    first = number * batch_size + part.number * rows
+    position = first + tf.range(rows, dtype=tf.int64)
     epoch = position // size
     return epoch, keyed_permutation(position % size, size, (seed, epoch, stream))
 

@@ -12,7 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_avae.datasets.base import (
+    WHOLE,
     ImageData,
+    Part,
     check_validation,
     keyed_permutation,
     shuffled_positions,
@@ -99,11 +101,15 @@ class ColorMNIST:
     def checksums(self) -> dict[str, str]:
         return self.train_split.checksums | self.held_out_split.checksums
 
-    def train(self, batch_size: int, *, seed: int, start: int = 0) -> tf.data.Dataset:
+    def train(
+        self, batch_size: int, *, seed: int, start: int = 0, part: Part = WHOLE
+    ) -> tf.data.Dataset:
         gray, digits = _tensors(self.train_split)
 
         def batch(number: Tensor) -> tuple[Images, dict[str, Tensor]]:
-            epoch, index = shuffled_positions(self.train_size, batch_size, number, seed, _ORDER)
+            epoch, index = shuffled_positions(
+                self.train_size, batch_size, number, seed, _ORDER, part
+            )
             color = training_color(index, seed=seed, epoch=epoch)
             return _batch(gray, digits, index, color)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_avae.datasets.base import shuffled_positions
+from tf_avae.datasets.base import WHOLE, Part, shuffled_positions
 from tf_avae.types import Images, ImageShape, Tensor
 
 _ORDER = 0  # stream of the training seed
@@ -65,9 +65,11 @@ class IndexedImages:
     def held_out_size(self) -> int:
         return self.held_out_split.size
 
-    def train(self, batch_size: int, *, seed: int, start: int = 0) -> tf.data.Dataset:
+    def train(
+        self, batch_size: int, *, seed: int, start: int = 0, part: Part = WHOLE
+    ) -> tf.data.Dataset:
         def positions(number: Tensor) -> Tensor:
-            return shuffled_positions(self.train_size, batch_size, number, seed, _ORDER)[1]
+            return shuffled_positions(self.train_size, batch_size, number, seed, _ORDER, part)[1]
 
         numbers = tf.data.Dataset.counter(start)
         return self._batches(self.train_split, numbers.map(positions))
