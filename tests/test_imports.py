@@ -14,6 +14,7 @@ ALLOWED = {
     "errors": set(),
     "files": {"errors"},
     "replicas": {"types"},
+    "optimizers": {"types"},
     "provenance": set(),
     "quiet": set(),
     "progress": set(),
@@ -36,7 +37,8 @@ ALLOWED = {
     "model": FOUNDATIONS | {"distributions", "networks", "attacks", "objectives"},
     "pictures": FOUNDATIONS | {"networks", "model", "plots"},
     "runs": FOUNDATIONS
-    | {"attacks", "checkpoints", "datasets", "model", "networks", "objectives", "provenance"},
+    | {"attacks", "checkpoints", "datasets", "model", "networks", "objectives", "optimizers"}
+    | {"provenance"},
     "image_bytes": FOUNDATIONS,
     "versions": FOUNDATIONS | {"saved_models"},
     "flat_graphs": FOUNDATIONS,

@@ -24,6 +24,7 @@ from tf_avae.files import absolute, replacing, write_bytes, write_json
 from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
+from tf_avae.optimizers import FusedAdam
 from tf_avae.provenance import provenance, session
 from tf_avae.types import ImageShape
 
@@ -116,7 +117,7 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
         dtype=config.precision,
     )
     model.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate),
+        optimizer=FusedAdam(config.learning_rate),
         steps_per_execution=config.steps_per_execution if replicas.count() == 1 else 1,
     )
     model.optimizer.build(model.trainable_variables)

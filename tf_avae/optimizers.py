@@ -1,0 +1,42 @@
+"""Adam, as one operation a variable."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_avae.types import Tensor
+
+
+@keras.saving.register_keras_serializable("tf_avae")
+class FusedAdam(keras.optimizers.Adam):
+    """Keras' Adam, of which each variable's update is one of TensorFlow's operations.
+
+    Keras composes it of a dozen, each of which goes through memory once: on a CPU most of the time
+    of a small network's update. Arguments and variables are those of `keras.optimizers.Adam`, and
+    so are the numbers, up to rounding.
+
+    Raises:
+        ValueError: `amsgrad` is asked for.
+    """
+
+    def __init__(self, learning_rate: Any = 0.001, **kwargs: Any):
+        super().__init__(learning_rate, **kwargs)
+        if self.amsgrad:
+            raise ValueError("FusedAdam has no amsgrad; use keras.optimizers.Adam for it")
+
+    def update_step(self, gradient: Tensor, variable: tf.Variable, learning_rate: Tensor) -> None:
+        index = self._get_variable_index(variable)
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.cast(self.beta_1, variable.dtype) ** step,
+            beta2_power=tf.cast(self.beta_2, variable.dtype) ** step,
+            lr=tf.cast(learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=tf.cast(gradient, variable.dtype),
+        )
