@@ -5,13 +5,11 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notices of TensorFlow's
 
 import argparse
-import signal
 import sys
 import time
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, exit_code, sigterm_unwinds
 from tf_avae.exports import SIGNATURES, export_run
 from tf_avae.files import shown
 from tf_avae.saved_models import SavedModel
@@ -44,16 +42,8 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     arguments = parser().parse_args(argv)
-    before = signal.signal(signal.SIGTERM, _stop)
-    try:
+    with sigterm_unwinds():  # the draft is removed on the way out
         return exit_code(lambda: _export(arguments))
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    # An exception, so that the draft is removed on the way out.
-    raise SystemExit(128 + signum)
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -1,8 +1,11 @@
 """What the command lines share: a parser with short errors, and exit codes."""
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 from tf_avae.errors import InputError, TrainingDiverged
@@ -51,3 +54,18 @@ def exit_code(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:  # where signals are not noted
         print("\nstopped", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def sigterm_unwinds() -> Iterator[None]:
+    """Makes SIGTERM an exception within the block, so that what is half done is put away; the exit
+    code is the shell's, 143."""
+
+    def stop(signum: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -52,10 +52,10 @@ class Counter:
 
     Args:
         what: the work, as the line's first words.
-        total: number of items.
+        total: number of items; None where it is not known beforehand.
     """
 
-    def __init__(self, what: str, total: int):
+    def __init__(self, what: str, total: int | None):
         self.what = what
         self.total = total
         self._line = StatusLine(note, sys.stderr, 0.2)
@@ -73,5 +73,8 @@ class Counter:
             return
         self._shown = now
         rate = done / (now - self._start)
+        if self.total is None:
+            self._line.show(f"{self.what} {done:,}  {rate:,.1f}/s")
+            return
         left = f"  {duration((self.total - done) / rate)} left" if done else ""
         self._line.show(f"{self.what} {done:,}/{self.total:,}  {rate:,.1f}/s{left}", ended)

@@ -1,0 +1,23 @@
+"""Bulk embedding on Apache Beam: folders of image files, or TFRecords, to Parquet.
+
+    python -m serving.bulk --model models/encoder --input 'pictures/**' --output embeddings
+
+`job` checks what it is given, runs a pipeline on one of Beam's runners and signs the result with a
+manifest; `pipeline` says what is done with each picture; `sources` reads; `encoder` is the model as
+Beam's RunInference takes it. Needs the extra `tf_avae[beam]`; see docs/bulk.md.
+"""
+
+import logging
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notices of TensorFlow's
+
+import tf_avae  # noqa: F401
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Not what Beam says, on loading and with each batch, of extras for clouds that are missing."""
+    return "apache_beam" not in record.pathname or record.levelno > logging.WARNING
+
+
+logging.getLogger().addFilter(_worth_saying)

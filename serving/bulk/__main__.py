@@ -1,0 +1,74 @@
+"""`python -m serving.bulk`: reads the command line, embeds, says what came of it."""
+
+import importlib.util
+import sys
+
+from tf_avae.commands import Parser, exit_code, sigterm_unwinds
+from tf_avae.errors import InputError
+
+
+def parser() -> Parser:
+    """The command line; what it does not know is for Beam."""
+    from serving.bulk.job import Job
+    from serving.bulk.sources import FORMATS
+
+    made = Parser(
+        prog="python -m serving.bulk",
+        description="Embeds image files, or pictures in TFRecords, into Parquet on Apache Beam.",
+        epilog="All other options are Beam's: --runner, and those of the runner.",
+    )
+    made.add_argument(
+        "--model", required=True, metavar="PATH", help="an export, for example models/encoder"
+    )
+    made.add_argument(
+        "--input", required=True, metavar="GLOB",
+        help="the files, in quotes: * is any name in a folder, ** at any depth: 'pictures/**'",
+    )  # fmt: skip
+    made.add_argument("--output", required=True, metavar="DIR", help="a folder, empty or new")
+    made.add_argument(
+        "--format", choices=FORMATS, default=Job.format,
+        help=f"what the files are: images, or TFRecords of tf.train.Example [{Job.format}]",
+    )  # fmt: skip
+    made.add_argument(
+        "--feature", default=Job.feature, metavar="NAME",
+        help=f"of a tf.train.Example, which holds the bytes of an image file [{Job.feature}]",
+    )  # fmt: skip
+    made.add_argument(
+        "--batch-size", type=int, default=Job.batch_size, metavar="N",
+        help=f"pictures at once [{Job.batch_size}]",
+    )  # fmt: skip
+    made.add_argument(
+        "--shards", type=int, metavar="N", help="Parquet files [as many as the runner makes]"
+    )
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    with sigterm_unwinds():
+        return exit_code(lambda: _embed(argv))
+
+
+def _embed(argv: list[str] | None) -> int:
+    if importlib.util.find_spec("apache_beam") is None:
+        raise InputError("Apache Beam is not installed; pip install 'tf_avae[beam]'")
+    from serving.bulk import job
+
+    command = parser()
+    given, words = command.parse_known_args(argv)
+    options = job.pipeline_options(words, command.prog)
+    made = job.run(job.Job(**vars(given)), options)
+    model, files = made["model"], len(made["files"])
+    version = "" if model["version"] is None else f" version {model['version']}"
+    print(
+        f"{made['embedded']:,} embedded by {model['name']}{version}, {made['refused']:,} refused, "
+        f"{made['seconds']:.1f} s, {made['images_per_second']:,.0f} images/s"
+    )
+    print(f"written: {given.output} ({files} Parquet {'file' if files == 1 else 'files'})")
+    if made["refused"]:
+        print(f"what was refused, and why: {given.output}/{made['refusals']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

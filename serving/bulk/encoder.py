@@ -1,0 +1,142 @@
+"""A served encoder as Beam's RunInference takes it."""
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from apache_beam.ml.inference.base import ModelHandler
+
+from tf_avae.errors import InputError
+from tf_avae.image_bytes import fault
+from tf_avae.saved_models import SavedModel, listed
+
+SIGNATURE = "embed_bytes"
+"""Of an export, which takes image files as they are: what the server's clients send them to."""
+
+OUTPUTS = ("embedding", "variance", "inconsistency")
+"""Of that signature: [N, D], [N, D] and [N] float32."""
+
+Prediction = dict[str, np.ndarray] | str
+"""The outputs of one file, by name; or what is wrong with it."""
+
+_HEAVY = 2**22  # bytes of a file from which on it counts as several
+
+
+class Encoder(ModelHandler[bytes, Prediction, SavedModel]):
+    """Embeds image files in batches; a file that the graph refuses does not cost the others theirs.
+
+    Args:
+        path: of the SavedModel, on every worker.
+        checksum: of it; a worker that finds another model there fails.
+        batch_size: files at once. A file of more than 4 MiB counts as several, so that a batch
+            holds no more bytes than so many files of 4 MiB, or one larger.
+    """
+
+    def __init__(self, path: Path, checksum: str, batch_size: int):
+        super().__init__(
+            min_batch_size=batch_size,
+            max_batch_size=batch_size,
+            element_size_fn=partial(weight, most=batch_size),
+        )
+        self._path = path
+        self._checksum = checksum
+
+    def load_model(self) -> SavedModel:
+        saved = SavedModel(self._path)
+        if saved.checksum != self._checksum:
+            raise InputError(
+                f"{self._path} is another model on this worker than where the job was started; "
+                "give all of them the same"
+            )
+        return saved
+
+    def run_inference(
+        self,
+        batch: Sequence[bytes],
+        model: SavedModel,
+        inference_args: dict[str, Any] | None = None,
+    ) -> list[Prediction]:
+        found = embed(model, batch)
+        _passed(len(batch))
+        return found
+
+    def get_num_bytes(self, batch: Sequence[bytes]) -> int:
+        return sum(map(len, batch))
+
+    def get_metrics_namespace(self) -> str:
+        return "serving.bulk"
+
+
+def weight(element: tuple[str, bytes], most: int) -> int:
+    """What a named file counts in a batch, from 1 to `most`."""
+    return min(most, 1 + len(element[1]) // _HEAVY)
+
+
+def embed(model: SavedModel, files: Sequence[bytes]) -> list[Prediction]:
+    """The outputs of each file, or what the graph finds wrong with it.
+
+    A batch that is refused is computed again by halves, as the local server does it: a file among N
+    costs at most 2 log2(N) more runs.
+    """
+    try:
+        outputs = model.call(SIGNATURE, image_bytes=tf.constant(files, tf.string))
+    except tf.errors.InvalidArgumentError as error:
+        if len(files) == 1:
+            return [fault(error)]
+        half = len(files) // 2
+        return embed(model, files[:half]) + embed(model, files[half:])
+    arrays = [outputs[name].numpy() for name in OUTPUTS]
+    return [dict(zip(OUTPUTS, row, strict=True)) for row in zip(*arrays, strict=True)]
+
+
+def check(model: SavedModel) -> None:
+    """Raises unless a model has the signature and its outputs.
+
+    Raises:
+        InputError: it has not.
+    """
+    given, taken = model.outputs(SIGNATURE), set(model.inputs(SIGNATURE))
+    if not set(OUTPUTS) <= given or taken != {"image_bytes"}:
+        raise InputError(
+            f"{SIGNATURE} of {model.path} takes {listed(taken)} and gives {listed(given)}; it must "
+            f"take image_bytes and give {listed(OUTPUTS)}, as exports of serving.export do"
+        )
+
+
+def _ignore(count: int) -> None:
+    """Nobody watches: this is a worker in a process of its own."""
+
+
+_passed: Callable[[int], None] = _ignore
+
+
+def watch(update: Callable[[int], None]) -> None:
+    """Tells of progress within this process, where Beam's direct runner tells of none.
+
+    Args:
+        update: called, by one thread at a time, with the number of files that are through.
+    """
+    global _passed
+    lock, total = threading.Lock(), 0
+
+    def add(count: int) -> None:
+        nonlocal total
+        with lock:
+            total += count
+            update(total)
+
+    _passed = add
+
+
+def abandon() -> None:
+    """Makes what still runs within this process fail at its next batch."""
+
+    def stop(count: int) -> None:
+        raise RuntimeError("the job was stopped")
+
+    global _passed
+    _passed = stop
