@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from tf_avae.config import Config
 from tf_avae.errors import InputError
 from tf_avae.registry import Registry
 from training.session import Interrupted, StopSignals
 from training.sweep import cells, engine, folder
 from training.sweep.cells import Cell, Declaration, Kind, difference, flags
 from training.sweep.folder import State, SweepFolder
-from training.sweep.progress import estimate
+from training.sweep.progress import Estimate, estimate
 
 # Counts its starts and its steps in files; ends after so many steps; a signal ends it at a step.
 SCRIPT = """
@@ -336,7 +337,7 @@ def test_difference_and_flags():
 
 
 def test_a_run_that_was_begun_is_gone_on_with(tmp_path):
-    cell = cells.fit_cell("a", {"algo": "avae_ss"}, 1.0, init_from="vae")
+    cell = cells.fit_cell("a", Config(algo="avae_ss"), init_from="vae")
     begins = cells.KINDS["fit"].words(cell, tmp_path, [tmp_path / "vae"])
     assert begins[2:] == [
         f"--run-dir={tmp_path}/run", f"--config={tmp_path}/options.json",
@@ -359,5 +360,22 @@ def test_the_time_left_is_what_commands_say_or_what_their_kind_took(tmp_path):
         "c": State("stopped", "", 15.0), "d": State("ready", "", 0.0),
     }  # fmt: skip
     found = estimate(sweep, made, states)
-    assert found.seconds == {"b": 3607.0, "c": 35.0} and found.unknown == ["d"]
-    assert found.words(2) == "30:21 left, and 1 cells not yet measured"
+    # In all 20 and 5 + 3607 seconds for costs of 2 and 3.
+    assert found.seconds == {"b": 3607.0, "c": 3617.0} and found.unknown == ["d"]
+    # One cell is not done by two processes.
+    assert found.words(1) == "2:00:24 left, and 1 cells not yet measured"
+    assert found.words(2) == "1:00:17 left, and 1 cells not yet measured"
+    assert Estimate({"e": 30.0, "f": 30.0, "g": 40.0}, []).words(2) == "about 0:50 left"
+
+
+def test_the_time_left_is_that_of_what_is_most_alike(tmp_path):
+    options = [{"algo": a, "seed": s} for a in ("vae", "se") for s in (0, 1)]
+    made = [Cell(f"{o['algo']}{o['seed']}", "script", o, cost=2.0) for o in options]
+    sweep = SweepFolder(tmp_path, declared(*made))
+    states = {
+        "vae0": State("done", "", 10.0), "vae1": State("ready", "", 0.0),
+        # What a command says, with the time it took so far, tells of others too.
+        "se0": State("running", "step 3/4  10:00 left  kl 3", 100.0),
+        "se1": State("ready", "", 0.0),
+    }  # fmt: skip
+    assert estimate(sweep, made, states).seconds == {"vae1": 10.0, "se0": 600.0, "se1": 700.0}

@@ -8,40 +8,68 @@ import tensorflow as tf
 
 from tf_avae.model import AVAE
 
-Steps = Callable[[int], None]
-"""Makes so many steps."""
+Steps = Callable[[int], int]
+"""Makes at least so many steps, and says how many it made."""
 
 
 def fit_steps(model: AVAE, batches: tf.data.Dataset) -> Steps:
-    """Training steps of a compiled model."""
+    """Training steps of a compiled model, in whole executions, without what a call of `fit` begins
+    with.
 
-    def fit(steps: int) -> None:
-        model.fit(batches.take(steps), shuffle=False, verbose=0)
+    Args:
+        model: compiled.
+        batches: an endless stream.
+    """
+    model.fit(batches.take(1), shuffle=False, verbose=0)  # builds and traces
+    iterator, each = iter(batches), model.steps_per_execution
+
+    def fit(steps: int) -> int:
+        executions = -(-steps // each)
+        for _ in range(executions):
+            logs = model.train_function(iterator)
+        logs["loss"].numpy()  # a graphics processor may still be at it
+        return executions * each
 
     return fit
 
 
-def paired_rates(timed: dict[str, Steps], *, rounds: int, seconds: float) -> dict[str, list[float]]:
+def paired_rates(
+    timed: dict[str, Steps],
+    *,
+    rounds: int,
+    seconds: float,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, list[float]]:
     """Steps per second of each, round by round: all are timed in every round.
 
     Args:
         timed: by name.
         rounds: how often each is timed.
-        seconds: about how long each timing takes.
+        seconds: about how long each timing takes; a step is made however long it takes.
+        progress: told the number of rounds that are done.
     """
-    steps = {}
-    for name, run in timed.items():
-        run(20)  # traces
-        start = time.perf_counter()
-        run(20)
-        steps[name] = max(20, int(20 * seconds / (time.perf_counter() - start)))
+    steps = {name: _enough(run, seconds) for name, run in timed.items()}
     rates: dict[str, list[float]] = {name: [] for name in timed}
-    for _ in range(rounds):
+    for done in range(rounds):
+        progress(done)
         for name, run in timed.items():
             start = time.perf_counter()
-            run(steps[name])
-            rates[name].append(steps[name] / (time.perf_counter() - start))
+            made = run(steps[name])
+            rates[name].append(made / (time.perf_counter() - start))
     return rates
+
+
+def _enough(run: Steps, seconds: float) -> int:
+    """How many steps take about so long; on the way all is traced."""
+    steps = 1
+    run(steps)
+    while True:
+        start = time.perf_counter()
+        made = run(steps)
+        spent = time.perf_counter() - start
+        if spent >= seconds / 4:
+            return max(1, round(made * seconds / spent))
+        steps *= 2
 
 
 def time_factor(rates: dict[str, list[float]], name: str, baseline: str) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""Many runs and evaluations as one piece of work: `python -m training.sweep table3`."""
+"""Many runs and evaluations as one piece of work: `python -m training.sweep SWEEP`."""

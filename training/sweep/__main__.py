@@ -1,4 +1,4 @@
-"""Many runs and evaluations as one piece of work: `python -m training.sweep table3`."""
+"""Many runs and evaluations as one piece of work: `python -m training.sweep SWEEP`."""
 
 import argparse
 import shlex
@@ -18,7 +18,16 @@ from tf_avae.progress import duration
 from tf_avae.provenance import session
 from tf_avae.registry import Registry, unknown
 from training.session import Interrupted, StopSignals, say
-from training.sweep import table3, table3_chart, table3_figures, table3_page
+from training.sweep import (
+    precision,
+    precision_chart,
+    precision_figures,
+    precision_page,
+    table3,
+    table3_chart,
+    table3_figures,
+    table3_page,
+)
 from training.sweep.cells import Cell, Declaration
 from training.sweep.engine import run_cells
 from training.sweep.folder import DONE, RUNNING, SweepFolder
@@ -36,7 +45,8 @@ class Sweep:
         name: the row's name.
         summary: for `--help`.
         add_options: adds its flags.
-        folder: where it is kept unless told otherwise.
+        place: where it is kept unless told otherwise, in words.
+        folder: the same, of its flags.
         declare: its flags and folder to its cells; writes nothing.
         check: looks at the data before anything is written; raises `InputError`.
         prepare: makes what its cells share, once.
@@ -47,6 +57,7 @@ class Sweep:
 
     name: str
     summary: str
+    place: str
     add_options: Callable[[Parser], None]
     folder: Callable[[argparse.Namespace], Path]
     declare: Callable[[argparse.Namespace, Path], Declaration]
@@ -62,6 +73,7 @@ SWEEPS: Registry[Sweep] = Registry(
     Sweep(
         "table3",
         "the paper's Table 3: six models on CelebA, 17 tasks, beside the paper's figures",
+        place="sweeps/table3-SCALE",
         add_options=table3.add_options,
         folder=table3.default_folder,
         declare=table3.declare,
@@ -70,6 +82,19 @@ SWEEPS: Registry[Sweep] = Registry(
         collect=table3_figures.collect,
         page=table3_page.page,
         picture=table3_chart.chart,
+    ),
+    Sweep(
+        "precision",
+        "the same training in float32, bfloat16 and float16, on ColorMNIST, over seeds",
+        place="sweeps/precision-ARCH",
+        add_options=precision.add_options,
+        folder=precision.default_folder,
+        declare=precision.declare,
+        check=precision.check_data,
+        prepare=lambda sweep: None,
+        collect=precision_figures.collect,
+        page=precision_page.page,
+        picture=precision_chart.chart,
     ),
 )
 
@@ -85,7 +110,7 @@ def parser() -> Parser:
     for sweep in SWEEPS.values():
         one = kinds.add_parser(sweep.name, help=sweep.summary, description=sweep.summary)
         where = one.add_argument_group("the sweep")
-        where.add_argument("--out", metavar="DIR", help="its folder [sweeps/NAME-SCALE]")
+        where.add_argument("--out", metavar="DIR", help=f"its folder [{sweep.place}]")
         where.add_argument(
             "--processes", type=int, default=1, metavar="N", help="cells in work at once [1]"
         )
@@ -127,7 +152,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     sweep = SweepFolder.planned(path, declaration)
     cells = _chosen(sweep, arguments.only)
     if arguments.dry_run:
-        _list(sweep, cells)
+        _list(sweep, cells, arguments.processes)
         return 0
     kind.check(declaration)
     sweep = SweepFolder.create(path, declaration)
@@ -164,13 +189,13 @@ def _chosen(sweep: SweepFolder, only: list[str] | None) -> list[Cell]:
     return sweep.with_needs(only or list(sweep.cells))
 
 
-def _list(sweep: SweepFolder, cells: list[Cell]) -> None:
-    """Prints how far each cell is, and how long what is left may take."""
+def _list(sweep: SweepFolder, cells: list[Cell], processes: int) -> None:
+    """Prints how far each cell is, and how long what is left may take, so many at once."""
     states = {name: sweep.state(name) for name in sweep.cells}
     left = estimate(sweep, cells, states)
     width = max(len(cell.name) for cell in cells)
     done = sum(states[cell.name].name == DONE for cell in cells)
-    words = left.words(1) if done < len(cells) else "nothing left"
+    words = left.words(processes) if done < len(cells) else "nothing left"
     say(f"{shown(sweep.path)}: {done} of {len(cells)} cells done, {words}")
     for cell in cells:
         state = states[cell.name]

@@ -1,10 +1,13 @@
 """A sweep is data: cells, each a command with a folder of its own, and what each needs."""
 
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from tf_avae.config import Config, read_json
+from tf_avae.objectives import OBJECTIVES
 from tf_avae.registry import Registry
 from tf_avae.runs import holds_run
 
@@ -31,6 +34,26 @@ class Cell:
     cost: float = 1.0
 
 
+class Measured(NamedTuple):
+    """How long work took, or would take.
+
+    Attributes:
+        kind: of the cells whose work it is.
+        options: of such a cell.
+        seconds: the time.
+        cost: as of a cell.
+    """
+
+    kind: str
+    options: dict[str, Any]
+    seconds: float
+    cost: float
+
+
+def _nothing(cell: Cell, folder: Path) -> list[Measured]:
+    return []
+
+
 @dataclass(frozen=True)
 class Kind:
     """What a cell can be.
@@ -42,6 +65,7 @@ class Kind:
         result: (cell, its folder) to the file that is there once the cell is done.
         words: (cell, its folder, the outputs of what it needs) to the arguments of Python that
             begin it, or go on with it where it was stopped; None where there is nothing to do.
+        tells: (cell, its folder) to what it tells, once done, of the time that other cells take.
     """
 
     name: str
@@ -49,6 +73,7 @@ class Kind:
     output: Callable[[Cell, Path], Path]
     result: Callable[[Cell, Path], Path]
     words: Callable[[Cell, Path, list[Path]], list[str]] | None
+    tells: Callable[[Cell, Path], list[Measured]] = _nothing
 
 
 @dataclass(frozen=True)
@@ -122,16 +147,23 @@ def flags(options: Mapping[str, Any]) -> list[str]:
 # ---------------------------------------------------------------------- kinds
 
 
-def fit_cell(name: str, config: dict[str, Any], cost: float, init_from: str | None = None) -> Cell:
+def fit_cell(name: str, config: Config, init_from: str | None = None) -> Cell:
     """A run of `training.fit`.
 
     Args:
         name: the cell's.
-        config: fields of `Config` and their values, all of them.
-        cost: compared with other runs.
+        config: resolved.
         init_from: the cell whose networks it starts from.
     """
-    return Cell(name, "fit", config, (init_from,) if init_from else (), cost)
+    needs = (init_from,) if init_from else ()
+    return Cell(name, "fit", config.to_dict(), needs, config.steps * _passes(config))
+
+
+def _passes(config: Config) -> float:
+    """About how many passes through a network a step makes on its batch."""
+    objective = OBJECTIVES[config.algo]
+    attack = (config.pgd_steps or 0) if objective.attack else 0
+    return float(2 + len(objective.auxiliaries) + attack)
 
 
 def _run_folder(cell: Cell, folder: Path) -> Path:
@@ -176,6 +208,36 @@ def _evaluate_words(cell: Cell, folder: Path, needs: list[Path]) -> list[str]:
     return ["-m", "training.evaluate", *named, out, *flags(cell.options)]
 
 
+def timing_cell(name: str, configs: dict[str, Config], rounds: int, seconds: float) -> Cell:
+    """Rates of training steps, timed in turn by `training.sweep.timing`.
+
+    Args:
+        name: the cell's.
+        configs: resolved, by name; of one data set and batch size.
+        rounds: how often each is timed.
+        seconds: about how long each timing takes.
+    """
+    values = {key: config.to_dict() for key, config in configs.items()}
+    return Cell(name, "timing", {"configs": values, "rounds": rounds, "seconds": seconds})
+
+
+def _timing_file(cell: Cell, folder: Path) -> Path:
+    return folder / "timing.json"
+
+
+def _timing_words(cell: Cell, folder: Path, needs: list[Path]) -> list[str]:
+    out = _timing_file(cell, folder)
+    return ["-m", "training.sweep.timing", str(folder / OPTIONS), f"--out={out}"]
+
+
+def _told_by_timing(cell: Cell, folder: Path) -> list[Measured]:
+    rates = read_json(_timing_file(cell, folder))["rates"]
+    return [
+        Measured("fit", config, 1 / statistics.median(rates[name]), _passes(Config(**config)))
+        for name, config in cell.options["configs"].items()
+    ]
+
+
 KINDS: Registry[Kind] = Registry(
     "kind of cell",
     Kind(
@@ -191,6 +253,14 @@ KINDS: Registry[Kind] = Registry(
         output=_evaluation_folder,
         result=lambda cell, folder: _evaluation_folder(cell, folder) / "results.json",
         words=_evaluate_words,
+    ),
+    Kind(
+        "timing",
+        "rates of training steps, timed in turn",
+        output=_timing_file,
+        result=_timing_file,
+        words=_timing_words,
+        tells=_told_by_timing,
     ),
     Kind(
         "taken",

@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 from tf_avae.config import read_json
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, exclusive, write_json
-from training.sweep.cells import KINDS, OPTIONS, Cell, Declaration, difference
+from training.sweep.cells import KINDS, OPTIONS, Cell, Declaration, Measured, difference
 
 DONE, RUNNING, READY, STOPPED, FAILED, WAITING = (
     "done", "running", "ready", "stopped", "failed", "waiting",
@@ -158,6 +158,11 @@ class SweepFolder:
     def done(self, name: str) -> bool:
         """Whether a cell is done."""
         return self.result(name).exists()
+
+    def told(self, name: str) -> list[Measured]:
+        """What a cell that is done tells of the time that other cells take."""
+        cell = self.cells[name]
+        return KINDS[cell.kind].tells(cell, self.folder(name))
 
     def words(self, name: str) -> list[str]:
         """The arguments of Python that begin a cell or go on with it."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tf_avae.progress import StatusLine, duration
 from training.session import say
-from training.sweep.cells import Cell
+from training.sweep.cells import Cell, Measured
 from training.sweep.folder import DONE, RUNNING, State, SweepFolder
 
 _TIME_LEFT = re.compile(r"(?:steps/s\s+|  )((?:\d+:)?\d+:\d\d) left(?: at most|  )")
@@ -20,51 +20,73 @@ class Estimate(NamedTuple):
 
     Attributes:
         seconds: of each cell that is not done and can be told, by name.
-        unknown: the others: no cell of their kind has been measured.
+        unknown: the others: nothing of their kind has been measured.
     """
 
     seconds: dict[str, float]
     unknown: list[str]
 
     def words(self, at_once: int) -> str:
-        """The whole in words, with so many cells in work at once."""
+        """The whole in words, with so many cells in work at once, each as fast as one alone."""
         if self.unknown and not self.seconds:
             return "time left not yet known"
-        total = duration(sum(self.seconds.values()) / at_once)
+        longest = max(self.seconds.values(), default=0.0)
+        total = duration(max(longest, sum(self.seconds.values()) / at_once))
         if self.unknown:
             return f"{total} left, and {len(self.unknown)} cells not yet measured"
         return f"about {total} left"
 
 
 def estimate(sweep: SweepFolder, cells: list[Cell], states: dict[str, State]) -> Estimate:
-    """How long cells that are not done take: as they say themselves, or else at the rate of the
-    cells of their kind that are done.
+    """How long cells that are not done take: as they say themselves, or else at the rate of what
+    has been measured of their kind, of those whose options differ from theirs in the fewest
+    places.
 
     Args:
         sweep: the sweep.
         cells: those asked for.
         states: of all cells of the sweep.
     """
-    rates: dict[str, tuple[float, float]] = {}
+    said = {
+        name: _seconds(words[1])
+        for name, state in states.items()
+        if state.name == RUNNING and (words := _TIME_LEFT.search(state.reason))
+    }
+    measured: list[Measured] = []
     for cell in sweep.declaration.cells:
-        if states[cell.name].name == DONE:
-            seconds, cost = rates.get(cell.kind, (0.0, 0.0))
-            rates[cell.kind] = (seconds + states[cell.name].seconds, cost + cell.cost)
+        name, state = cell.name, states[cell.name]
+        if state.name == DONE or name in said:
+            seconds = state.seconds + said.get(name, 0.0)
+            measured.append(Measured(cell.kind, cell.options, seconds, cell.cost))
+        if state.name == DONE:
+            measured += sweep.told(name)
     found: dict[str, float] = {}
     unknown = []
     for cell in cells:
-        state = states[cell.name]
-        said = _TIME_LEFT.search(state.reason) if state.name == RUNNING else None
-        measured, cost = rates.get(cell.kind, (0.0, 0.0))
+        state, rate = states[cell.name], _rate(cell, measured)
         if state.name == DONE:
             continue
-        if said:
-            found[cell.name] = _seconds(said[1])
-        elif measured and cost:
-            found[cell.name] = max(0.0, cell.cost * measured / cost - state.seconds)
+        if cell.name in said:
+            found[cell.name] = said[cell.name]
+        elif rate:
+            found[cell.name] = max(0.0, cell.cost * rate - state.seconds)
         else:
             unknown.append(cell.name)
     return Estimate(found, unknown)
+
+
+def _rate(cell: Cell, measured: list[Measured]) -> float:
+    """Seconds per unit of cost of what is most like a cell; 0 where nothing is."""
+    alike: dict[int, list[Measured]] = {}
+    for one in measured:
+        if one.kind == cell.kind and one.seconds and one.cost:
+            keys = {*cell.options, *one.options}
+            apart = sum(cell.options.get(key) != one.options.get(key) for key in keys)
+            alike.setdefault(apart, []).append(one)
+    if not alike:
+        return 0.0
+    nearest = alike[min(alike)]
+    return sum(one.seconds for one in nearest) / sum(one.cost for one in nearest)
 
 
 def _seconds(words: str) -> float:

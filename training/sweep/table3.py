@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_avae.commands import Parser
-from tf_avae.config import MODEL, OBJECTIVE, OPTIMISATION, Config, fields_of
+from tf_avae.config import MODEL, OBJECTIVE, OPTIMISATION, Config
 from tf_avae.datasets import open_data
 from tf_avae.datasets.celeb_a_images import SHAPE
 from tf_avae.datasets.celeb_a_tasks import TASKS
@@ -27,6 +27,7 @@ from training.options import add_config_options, given_options
 from training.session import say
 from training.sweep.cells import Declaration, evaluate_cell, fit_cell, taken_cell
 from training.sweep.folder import SweepFolder
+from training.sweep.models import check_evaluation, evaluated, open_fields
 
 DATASET = "celeb_a"
 
@@ -140,15 +141,7 @@ SCALES: Registry[Scale] = Registry(
     ),
 )  # fmt: skip
 
-_OPEN = (
-    "data_dir",
-    *(
-        name
-        for group in (MODEL, OBJECTIVE, OPTIMISATION)
-        for name in fields_of(group)
-        if name not in ("arch", "pretrain_steps")
-    ),
-)
+_OPEN = open_fields((MODEL, OBJECTIVE, OPTIMISATION), but=("arch", "pretrain_steps"))
 """The fields of `Config` that Table 3 leaves open; the others make a model that of its column, or
 are the scale's."""
 
@@ -209,7 +202,7 @@ def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
     fits = [
         taken_cell(name, taken[name])
         if name in taken
-        else fit_cell(name, configs[name].to_dict(), _cost(configs[name]), model.starts_from)
+        else fit_cell(name, configs[name], model.starts_from)
         for name, model in MODELS.items()
     ]
     flags = _evaluation(arguments, scale, configs["VAE"], paper.epsilon)
@@ -221,18 +214,6 @@ def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
         },
         (*fits, *(evaluate_cell(evaluated(name), name, flags) for name in MODELS)),
     )  # fmt: skip
-
-
-def evaluated(model: str) -> str:
-    """The cell that evaluates a model."""
-    return f"{model}-evaluation"
-
-
-def _cost(config: Config) -> float:
-    """About how many passes through a network a run makes on a batch."""
-    objective = OBJECTIVES[config.algo]
-    attack = (config.pgd_steps or 0) if objective.attack else 0
-    return float(config.steps * (2 + len(objective.auxiliaries) + attack))
 
 
 def _evaluation(
@@ -254,10 +235,7 @@ def _evaluation(
     if arguments.fid is not None:
         open_extractor(arguments.fid)
         found |= {"fid": str(absolute(arguments.fid)), "section": (*found["section"], "fid")}
-    Settings(
-        budget=found["budget"], epsilons=found["epsilon"], tasks=found["task"],
-        images=found.get("images"), batch_size=found["batch_size"], seed=found["seed"],
-    )  # fmt: skip
+    check_evaluation(found)
     return found
 
 

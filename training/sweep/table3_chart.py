@@ -4,7 +4,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from tf_avae.plots import BLUE, GREY, ORANGE, new_figure, tidy, title
-from training.sweep.table3_figures import Values
+from training.sweep.models import Values
 
 _ACROSS = 3
 _INCHES = (3.1, 3.6)

@@ -3,32 +3,19 @@
 import math
 from collections.abc import Callable
 
-from tf_avae.config import MODEL, OBJECTIVE, OPTIMISATION, Config, fields_of
+from tf_avae.config import Config
 from tf_avae.datasets.celeb_a_files import IMAGES, OFFICIAL_SHA256
 from tf_avae.datasets.celeb_a_images import SHAPE
 from tf_avae.evaluation.budgets import BUDGETS
 from tf_avae.evaluation.table import passed
 from tf_avae.objectives import OBJECTIVES
-from tf_avae.progress import duration
-from training.sweep.table3_figures import Values
+from training.sweep.models import Values
+from training.sweep.pages import NONE, Notes, provenance, shared_options, table, time_taken
 
 CLOSE = 2.0
 """A nominal accuracy less than so many points above the share of the commonest class is marked."""
 
-MARK, NONE = "*", "–"
-
-
-class _Notes:
-    """Reasons for what is missing, numbered in the order in which they come up."""
-
-    def __init__(self) -> None:
-        self.reasons: list[str] = []
-
-    def missing(self, reason: str) -> str:
-        """The cell that refers to a reason."""
-        if reason not in self.reasons:
-            self.reasons.append(reason)
-        return f"{NONE} [{self.reasons.index(reason) + 1}]"
+MARK = "*"
 
 
 def close_to_majority(nominal: float, majority: float | None) -> bool:
@@ -38,7 +25,7 @@ def close_to_majority(nominal: float, majority: float | None) -> bool:
 
 def page(values: Values) -> str:
     """The table, Markdown; columns are padded, so that it reads well in a terminal too."""
-    notes = _Notes()
+    notes = Notes()
     tables = [_main_table(values, notes), _balanced_table(values, notes)]
     parts = [
         f"# Table 3 of the paper, beside it ours: scale {values['settings']['scale']}",
@@ -58,9 +45,9 @@ def page(values: Values) -> str:
         "## The models",
         _models(values),
         _options(values),
-        *(["## What is missing", _missing(notes)] if notes.reasons else []),
+        *notes.section(),
         "## Provenance",
-        _provenance(values),
+        provenance(values),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -102,7 +89,7 @@ def _what(values: Values) -> str:
     )
 
 
-def _main_table(values: Values, notes: _Notes) -> str:
+def _main_table(values: Values, notes: Notes) -> str:
     paper, models = values["paper"], values["models"]
     rows = [["task", "commonest class", *(word for name in models for word in (name, "paper"))]]
     for task in paper["tasks"]:
@@ -124,7 +111,7 @@ def _main_table(values: Values, notes: _Notes) -> str:
                 theirs.get(name, NONE if theirs else ""),
             ]
         rows.append(row)
-    return _table(rows)
+    return table(rows)
 
 
 def _majority(values: Values, task: str) -> float | None:
@@ -139,7 +126,7 @@ def _is_celeb_a(values: Values) -> bool:
     return values["data"]["checksums"].get(IMAGES, OFFICIAL_SHA256) == OFFICIAL_SHA256
 
 
-def _absent(model: Values, notes: _Notes, section: str | None = None) -> str | None:
+def _absent(model: Values, notes: Notes, section: str | None = None) -> str | None:
     """The cell of what is missing of a model; None where it is there."""
     if model["missing"] is not None:
         return notes.missing(model["missing"])
@@ -248,13 +235,13 @@ def _close(values: Values, accuracies: list[tuple[str, float]]) -> int:
     return sum(close_to_majority(value, _majority(values, task)) for task, value in accuracies)
 
 
-def _balanced_table(values: Values, notes: _Notes) -> str:
+def _balanced_table(values: Values, notes: Notes) -> str:
     models = values["models"]
     rows = [["task", *models]]
     for task in values["paper"]["tasks"]:
         row = [_absent(m, notes) or _balanced(m["tasks"][task]) for m in models.values()]
         rows.append([task, *row])
-    return _table(rows)
+    return table(rows)
 
 
 def _balanced(task: Values) -> str:
@@ -297,55 +284,12 @@ def _models(values: Values) -> str:
                 str(config["pgd_steps"]) if attacks else NONE,
             ]
         taken = model["taken_from"]
-        row.append(f"taken: `{taken}`" if taken else _duration(seconds["trained_in"]))
-        rows.append([*row, _duration(seconds["evaluated_in"])])
-    return _table(rows)
+        row.append(f"taken: `{taken}`" if taken else time_taken(seconds["trained_in"]))
+        rows.append([*row, time_taken(seconds["evaluated_in"])])
+    return table(rows)
 
 
 def _options(values: Values) -> str:
-    """The options that all models share and that are not the defaults, but for the columns above
-    and what says only where and how often something is written."""
-    default, configs = Config().to_dict(), [m["config"] for m in values["models"].values()]
-    names = [name for group in (MODEL, OBJECTIVE, OPTIMISATION) for name in fields_of(group)]
-    shared = {
-        name: configs[0][name]
-        for name in names
-        if name not in ("arch", "steps", "pretrain_steps")
-        and all(config and config[name] == configs[0][name] for config in configs)
-    }
-    other = [f"{name} {value}" for name, value in shared.items() if value != default[name]]
-    return f"Options of all that are not the defaults: {', '.join(other) or 'none'}."
-
-
-def _duration(seconds: float) -> str:
-    return duration(seconds) if seconds else NONE
-
-
-def _missing(notes: _Notes) -> str:
-    return "\n".join(f"- [{n}] {reason}" for n, reason in enumerate(notes.reasons, 1))
-
-
-def _provenance(values: Values) -> str:
-    found = values["provenance"]
-    versions = ", ".join(f"{name} {v}" for name, v in found["versions"].items() if v)
-    lines = [
-        f"- command: `{found['command']}`",
-        f"- commit: {found['commit'] or 'not known'}",
-        f"- versions: {versions}",
-        f"- machine: {found['platform']}, {found['processors']} processors",
-    ]
-    if values["data"]:
-        sums = ", ".join(f"{name} {digest}" for name, digest in values["data"]["checksums"].items())
-        lines.append(f"- data: {values['data']['name']}; {sums}")
-    return "\n".join(lines)
-
-
-def _table(rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(c.ljust(w) if i == 0 else c.rjust(w)
-                          for i, (c, w) in enumerate(zip(row, widths, strict=True))) + " |"
-        for row in rows
-    ]  # fmt: skip
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]])
+    """But for the columns above."""
+    configs = [model["config"] for model in values["models"].values()]
+    return shared_options(configs, but=("arch", "steps", "pretrain_steps"))

@@ -1,0 +1,96 @@
+"""What sweeps share whose cells are models: a run of each, and an evaluation of it."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tf_avae.config import fields_of, read_json
+from tf_avae.errors import InputError
+from tf_avae.evaluation import Settings
+from tf_avae.provenance import provenance, session
+from training.sweep.folder import SweepFolder
+
+Values = dict[str, Any]
+"""JSON values."""
+
+_KEPT = ("step", "sha256", "path", "kind", "trained_at_commit", "left_out")
+"""What each model's record says of its origin."""
+
+
+def open_fields(groups: Iterable[str], but: Iterable[str] = ()) -> tuple[str, ...]:
+    """The fields of `Config` that a sweep leaves open: where the data are, and those of groups.
+
+    Args:
+        groups: headings of fields.
+        but: fields of these that it does not leave open.
+    """
+    names = ["data_dir", *(name for group in groups for name in fields_of(group))]
+    return tuple(name for name in names if name not in set(but))
+
+
+def evaluated(model: str) -> str:
+    """The cell that evaluates a model."""
+    return f"{model}-evaluation"
+
+
+def check_evaluation(flags: Values) -> None:
+    """Checks flags of `training.evaluate` before anything is trained.
+
+    Raises:
+        InputError: a value out of range or an unknown name.
+    """
+    names = {"epsilon": "epsilons", "task": "tasks", "head": "heads"}
+    fields = ("budget", "epsilon", "norm", "task", "head", "images", "batch_size", "seed")
+    Settings(**{names.get(name, name): flags[name] for name in fields if name in flags})
+
+
+def known(sweep: SweepFolder, model: str) -> tuple[Values, Values | None]:
+    """What is known of a model, whatever is measured of it, and the results of its evaluation;
+    None where there are none, and "missing" then says why."""
+    cell, made = evaluated(model), sweep.cells[model]
+    found: Values = {
+        "name": model,
+        "missing": None,
+        "taken_from": made.options["path"] if made.kind == "taken" else None,
+        "config": made.options if made.kind == "fit" else None,
+        "seconds": {
+            "trained_in": sweep.state(model).seconds, "evaluated_in": sweep.state(cell).seconds,
+        },
+    }  # fmt: skip
+    if not sweep.done(cell):
+        return found | {"missing": why_missing(sweep, cell)}, None
+    results = read_json(sweep.result(cell))
+    record = results["encoders"][0]
+    found |= {
+        "data": results["data"],
+        "results": str(sweep.result(cell).relative_to(sweep.path)),
+        "evaluated_by": results["provenance"],
+        **{key: record[key] for key in ("config", *_KEPT) if key in record},
+    }
+    return found, results
+
+
+def why_missing(sweep: SweepFolder, cell: str) -> str:
+    """Why the result of a cell is not there, in words."""
+    state = sweep.state(cell)
+    return f"{cell} is {state.name} {state.reason}".strip()
+
+
+def common_data(models: dict[str, Values]) -> Values | None:
+    """The data that models were evaluated on; None where there is none yet.
+
+    Raises:
+        InputError: they were evaluated on different data.
+    """
+    there = [model for model in models.values() if model["missing"] is None]
+    for model in there:
+        if model["data"]["checksums"] != there[0]["data"]["checksums"]:
+            raise InputError(
+                f"{model['name']} was evaluated on other data than {there[0]['name']}; they make "
+                "no table: give them a sweep of their own"
+            )
+    return there[0]["data"] if there else None
+
+
+def made_by() -> Values:
+    """Where a page comes from."""
+    return {"command": session()["command"], **provenance()}
