@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 STEPS ?= 20000
 
-.PHONY: demo test test-long lint bench five robustness serve conformance clean
+.PHONY: demo test test-long lint bench bench-peers five robustness serve conformance clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m training.fit --algo avae_ss --pretrain-steps 12000 --steps 6000 \
@@ -25,9 +25,14 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/shellcheck serving/container/*.sh
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec serving/compose.yaml
 
-# Steps per second of each objective, and images per second of the input pipeline.
+# Training steps, attacks and input, beside other libraries where `make bench-peers` was made.
 bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.rates
+	$(BIN)/python -m benchmarks.train --against
+	$(BIN)/python -m benchmarks.attack --against
+	$(BIN)/python -m benchmarks.data
+
+# Those libraries, in an environment of their own.
+bench-peers: .venv-bench/.installed
 
 # The five objectives at the defaults, one after the other; a stopped one goes on where it was.
 five: $(VENV)/.installed
@@ -78,5 +83,10 @@ $(VENV)/.installed-lint: setup.py $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet '.[lint]'
 	touch $@
 
+.venv-bench/.installed: setup.py
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet '.[bench]'
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-bench

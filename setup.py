@@ -40,6 +40,11 @@ TENSORFLOW = [
     "prometheus-client>=0.22,<1",
 ]
 
+# Bulk embedding. Beam 2.77 and TensorFlow 2.21 both take protobuf 6, and Beam no later one: beside
+# it pip installs the newest release of protobuf 6, and of grpcio's services those made for that.
+# pyarrow writes Parquet; Beam brings it, and the bounds are Beam's.
+BEAM = ["apache-beam>=2.77,<2.78", "pyarrow>=14.0.1,<26"]
+
 setup(
     name="tf-avae",
     version="0.1.0",
@@ -63,8 +68,10 @@ setup(
         "client": CLIENT,
         "tf": TENSORFLOW,
         "gpu": [*TENSORFLOW, "tensorflow[and-cuda]>=2.21,<2.22"],
+        "beam": [*TENSORFLOW, *BEAM],
         "test": [
             *TENSORFLOW,
+            *BEAM,
             # Two processes; attacks stay in their balls for any input; reports in a real browser.
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",
@@ -74,6 +81,18 @@ setup(
             "grpcio-tools>=1.80,<2",
             "kubernetes-validate>=1.36,<2",
             "pyyaml>=6,<7",
+        ],
+        # What the benchmarks are compared with, in an environment of its own: `make bench-peers`.
+        "bench": [
+            "jax>=0.7,<0.11",
+            "optax>=0.2.5,<0.3",
+            "torch>=2.8,<2.14",
+            "pythae>=0.1.2,<0.2",
+            # It imports packaging without requiring it.
+            "adversarial-robustness-toolbox>=1.20,<1.21",
+            "packaging>=24",
+            "torchattacks>=3.5.1,<3.6",
+            "foolbox>=3.3.4,<3.4",
         ],
         # Python, with the types of what it imports; the Dockerfile, its scripts, the compose file.
         "lint": [

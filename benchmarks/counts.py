@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from tf_avae.commands import Parser, exit_code
-from tf_avae.config import Config
+from tf_avae.config import Config, read_json
 from tf_avae.files import write_json
 from tf_avae.model import AVAE
 from tf_avae.objectives import ADVERSARIAL, DECODER, GENERATED, OBJECTIVES
@@ -237,11 +237,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.counts", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--arch", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to keep the figures")
+    parser.add_argument("--from", dest="source", metavar="FILE", help="figures that were kept")
     return exit_code(lambda: _main(parser.parse_args(argv)))
 
 
 def _main(given: argparse.Namespace) -> int:
-    found = rows(given.arch)
+    found = read_json(given.source)["rows"] if given.source else rows(given.arch)
     if given.json:
         write_json(given.json, {"rows": found, **provenance()})
     print(markdown(found))

@@ -51,12 +51,20 @@ def naive(
     return float(stands.mean())
 
 
-def probed(run: str, task: str, count: int) -> tuple:
-    """The classifier of a task over a run's encoder, its probe, and the first test images with
-    their labels."""
+def probed(run: str | Path, task: str, count: int, training: int | None = None) -> tuple:
+    """The classifier of a task over an encoder, its probe, and the first test images with their
+    labels.
+
+    Args:
+        run: what `open_encoder` opens.
+        task: a label of ColorMNIST.
+        count: of test images.
+        training: batches of 500 training images to fit the probe on; all unless given.
+    """
     encoder = open_encoder(run)
     data = DATASETS["color_mnist"].open()
-    train = [(encoder.embed(x).numpy(), y[task].numpy()) for x, y in data.train_images(500)]
+    labelled = data.train_images(500).take(training or -1)
+    train = [(encoder.embed(x).numpy(), y[task].numpy()) for x, y in labelled]
     embeddings, classes = zip(*train, strict=True)
     probe = fit_linear(np.concatenate(embeddings), np.concatenate(classes)).probe
     images, labels = next(iter(data.held_out(count)))

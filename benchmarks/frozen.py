@@ -24,7 +24,7 @@ from tf_avae.frozen import load_encoder
 from tf_avae.provenance import provenance
 from tf_avae.saved_models import SavedModel
 from tf_avae.types import Images, Tensor
-from training.timing import paired_rates
+from training.timing import Steps, paired_rates
 
 _IMAGES, _ROUNDS, _SECONDS = 64, 7, 1.0
 _WHOLE, _ALONE = "signature", "embedding alone"
@@ -57,10 +57,11 @@ def _gradient(embed: Callable[[Images], Tensor]) -> Callable[[Images], Tensor]:
 
 
 def _ratio(functions: dict[str, Callable[[Images], Tensor]], images: Images) -> dict[str, float]:
-    def calls(function: Callable[[Images], Tensor]) -> Callable[[int], None]:
-        def run(count: int) -> None:
+    def calls(function: Callable[[Images], Tensor]) -> Steps:
+        def run(count: int) -> int:
             for _ in range(count):
                 function(images).numpy()
+            return count
 
         return run
 

@@ -9,6 +9,7 @@ process. All cases are timed in turn, several rounds, so that a machine's moods 
 
 import argparse
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -27,6 +28,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
+from benchmarks.pairing import megabytes, resident
 from serving.client import EmbeddingClient
 from tf_avae.commands import exit_code
 from tf_avae.config import read_json
@@ -120,8 +122,8 @@ def body_of(model: str, images: np.ndarray) -> bytes:
 
 
 @contextlib.contextmanager
-def serving(base: Path, *flags: str) -> Iterator[grpc.Channel]:
-    """A server in a process of its own, on a free port of loopback."""
+def serving(base: Path, *flags: str) -> Iterator[tuple[grpc.Channel, int]]:
+    """A server in a process of its own, on a free port of loopback, and the process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -136,7 +138,7 @@ def serving(base: Path, *flags: str) -> Iterator[grpc.Channel]:
             client.wait_until_ready(120)
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         with grpc.insecure_channel(address, options=options) as channel:
-            yield channel
+            yield channel, process.pid
     finally:
         process.terminate()
         process.wait()
@@ -163,7 +165,7 @@ def measure(base: Path, rounds: int, seconds: float) -> dict[str, Any]:
     rates: dict[str, list[float]] = {}
     outcomes: dict[str, list[Outcome]] = {case.name: [] for case in CASES}
     with serving(base, *_MERGING) as merged, serving(base) as alone:
-        channels = {"merged": merged, "alone": alone}
+        channels = {"merged": merged[0], "alone": alone[0]}
         for number in range(-1, rounds):  # the first warms up and is not counted
             for size in (1, _REQUEST):
                 rate = in_process(saved, images[:size], seconds if number >= 0 else 0.2)
@@ -175,6 +177,8 @@ def measure(base: Path, rounds: int, seconds: float) -> dict[str, Any]:
                 rate = len(found.latencies) * case.images / found.seconds
                 rates.setdefault(case.name, []).append(rate)
             print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+        processes = {"merged": merged[1], "alone": alone[1], "in process": os.getpid()}
+        peaks = {name: resident(process)["peak"] for name, process in processes.items()}
     rates = {name: values[1:] for name, values in rates.items()}
     rows = [_row(case, rates, outcomes[case.name][1:]) for case in CASES]
     best = max(LARGE, key=lambda case: np.median(rates[case.name]))
@@ -183,6 +187,7 @@ def measure(base: Path, rounds: int, seconds: float) -> dict[str, Any]:
             str(size): float(np.median(rates[f"in process, {size}"])) for size in (1, _REQUEST)
         },
         "rows": rows,
+        "peak_bytes": peaks,
         "large_over_in_process": _ratio(rates, best.name, f"in process, {_REQUEST}"),
         "merged_over_alone": _ratio(rates, Case("merged", 1, 32).name, Case("alone", 1, 32).name),
     }
@@ -219,7 +224,7 @@ def soak(base: Path, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / base.name
         shutil.copytree(newest, copy / "1")
-        with serving(copy, *_MERGING) as channel:
+        with serving(copy, *_MERGING) as (channel, _):
             loads = [(images[:1], 16), (images, 2)]
             outcomes: list[Outcome] = []
             threads = [
@@ -270,7 +275,8 @@ def table(found: dict[str, Any]) -> str:
     ):
         ratio = found[key]
         lines.append(f"{text}: {ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})")
-    return "\n".join(lines)
+    peaks = (f"{name} {megabytes(size)} MB" for name, size in found["peak_bytes"].items())
+    return "\n".join([*lines, f"peak memory of the processes: {', '.join(peaks)}"])
 
 
 def markdown(found: dict[str, Any]) -> str:

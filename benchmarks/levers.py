@@ -1,0 +1,137 @@
+"""What each lever does to the time of a training step.
+
+`python -m benchmarks.levers --algo vae se` times training steps as they are, and with one thing
+changed, in turn in one process, and prints a Markdown table: how many times as fast each change
+makes a step, the median of the rounds with the least and the most. `--json FILE` keeps what it was
+made from, `--from FILE` makes it again.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from benchmarks import pairing
+from tf_avae.commands import Parser, exit_code
+from tf_avae.config import Config, read_json
+from tf_avae.datasets import DATASETS
+from tf_avae.files import write_json
+from tf_avae.model import AVAE
+from tf_avae.networks import ARCHITECTURES
+from tf_avae.objectives import OBJECTIVES
+from tf_avae.progress import note
+from tf_avae.provenance import provenance
+from tf_avae.registry import Registry
+from tf_avae.runs import build_model, resolve
+from tf_avae.types import ImageShape
+from training.timing import fit_steps, paired_rates
+
+_AS_IS = "as it is"
+
+
+@dataclass(frozen=True)
+class Lever:
+    """One change.
+
+    Attributes:
+        name: the row's name.
+        summary: what is changed, for the table.
+        build: a resolved config and the images' shape to the compiled model.
+    """
+
+    name: str
+    summary: str
+    build: Callable[[Config, ImageShape], AVAE]
+
+
+def _precision(name: str) -> Callable[[Config, ImageShape], AVAE]:
+    return lambda config, shape: build_model(replace(config, precision=name), shape)
+
+
+def _compiled(optimizer: Callable[[float], Any] | None = None, **how: Any) -> Callable:
+    """The model, compiled anew with an optimiser or otherwise."""
+
+    def build(config: Config, shape: ImageShape) -> AVAE:
+        model = build_model(config, shape)
+        made = optimizer(config.learning_rate) if optimizer else model.optimizer
+        model.compile(made, **{"steps_per_execution": config.steps_per_execution} | how)
+        return model
+
+    return build
+
+
+LEVERS: Registry[Lever] = Registry(
+    "lever",
+    Lever("keras_adam", "Keras' own Adam", _compiled(keras.optimizers.Adam)),
+    Lever("xla", "the whole step compiled by XLA", _compiled(jit_compile=True)),
+    Lever("single", "one step an execution", _compiled(steps_per_execution=1)),
+    Lever("ten", "ten steps an execution", _compiled(steps_per_execution=10)),
+    Lever("bfloat16", "`mixed_bfloat16`", _precision("mixed_bfloat16")),
+    Lever("float16", "`mixed_float16`", _precision("mixed_float16")),
+)
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """All levers on all objectives."""
+    tf.config.experimental.enable_op_determinism()  # as training.fit
+    data = DATASETS["color_mnist"].open()
+    rows = []
+    for algo in given.algo:
+        config = resolve(Config(algo=algo, arch=given.arch))
+        batches = data.train(config.batch_size, seed=0)
+        timed = {_AS_IS: fit_steps(build_model(config, data.image_shape), batches)}
+        for name in given.lever:
+            note(f"{algo}: compiling {name}")
+            timed[name] = fit_steps(LEVERS[name].build(config, data.image_shape), batches)
+        note(f"{algo}: {given.rounds} rounds")
+        rates = paired_rates(timed, rounds=given.rounds, seconds=given.seconds)
+        rows += [
+            {"algo": algo, "lever": name, "times_as_fast": pairing.ratios(rates, name, _AS_IS)}
+            | {"steps_per_second": statistics.median(rates[_AS_IS])}
+            for name in given.lever
+        ]
+    settings = {"arch": given.arch, "rounds": given.rounds, "seconds": given.seconds}
+    return {"settings": settings, "device": pairing.device(), "rows": rows}
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """A row for each lever, a column for each objective."""
+    algos = list(dict.fromkeys(row["algo"] for row in found["rows"]))
+    cells = {(r["lever"], r["algo"]): pairing.shown(r["times_as_fast"]) for r in found["rows"]}
+    names = dict.fromkeys(row["lever"] for row in found["rows"])
+    lines = [[LEVERS[name].summary, *(cells[name, algo] for algo in algos)] for name in names]
+    settings = found["settings"]
+    head = f"`{settings['arch']}`; {found['device']}; rounds: {settings['rounds']}."
+    heads = ["times as fast with", *(f"`{algo}`" for algo in algos)]
+    return f"{head}\n\n{pairing.rows_of(heads, lines)}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    parser = Parser(prog="python -m benchmarks.levers", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--arch", default="mlp", choices=list(ARCHITECTURES), help="[mlp]")
+    parser.add_argument("--algo", nargs="+", choices=list(OBJECTIVES), default=["vae", "se"])
+    parser.add_argument("--lever", nargs="+", choices=list(LEVERS), default=list(LEVERS))
+    pairing.add_options(parser, 5, 1.0)
+    return exit_code(lambda: _main(parser.parse_args(argv)))
+
+
+def _main(given: argparse.Namespace) -> int:
+    if given.source:
+        print(markdown(read_json(given.source)))
+        return 0
+    pairing.check_options(given)
+    found = measure(given) | provenance()
+    if given.json:
+        write_json(given.json, found)
+    print(markdown(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
