@@ -19,7 +19,7 @@ from tf_avae.model import AVAE
 from tf_avae.objectives import OBJECTIVES
 from training import fit, session, strategies
 
-FOLDER = Path(sys.argv[1])
+FOLDER, ALGOS, RUN = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
 MIRRORED = ["--strategy", "mirrored"]
 
 
@@ -31,7 +31,7 @@ def command(*words):
 
 
 def begin(name, *more):
-    return command(*sys.argv[2:], "--run-dir", FOLDER / name, *more)[0]
+    return command(*RUN, "--run-dir", FOLDER / name, *more)[0]
 
 
 @contextlib.contextmanager
@@ -101,7 +101,7 @@ def apart(one, other):
 
 OPTIONS = {"se": {"ball": BALLS["l2"]}, "se_avae": {"batch_norm": "all"}}
 found["steps"] = {}
-for algo in OBJECTIVES:
+for algo in ALGOS:
     said, weights = {}, {}
     for name, scope in (("alone", contextlib.nullcontext()), ("both", strategy.scope())):
         with scope:
