@@ -1,4 +1,4 @@
-"""TensorFlow, imported without its start-up notices where the log level asks for that."""
+"""TensorFlow, imported with oneDNN, and without its start-up notices where the log level asks so."""
 
 import os
 import sys
@@ -8,7 +8,11 @@ import tempfile
 def import_tensorflow() -> None:
     """Imports TensorFlow; without notices (oneDNN, no CUDA) if `TF_CPP_MIN_LOG_LEVEL` is 2 or 3.
 
-    They are written by C++ before that level is read, so the descriptor itself is held back for
+    With oneDNN unless `TF_ENABLE_ONEDNN_OPTS` says otherwise. TensorFlow by itself uses it only on
+    CPUs with AVX-512 VNNI or more; without it, gradients of convolutions take several times as
+    long on others too (docs/performance.md).
+
+    Notices are written by C++ before that level is read, so the descriptor itself is held back for
     the time of the import; if the import fails, what was held back is shown.
 
     Raises:
@@ -40,6 +44,7 @@ def import_tensorflow() -> None:
 
 
 def _import() -> None:
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:
         import tensorflow  # noqa: F401
     except ModuleNotFoundError as error:
