@@ -1,4 +1,4 @@
-"""TensorFlow, imported with oneDNN, and without its start-up notices where the log level asks so."""
+"""TensorFlow, imported with oneDNN, and without start-up notices where the log level asks so."""
 
 import os
 import sys
