@@ -27,16 +27,14 @@ from benchmarks.pairing import Left, Peer, Worker, Workers
 from benchmarks.peers.batches import over
 from tf_avae.attacks import BALLS
 from tf_avae.commands import Parser, exit_code
-from tf_avae.config import Config, check, read_json
+from tf_avae.config import Config, check
 from tf_avae.datasets import DATASETS
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS, worst_case
 from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
 from tf_avae.evaluation.budgets import Setting, pgd_trial
-from tf_avae.files import write_json
 from tf_avae.progress import note
-from tf_avae.provenance import provenance
 from tf_avae.registry import Registry
 from tf_avae.runs import build_model, load_trained, resolve
 from tf_avae.types import Images, Tensor
@@ -285,14 +283,11 @@ def main(argv: list[str] | None = None) -> int:
         help="to attack from ten starts; 0 leaves that out [100]",
     )  # fmt: skip
     pairing.add_options(parser, 3, 2.0, PEERS)
-    return exit_code(lambda: _main(parser.parse_args(argv)))
+    given = parser.parse_args(argv)
+    return exit_code(lambda: pairing.report(given, lambda: _checked(given), markdown))
 
 
-def _main(given: argparse.Namespace) -> int:
-    if given.source:
-        print(markdown(read_json(given.source)))
-        return 0
-    pairing.check_options(given)
+def _checked(given: argparse.Namespace) -> dict[str, Any]:
     check(steps=given.steps)
     if not 0 < given.epsilon <= 1:
         raise InputError(f"epsilon is {given.epsilon:g}; it must be above 0 and at most 1")
@@ -304,11 +299,7 @@ def _main(given: argparse.Namespace) -> int:
             f"worst_case_images is {given.worst_case_images}; it must be from 0 to {_IMAGES}"
         )
     given.against = pairing.asked(given.against, PEERS)
-    found = measure(given) | provenance()
-    if given.json:
-        write_json(given.json, found)
-    print(markdown(found))
-    return 0
+    return measure(given)
 
 
 if __name__ == "__main__":

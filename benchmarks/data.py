@@ -22,13 +22,11 @@ import numpy as np
 from benchmarks import pairing, train
 from benchmarks.pairing import Peer, Worker, Workers
 from tf_avae.commands import Parser, exit_code
-from tf_avae.config import Config, check, read_json
+from tf_avae.config import Config, check
 from tf_avae.datasets import open_data
 from tf_avae.datasets.drawn_celeb_a import draw_celeb_a
 from tf_avae.errors import InputError
-from tf_avae.files import write_json
 from tf_avae.progress import note
-from tf_avae.provenance import provenance
 from tf_avae.runs import resolve
 from training.timing import paired_rates
 
@@ -164,22 +162,15 @@ def main(argv: list[str] | None = None) -> int:
         "--batches", type=int, default=200, metavar="N", help="before memory is looked at [200]"
     )
     pairing.add_options(parser, 3, 2.0)
-    return exit_code(lambda: _main(parser.parse_args(argv)))
+    given = parser.parse_args(argv)
+    return exit_code(lambda: pairing.report(given, lambda: _checked(given), markdown))
 
 
-def _main(given: argparse.Namespace) -> int:
-    if given.source:
-        print(markdown(read_json(given.source)))
-        return 0
-    pairing.check_options(given)
+def _checked(given: argparse.Namespace) -> dict[str, Any]:
     check(batch_size=given.batch_size)
     if given.batches < 1:
         raise InputError(f"batches is {given.batches}; it must be at least 1")
-    found = measure(given) | provenance()
-    if given.json:
-        write_json(given.json, found)
-    print(markdown(found))
-    return 0
+    return measure(given)
 
 
 if __name__ == "__main__":

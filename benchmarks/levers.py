@@ -18,14 +18,12 @@ import tensorflow as tf
 
 from benchmarks import pairing
 from tf_avae.commands import Parser, exit_code
-from tf_avae.config import Config, read_json
+from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
-from tf_avae.files import write_json
 from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import OBJECTIVES
 from tf_avae.progress import note
-from tf_avae.provenance import provenance
 from tf_avae.registry import Registry
 from tf_avae.runs import build_model, resolve
 from tf_avae.types import ImageShape
@@ -118,19 +116,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--algo", nargs="+", choices=list(OBJECTIVES), default=["vae", "se"])
     parser.add_argument("--lever", nargs="+", choices=list(LEVERS), default=list(LEVERS))
     pairing.add_options(parser, 5, 1.0)
-    return exit_code(lambda: _main(parser.parse_args(argv)))
-
-
-def _main(given: argparse.Namespace) -> int:
-    if given.source:
-        print(markdown(read_json(given.source)))
-        return 0
-    pairing.check_options(given)
-    found = measure(given) | provenance()
-    if given.json:
-        write_json(given.json, found)
-    print(markdown(found))
-    return 0
+    given = parser.parse_args(argv)
+    return exit_code(lambda: pairing.report(given, lambda: measure(given), markdown))
 
 
 if __name__ == "__main__":

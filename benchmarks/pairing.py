@@ -22,9 +22,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_avae.commands import Parser
+from tf_avae.config import read_json
 from tf_avae.errors import InputError
-from tf_avae.files import absolute
+from tf_avae.files import absolute, write_json
 from tf_avae.progress import note
+from tf_avae.provenance import provenance
 from tf_avae.registry import Registry
 from training.timing import Steps
 
@@ -292,6 +294,27 @@ def check_options(given: argparse.Namespace) -> None:
         raise InputError(
             f"seconds is {given.seconds:g}; it must be above 0 and at most {_LIMIT / 2:g}"
         )
+
+
+def report(
+    given: argparse.Namespace,
+    measure: Callable[[], dict[str, Any]],
+    markdown: Callable[[dict[str, Any]], str],
+) -> int:
+    """Prints the table of kept figures, or measures them, and keeps them where asked.
+
+    Raises:
+        InputError: an option is out of range, or there are no such figures.
+    """
+    if given.source:
+        found = read_json(given.source)
+    else:
+        check_options(given)
+        found = measure() | provenance()
+        if given.json:
+            write_json(given.json, found)
+    print(markdown(found))
+    return 0
 
 
 def asked(names: list[str] | None, peers: Registry[Peer]) -> list[str]:

@@ -21,14 +21,12 @@ import tensorflow as tf
 from benchmarks import counts, pairing
 from benchmarks.pairing import Peer, Workers
 from tf_avae.commands import Parser, exit_code
-from tf_avae.config import Config, option, read_json
+from tf_avae.config import Config, option
 from tf_avae.datasets import open_data
 from tf_avae.datasets.drawn_celeb_a import draw_celeb_a
-from tf_avae.files import write_json
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import OBJECTIVES
 from tf_avae.progress import note
-from tf_avae.provenance import provenance
 from tf_avae.registry import Registry
 from tf_avae.runs import build_model, resolve
 from training.sweep.table3 import MODELS, paper_table
@@ -278,20 +276,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="[64]")
     parser.add_argument("--pgd-steps", type=int, metavar="N", help="[the architecture's]")
     pairing.add_options(parser, 5, 2.0, PEERS)
-    return exit_code(lambda: _main(parser.parse_args(argv)))
+    given = parser.parse_args(argv)
+    return exit_code(lambda: pairing.report(given, lambda: _checked(given), markdown))
 
 
-def _main(given: argparse.Namespace) -> int:
-    if given.source:
-        print(markdown(read_json(given.source)))
-        return 0
-    pairing.check_options(given)
+def _checked(given: argparse.Namespace) -> dict[str, Any]:
     given.against = pairing.asked(given.against, PEERS)
-    found = measure(given) | provenance()
-    if given.json:
-        write_json(given.json, found)
-    print(markdown(found))
-    return 0
+    return measure(given)
 
 
 if __name__ == "__main__":
