@@ -57,11 +57,10 @@ def seeded():
 
 @pytest.fixture(autouse=True)
 def signals():
-    """Training leaves its own handlers, or the system's, behind."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    """Python's own handlers: commands that ran in this process, in fixtures of a module too, leave
+    theirs behind."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture
