@@ -214,6 +214,25 @@ def test_one_command_begins_a_run_and_goes_on_with_it(tmp_path, few_digits):
     assert code == 2 and "another config: rho 0.5" in err
 
 
+def test_a_signal_that_comes_while_workers_agree_is_not_lost(tmp_path, few_digits, monkeypatch):
+    agree, asked = strategies.Team.signal, []
+
+    def signal_meanwhile(self, received):
+        asked.append(received)
+        agreed = agree(self, received)
+        if len(asked) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return agreed
+
+    monkeypatch.setattr(strategies.Team, "signal", signal_meanwhile)
+    words = ["--algo", "vae", *OPTIONS, "--steps-per-execution", "1", "--data-dir", few_digits]
+    run = tmp_path / "run"
+    code, _, _ = run_module("training.fit", *words, "--run-dir", run)
+    assert code == 128 + signal.SIGTERM
+    assert asked == [None, None, None, signal.SIGTERM]
+    assert final_state(run).meta["step"] == 4
+
+
 # -- Two processes ---------------------------------------------------------------------------------
 
 

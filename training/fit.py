@@ -260,8 +260,9 @@ def _train(run: Run, data: ImageData, initial: AVAE | None, team: Team) -> None:
         run.save_encoder(model)
     team.say(f"measuring the terms on {data.held_out_size:,} held-out images")
     terms = team.first(lambda: held_out_terms(team.on_one_device(model), data))
-    signals.received = team.signal(signals.received)
-    signals.check()
+    asked = team.signal(signals.received)
+    if asked is not None:
+        raise Interrupted(asked)
     check_finite(run, plan[-1], plan[-1].steps, terms)
     # The others end when the chief has written all: a chief that dies before that needs them again.
     team.first(

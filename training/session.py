@@ -142,11 +142,12 @@ class Recorder(keras.callbacks.Callback):
                 self._record("held_out", terms)
         if chief and (step % self.config.pictures_every == 0 or last):
             self.save_pictures()
-        self.signals.received = self.team.signal(self.signals.received)
-        stopping = self.signals.received is not None
-        if chief and (step % self.config.checkpoint_every == 0 or last or stopping):
+        # A signal that comes while the others are asked is told to them after the next step.
+        asked = self.team.signal(self.signals.received)
+        if chief and (step % self.config.checkpoint_every == 0 or last or asked is not None):
             self.run.save_checkpoint(self.stage, self.model)
-        self.signals.check()
+        if asked is not None:
+            raise Interrupted(asked)
 
     def _held_out_terms(self) -> dict[str, float]:
         model = self.team.on_one_device(self.model)
