@@ -288,6 +288,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _checked(given: argparse.Namespace) -> dict[str, Any]:
+    pairing.check_options(given)
     check(steps=given.steps)
     if not 0 < given.epsilon <= 1:
         raise InputError(f"epsilon is {given.epsilon:g}; it must be above 0 and at most 1")

@@ -22,17 +22,16 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from benchmarks.pairing import device, ratios, resident, spread
+from benchmarks import pairing
 from serving.bulk import encoder
 from serving.bulk.job import Job, pipeline_options, run
 from tf_avae.commands import Parser, exit_code
-from tf_avae.config import read_json
 from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
-from tf_avae.files import absolute, write_json
+from tf_avae.files import absolute
 from tf_avae.progress import note
-from tf_avae.provenance import provenance
 from tf_avae.saved_models import SavedModel
+from training.timing import spread
 
 _PROG = "python -m benchmarks.bulk"
 _BATCH = 64
@@ -102,19 +101,25 @@ def measure(model: str, images: int, rounds: int) -> dict[str, Any]:
                 if number >= 0:
                     timings[name].append(timing)
             note(f"round {number + 1} of {rounds}")
-        peaks = {name: resident(process)["peak"] for name, (_, process) in workers.items()}
+        peaks = {name: pairing.resident(process)["peak"] for name, (_, process) in workers.items()}
     rates = {name: [timing.rate for timing in found] for name, found in timings.items()}
     rows = [
         {
             "case": name,
             "images_per_second": spread(rates[name]),
-            "over_in_process": ratios(rates, name, IN_PROCESS),
+            "over_in_process": pairing.ratios(rates, name, IN_PROCESS),
             "seconds_before": spread([timing.before for timing in found]),
             "peak_bytes": peaks[name],
         }
         for name, found in timings.items()
     ]
-    return {"model": model, "images": images, "rounds": rounds, "device": device(), "rows": rows}
+    return {
+        "model": model,
+        "images": images,
+        "rounds": rounds,
+        "device": pairing.device(),
+        "rows": rows,
+    }
 
 
 def _draw(folder: Path, images: int) -> None:
@@ -166,10 +171,9 @@ def markdown(results: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---:|",
     ]
     for row in results["rows"]:
-        ratio = row["over_in_process"]
         lines.append(
-            f"| {row['case']} | {row['images_per_second']['value']:,.0f} | {ratio['value']:.2f} "
-            f"({ratio['low']:.2f} to {ratio['high']:.2f}) | {row['seconds_before']['value']:.1f} | "
+            f"| {row['case']} | {row['images_per_second']['value']:,.0f} | "
+            f"{pairing.shown(row['over_in_process'])} | {row['seconds_before']['value']:.1f} | "
             f"{row['peak_bytes'] / 2**20:,.0f} |"
         )
     return "\n".join(lines)
@@ -181,28 +185,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", nargs="?", metavar="PATH", help="an exported model")
     parser.add_argument("--images", type=int, default=2000, metavar="N", help="128 to 10000 [2000]")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="at least 1 [5]")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to keep the figures")
-    parser.add_argument("--from", dest="source", metavar="FILE", help="figures that were kept")
+    pairing.add_files(parser)
     return exit_code(lambda: _main(parser.parse_args(argv)))
 
 
 def _main(given: argparse.Namespace) -> int:
     if bool(given.model) == bool(given.source):
         raise InputError("give an exported model, such as models/encoder, or --from FILE")
-    if given.source:
-        results = read_json(given.source)
-    else:
-        if not 2 * _BATCH <= given.images <= 10_000:
-            raise InputError(f"images are {given.images}; they must be 128 to 10000")
-        if given.rounds < 1:
-            raise InputError(f"rounds are {given.rounds}; they must be at least 1")
-        encoder.check(SavedModel(given.model))
-        model = str(absolute(given.model))
-        results = measure(model, given.images, given.rounds) | provenance()
-    if given.json:
-        write_json(given.json, results)
-    print(markdown(results))
-    return 0
+    return pairing.report(given, lambda: _checked(given), markdown)
+
+
+def _checked(given: argparse.Namespace) -> dict[str, Any]:
+    if not 2 * _BATCH <= given.images <= 10_000:
+        raise InputError(f"images are {given.images}; they must be 128 to 10000")
+    if given.rounds < 1:
+        raise InputError(f"rounds are {given.rounds}; they must be at least 1")
+    encoder.check(SavedModel(given.model))
+    return measure(str(absolute(given.model)), given.images, given.rounds)
 
 
 if __name__ == "__main__":

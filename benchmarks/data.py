@@ -167,6 +167,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _checked(given: argparse.Namespace) -> dict[str, Any]:
+    pairing.check_options(given)
     check(batch_size=given.batch_size)
     if given.batches < 1:
         raise InputError(f"batches is {given.batches}; it must be at least 1")

@@ -7,7 +7,6 @@ from, `--from FILE` makes it again.
 """
 
 import argparse
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +15,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import pairing
 from tf_avae.commands import Parser, exit_code
-from tf_avae.config import read_json
 from tf_avae.errors import InputError
-from tf_avae.files import write_json
 from tf_avae.frozen import load_encoder
-from tf_avae.provenance import provenance
 from tf_avae.saved_models import SavedModel
 from tf_avae.types import Images, Tensor
-from training.timing import Steps, paired_rates
+from training.timing import Steps, paired_rates, time_factor
 
 _IMAGES, _ROUNDS, _SECONDS = 64, 7, 1.0
 _WHOLE, _ALONE = "signature", "embedding alone"
@@ -66,9 +63,7 @@ def _ratio(functions: dict[str, Callable[[Images], Tensor]], images: Images) -> 
         return run
 
     timed = {name: calls(function) for name, function in functions.items()}
-    rates = paired_rates(timed, rounds=_ROUNDS, seconds=_SECONDS)
-    ratios = [a / w for a, w in zip(rates[_ALONE], rates[_WHOLE], strict=True)]
-    return {"value": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+    return time_factor(paired_rates(timed, rounds=_ROUNDS, seconds=_SECONDS), _WHOLE, _ALONE)
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -87,23 +82,18 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     parser = Parser(prog="python -m benchmarks.frozen", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", nargs="*", metavar="PATH", help="exported models")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to keep the figures")
-    parser.add_argument("--from", dest="source", metavar="FILE", help="figures that were kept")
+    pairing.add_files(parser)
     return exit_code(lambda: _main(parser.parse_args(argv)))
 
 
 def _main(given: argparse.Namespace) -> int:
     if bool(given.model) == bool(given.source):
         raise InputError("give exported models, such as models/encoder, or --from FILE")
-    if given.source:
-        results = read_json(given.source)
-    else:
-        models = [measure(path) for path in given.model]
-        results = {"models": models, "images": _IMAGES, **provenance()}
-    if given.json:
-        write_json(given.json, results)
-    print(markdown(results))
-    return 0
+
+    def measured() -> dict[str, Any]:
+        return {"models": [measure(path) for path in given.model], "images": _IMAGES}
+
+    return pairing.report(given, measured, markdown)
 
 
 if __name__ == "__main__":

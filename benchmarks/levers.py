@@ -76,6 +76,7 @@ LEVERS: Registry[Lever] = Registry(
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """All levers on all objectives."""
+    pairing.check_options(given)
     tf.config.experimental.enable_op_determinism()  # as training.fit
     data = DATASETS["color_mnist"].open()
     rows = []

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import select
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from tf_avae.files import absolute, write_json
 from tf_avae.progress import note
 from tf_avae.provenance import provenance
 from tf_avae.registry import Registry
-from training.timing import Steps
+from training.timing import Steps, time_factor
 
 ROOT = Path(__file__).parent.parent
 CORES = len(os.sched_getaffinity(0))
@@ -234,14 +233,9 @@ def device() -> str:
     return f"{CORES} cores, {model}"
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {"value": statistics.median(values), "low": min(values), "high": max(values)}
-
-
 def ratios(rates: dict[str, list[float]], name: str, over: str) -> dict[str, float]:
     """How many times as fast one is as another: median, least and most of the rounds'."""
-    return spread([a / b for a, b in zip(rates[name], rates[over], strict=True)])
+    return time_factor(rates, over, name)
 
 
 def shown(ratio: dict[str, float] | None) -> str:
@@ -280,6 +274,11 @@ def add_options(parser: Parser, rounds: int, seconds: float, peers: Iterable[str
             "--environments", type=absolute, default=ROOT, metavar="DIR",
             help="where their virtual environments are [the checkout]",
         )  # fmt: skip
+    add_files(parser)
+
+
+def add_files(parser: Parser) -> None:
+    """The options of what keeps figures and prints a table of them."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to keep the figures")
     parser.add_argument(
         "--from", dest="source", metavar="FILE", help="only print the table of kept figures"
@@ -304,15 +303,11 @@ def report(
     """Prints the table of kept figures, or measures them, and keeps them where asked.
 
     Raises:
-        InputError: an option is out of range, or there are no such figures.
+        InputError: there are no such figures.
     """
-    if given.source:
-        found = read_json(given.source)
-    else:
-        check_options(given)
-        found = measure() | provenance()
-        if given.json:
-            write_json(given.json, found)
+    found = read_json(given.source) if given.source else measure() | provenance()
+    if given.json:
+        write_json(given.json, found)
     print(markdown(found))
     return 0
 

@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
-from benchmarks.pairing import megabytes, resident
+from benchmarks.pairing import megabytes, ratios, resident, shown
 from serving.client import EmbeddingClient
 from tf_avae.commands import exit_code
 from tf_avae.config import read_json
@@ -188,8 +188,8 @@ def measure(base: Path, rounds: int, seconds: float) -> dict[str, Any]:
         },
         "rows": rows,
         "peak_bytes": peaks,
-        "large_over_in_process": _ratio(rates, best.name, f"in process, {_REQUEST}"),
-        "merged_over_alone": _ratio(rates, Case("merged", 1, 32).name, Case("alone", 1, 32).name),
+        "large_over_in_process": ratios(rates, best.name, f"in process, {_REQUEST}"),
+        "merged_over_alone": ratios(rates, Case("merged", 1, 32).name, Case("alone", 1, 32).name),
     }
 
 
@@ -201,18 +201,10 @@ def _row(case: Case, rates: dict[str, list[float]], outcomes: list[Outcome]) -> 
         "images": case.images,
         "concurrency": case.concurrency,
         "images_per_second": float(np.median(rates[case.name])),
-        "over_in_process": _ratio(rates, case.name, f"in process, {_REQUEST}")["value"],
+        "over_in_process": ratios(rates, case.name, f"in process, {_REQUEST}")["value"],
         **{f"p{p}_ms": float(q) for p, q in zip((50, 95, 99), quantiles, strict=True)},
         "failures": dict(sum((outcome.failures for outcome in outcomes), Counter())),
     }
-
-
-def _ratio(rates: dict[str, list[float]], name: str, over: str) -> dict[str, float]:
-    """Median, least and most of the rounds' ratios."""
-    ratios = np.divide(rates[name], rates[over])
-    return {
-        "value": float(np.median(ratios)), "low": float(ratios.min()), "high": float(ratios.max()),
-    }  # fmt: skip
 
 
 def soak(base: Path, seconds: float) -> dict[str, Any]:
@@ -273,8 +265,7 @@ def table(found: dict[str, Any]) -> str:
         (f"requests of {_REQUEST}, best concurrency, over in process", "large_over_in_process"),
         ("single images, 32 at once, merged over alone", "merged_over_alone"),
     ):
-        ratio = found[key]
-        lines.append(f"{text}: {ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})")
+        lines.append(f"{text}: {shown(found[key])}")
     peaks = (f"{name} {megabytes(size)} MB" for name, size in found["peak_bytes"].items())
     return "\n".join([*lines, f"peak memory of the processes: {', '.join(peaks)}"])
 

@@ -104,12 +104,14 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             timed, rounds=given.rounds, seconds=given.seconds,
             progress=lambda done: note(f"round {done + 1} of {given.rounds}"),
         )  # fmt: skip
+        floors = counts.floors(given.arch, given.pgd_steps)
         return {
             "settings": _settings(given),
             "device": pairing.device(),
             "about": workers.about,
             "rows": [
-                _row(name, config, rates, ready[name].peak()) for name, config in configs.items()
+                _row(name, config, rates, floors[name], ready[name].peak())
+                for name, config in configs.items()
             ],
             "peers": [
                 _peer_row(name, algo, rates, bounds[name], ready[process].peak())
@@ -186,8 +188,9 @@ def _settings(given: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(given, name) for name in keep}
 
 
-def _row(name: str, config: Config, rates: dict[str, list[float]], peak: int) -> dict[str, Any]:
-    floor = counts.floor(name, config.arch, pgd_steps=config.pgd_steps)
+def _row(
+    name: str, config: Config, rates: dict[str, list[float]], floor: float, peak: int
+) -> dict[str, Any]:
     return {
         "name": name,
         "pgd_steps": config.pgd_steps if OBJECTIVES[name].attack else None,
@@ -281,6 +284,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _checked(given: argparse.Namespace) -> dict[str, Any]:
+    pairing.check_options(given)
     given.against = pairing.asked(given.against, PEERS)
     return measure(given)
 

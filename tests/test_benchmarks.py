@@ -202,10 +202,11 @@ def test_a_table_of_training_is_made_of_its_rounds():
     rates = {"vae": [100.0, 90.0, 110.0], "ours, vae": [50.0, 50.0, 50.0], "jax, vae": [25.0] * 3}
     for name in OBJECTIVES:
         rates.setdefault(name, [50.0, 30.0, 44.0])
-    row = train._row("avae", resolve(Config(algo="avae", arch="mlp")), rates, 2_000_000_000)
+    config, floor = resolve(Config(algo="avae", arch="mlp")), counts.floors("mlp")["avae"]
+    row = train._row("avae", config, rates, floor, 2_000_000_000)
     assert row["time_factor"] == {"value": 2.5, "low": 2.0, "high": 3.0}
     assert row["steps_per_second"] == 44.0 and row["images_per_second"] == 44.0 * 64
-    assert row["floor"] == counts.floor("avae", "mlp") and row["paper"] == 2.2
+    assert row["floor"] == floor and row["paper"] == 2.2
     found = {
         "settings": {"arch": "mlp", "precision": "float32", "batch_size": 64, "rounds": 3},
         "device": "2 cores",

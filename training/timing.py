@@ -75,5 +75,9 @@ def _enough(run: Steps, seconds: float) -> int:
 def time_factor(rates: dict[str, list[float]], name: str, baseline: str) -> dict[str, float]:
     """How many times as long a step takes as the baseline's: median, least and most of the rounds'
     ratios."""
-    ratios = [b / r for b, r in zip(rates[baseline], rates[name], strict=True)]
-    return {"value": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+    return spread([b / r for b, r in zip(rates[baseline], rates[name], strict=True)])
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"value": statistics.median(values), "low": min(values), "high": max(values)}
