@@ -19,6 +19,10 @@ from tf_avae.provenance import session
 from tf_avae.registry import Registry, unknown
 from training.session import Interrupted, StopSignals, say
 from training.sweep import (
+    colormnist,
+    colormnist_chart,
+    colormnist_figures,
+    colormnist_page,
     precision,
     precision_chart,
     precision_figures,
@@ -95,6 +99,19 @@ SWEEPS: Registry[Sweep] = Registry(
         collect=precision_figures.collect,
         page=precision_page.page,
         picture=precision_chart.chart,
+    ),
+    Sweep(
+        "colormnist",
+        "the objectives and their settings side by side on ColorMNIST, over seeds",
+        place="sweeps/colormnist-GRID",
+        add_options=colormnist.add_options,
+        folder=colormnist.default_folder,
+        declare=colormnist.declare,
+        check=colormnist.check_data,
+        prepare=lambda sweep: None,
+        collect=colormnist_figures.collect,
+        page=colormnist_page.page,
+        picture=colormnist_chart.chart,
     ),
 )
 

@@ -43,10 +43,16 @@ def check_evaluation(flags: Values) -> None:
     Settings(**{names.get(name, name): flags[name] for name in fields if name in flags})
 
 
-def known(sweep: SweepFolder, model: str) -> tuple[Values, Values | None]:
+def known(sweep: SweepFolder, model: str, cell: str | None = None) -> tuple[Values, Values | None]:
     """What is known of a model, whatever is measured of it, and the results of its evaluation;
-    None where there are none, and "missing" then says why."""
-    cell, made = evaluated(model), sweep.cells[model]
+    None where there are none, and "missing" then says why.
+
+    Args:
+        sweep: the sweep.
+        model: the cell that makes it.
+        cell: the one that evaluates it, where it is not `evaluated(model)`.
+    """
+    cell, made = cell or evaluated(model), sweep.cells[model]
     found: Values = {
         "name": model,
         "missing": None,

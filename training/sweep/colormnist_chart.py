@@ -1,0 +1,123 @@
+"""The picture of a grid on ColorMNIST: accuracy against the radius, or setting by setting."""
+
+import itertools
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, plain, tidy, title
+from training.sweep.colormnist_figures import PERCENT
+from training.sweep.colormnist_page import in_order, label, setting
+from training.sweep.grids import GRIDS
+from training.sweep.models import Values
+from training.sweep.seeds import half_width
+
+_COLORS = {"vae": GREY, "avae": BLUE, "se": GREEN, "se_avae": ORANGE, "avae_ss": PINK}
+_MARKERS = {"vae": "o", "avae": "s", "se": "^", "se_avae": "D", "avae_ss": "v"}
+_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1, 1, 1)), (0, (8, 3)))
+
+
+def chart(values: Values) -> Figure:
+    """A panel for each task; curves, or for grids of one setting at a time a row for each model."""
+    accuracies = [m for m in values["measures"] if m["unit"] == PERCENT]
+    first = values["settings"]["budgets"][0]
+    shown = [m for m in accuracies if m["budget"] == first]
+    if GRIDS[values["settings"]["grid"]].dots:
+        return _dots(values, shown)
+    return _curves(values, shown)
+
+
+def _tasks(shown: list[Values]) -> list[str]:
+    return list(dict.fromkeys(m["task"] for m in shown)) or [""]
+
+
+def _curves(values: Values, shown: list[Values]) -> Figure:
+    tasks = _tasks(shown)
+    figure = new_figure(4.3 * len(tasks), 3.9)
+    panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
+    for axes, task in zip(panels, tasks, strict=True):
+        title(axes, task)
+        tidy(axes, "ε of the attack, in pixel values", "accuracy, %" if task == tasks[0] else "")
+        axes.set_ylim(-3, 103)
+        of = [m for m in shown if m["task"] == task]
+        dashes = {algo: itertools.cycle(_DASHES) for algo in _COLORS}
+        for model in in_order(values):
+            found = [(m["epsilon"], model["over_seeds"].get(m["name"])) for m in of]
+            _curve(axes, model, [(x, e) for x, e in found if e], next(dashes[model["algo"]]))
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles=handles, labels=labels, ncols=min(5, len(labels)), fontsize=8,
+                      loc="outside lower center", frameon=False)  # fmt: skip
+    return figure
+
+
+def _curve(axes: Axes, model: Values, found: list, dash) -> None:
+    """A model's mean over seeds, and a band for its interval."""
+    if not found:
+        return
+    color, marker = _COLORS[model["algo"]], _MARKERS[model["algo"]]
+    at = [x for x, _ in found]
+    mean = [e["value"] for _, e in found]
+    axes.plot(
+        at, mean, color=color, linestyle=dash, marker=marker, markersize=4, linewidth=1.4,
+        label=plain(label(model)),
+    )  # fmt: skip
+    half = [half_width(e) for _, e in found]
+    if None not in half:
+        low = [m - h for m, h in zip(mean, half, strict=True)]
+        high = [m + h for m, h in zip(mean, half, strict=True)]
+        axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _dots(values: Values, shown: list[Values]) -> Figure:
+    """A row for each model, a mark for each radius: the darker, the larger."""
+    tasks, models = _tasks(shown), list(in_order(values))
+    figure = new_figure(4.6 * len(tasks) + 1.2, 0.17 * len(models) + 1.3)
+    panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
+    rows, starts, names = [], [], []
+    at = 0.0
+    for number, model in enumerate(models):
+        if number and model["algo"] != models[number - 1]["algo"]:
+            at += 0.8
+        if not number or model["algo"] != models[number - 1]["algo"]:
+            starts.append((model, at))
+        rows.append(at)
+        names.append(setting(model) or model["algo"])
+        at += 1.0
+    marks = ("o", "s", "D", "^", "v", "P")
+    for axes, task in zip(panels, tasks, strict=True):
+        title(axes, task)
+        tidy(axes, "accuracy, %", "")
+        axes.set_xlim(-3, 103)
+        axes.grid(axis="x", linewidth=0.4, alpha=0.6)
+        of = [m for m in shown if m["task"] == task]
+        for count, measure in enumerate(of):
+            shade = 0.25 + 0.75 * count / max(1, len(of) - 1)
+            for model, y in zip(models, rows, strict=True):
+                estimate = model["over_seeds"].get(measure["name"])
+                if estimate:
+                    axes.plot(
+                        estimate["value"], y, marks[count % len(marks)], alpha=shade, markersize=4,
+                        color=_COLORS[model["algo"]], clip_on=False,
+                    )  # fmt: skip
+            words = f"ε {measure['epsilon']:g}" if measure["epsilon"] else "nominal"
+            axes.plot([], [], marks[count % len(marks)], color=GREY, alpha=shade, label=words)
+        for model, y in starts:
+            for measure in of:  # the objective's own, as a line through its variants
+                estimate = model["over_seeds"].get(measure["name"])
+                last = max(
+                    r for r, m in zip(rows, models, strict=True) if m["algo"] == model["algo"]
+                )
+                if estimate:
+                    axes.plot([estimate["value"]] * 2, [y, last], color=_COLORS[model["algo"]],
+                              linewidth=0.6, alpha=0.5)  # fmt: skip
+    panels[0].set_yticks(rows, [plain(name) for name in names], fontsize=7)
+    for tick, model in zip(panels[0].get_yticklabels(), models, strict=True):
+        tick.set_color(_COLORS[model["algo"]])
+        tick.set_fontweight("normal" if model["differs"] else "bold")
+    panels[0].set_ylim(at - 0.4, -0.6)
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles=handles, labels=labels, ncols=len(labels), fontsize=8,
+                      loc="outside lower center", frameon=False)  # fmt: skip
+    return figure

@@ -1,0 +1,172 @@
+"""The figures of a grid on ColorMNIST, as far as a sweep has them."""
+
+import json
+from typing import Any
+
+from tf_avae.config import read_json
+from tf_avae.evaluation.table import attacked
+from training.sweep.colormnist import HEAD, TIMING, attacked_by, trained
+from training.sweep.colormnist_claims import CLAIMS, judged
+from training.sweep.folder import SweepFolder
+from training.sweep.models import Values, common_data, known, made_by, why_missing
+from training.sweep.seeds import over_seeds, paired
+from training.timing import time_factor
+
+BOUND, RISE = "bound, held out", "its rise in the last fifth"
+INCONSISTENCY, PERCENT, NATS = "inconsistency W2²", "%", "nats"
+MSE, LIKELIHOOD = "MSE: |x − g(μ(x))|²", "log p(x) at least"
+UNITS, DIMENSION, CHECKS = "active units", "effective dimension", "honesty checks failed"
+
+BESIDE: dict[str, str] = {
+    MSE: "", BOUND: NATS, RISE: NATS, LIKELIHOOD: NATS, INCONSISTENCY: "", UNITS: "",
+    DIMENSION: "", CHECKS: "",
+}  # fmt: skip
+"""The figures beside accuracies, and their units; those that a grid does not measure are left
+out."""
+
+
+def accuracy_name(task: str, budget: str, epsilon: float) -> str:
+    """The name of an accuracy; the nominal one's where the radius is 0."""
+    return f"{task}, {budget}, ε {epsilon:g}" if epsilon else f"{task}, nominal"
+
+
+def collect(sweep: SweepFolder) -> Values:
+    """All of a grid, JSON values: figures of each training, over seeds, and how each model differs
+    from its objective's own; why others are missing; where everything comes from."""
+    settings = sweep.declaration.settings
+    seeds, budgets = range(settings["seeds"]), settings["budgets"]
+    models: dict[str, Values] = {}
+    trainings: dict[str, Values] = {}
+    accuracies: dict[str, Values] = {}
+    for row in settings["models"]:
+        found = [_training(sweep, row["name"], seed, budgets, accuracies) for seed in seeds]
+        trainings |= {trained(row["name"], seed): one for seed, one in enumerate(found)}
+        models[row["name"]] = {
+            **row,
+            "config": sweep.cells[trained(row["name"], 0)].options,
+            "trainings": found,
+        }
+    for model in models.values():
+        own = next((m for m in models.values() if _is_own(m, model)), None)
+        figures = _by_name(model)
+        model["over_seeds"] = {name: over_seeds(of) for name, of in figures.items()}
+        model["difference"] = {}
+        if own is not None and own is not model:
+            base = _by_name(own)
+            model["difference"] = {
+                name: paired(of, base[name]) for name, of in figures.items() if name in base
+            }
+    asked = [*accuracies.values(), *({"name": n, "unit": u} for n, u in BESIDE.items())]
+    there = {name for model in models.values() for name in model["over_seeds"]}
+    values: Values = {
+        "settings": {key: settings[key] for key in ("grid", "seeds", "budgets")},
+        "evaluation": {
+            budget: sweep.cells[attacked_by(trained(next(iter(models)), 0), budget)].options
+            for budget in budgets
+        },
+        "data": common_data(trainings),
+        "measures": [measure for measure in asked if measure["name"] in there],
+        "models": models,
+        "time": _time(sweep),
+        "provenance": made_by(),
+    }
+    return values | {"claims": [judged(claim, values) for claim in CLAIMS]}
+
+
+def _is_own(model: Values, of: Values) -> bool:
+    return model["algo"] == of["algo"] and not model["differs"]
+
+
+def _by_name(model: Values) -> dict[str, dict[int, float]]:
+    """Figures of a model: name to those of each seed that has it."""
+    found: dict[str, dict[int, float]] = {}
+    for seed, training in enumerate(model["trainings"]):
+        for name, figure in training["figures"].items():
+            if figure is not None:
+                found.setdefault(name, {})[seed] = figure
+    return found
+
+
+def _training(
+    sweep: SweepFolder, model: str, seed: int, budgets: list[str], accuracies: dict[str, Values]
+) -> Values:
+    """What is known of a training; notes the accuracies that there are."""
+    name = trained(model, seed)
+    kept, figures = {}, _of_run(sweep, name) if sweep.done(name) else {}
+    missing: dict[str, str] = {}
+    for budget in budgets:
+        found, results = known(sweep, name, attacked_by(name, budget))
+        kept[budget] = found["seconds"]["evaluated_in"]
+        if budget == budgets[0]:
+            common = found
+        if results is None:
+            missing[budget] = found["missing"]
+            continue
+        record = results["encoders"][0]
+        figures |= _beside(record)
+        for task in results["settings"]["tasks"]:
+            if "probes" in record:
+                where = {"task": task, "budget": budget, "epsilon": 0.0}
+                label = accuracy_name(task, budget, 0.0)
+                accuracies[label] = {"name": label, "unit": PERCENT, **where}
+                figures[label] = 100 * record["probes"][task][HEAD]["nominal"]["value"]
+            for epsilon in sorted(results["settings"]["epsilons"]):
+                row = attacked(record["robustness"], task, HEAD, epsilon)
+                where = {"task": task, "budget": budget, "epsilon": epsilon}
+                label = accuracy_name(task, budget, epsilon)
+                accuracies[label] = {"name": label, "unit": PERCENT, **where}
+                figures[label] = 100 * row["accuracy"]["value"]
+    keys = ("data", "sha256", "trained_at_commit", "evaluated_by")
+    return {
+        "name": name,
+        "missing": missing.get(budgets[0]),
+        "not_measured": missing,
+        "seconds": {"trained_in": common["seconds"]["trained_in"], "evaluated_in": kept},
+        "figures": figures,
+        **{key: common[key] for key in keys if key in common},
+    }
+
+
+def _of_run(sweep: SweepFolder, name: str) -> dict[str, float | None]:
+    """The bound on the held-out images, and how much of it the last fifth of training brought."""
+    result = sweep.result(name)
+    lines = (result.parent / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["split"] == "held_out"]
+    last = [row for row in rows if row["stage"] == rows[-1]["stage"]] if rows else []
+    earlier = [row for row in last if row["step"] <= 0.8 * last[-1]["step"]]
+    rise = last[-1]["bound"] - earlier[-1]["bound"] if earlier else None
+    return {BOUND: read_json(result)["held_out"]["bound"], RISE: rise}
+
+
+def _beside(record: Values) -> dict[str, float | None]:
+    """Figures beside accuracies, of those sections that were measured."""
+    found: dict[str, Any] = {}
+    if "reconstruction" in record:
+        found[MSE] = record["reconstruction"]["mean_code"]["sum"]["value"]
+    if "likelihood" in record:
+        found[LIKELIHOOD] = record["likelihood"]["importance_weighted"]["value"]
+    if "consistency" in record:
+        found[INCONSISTENCY] = record["consistency"]["inconsistency"]["value"]
+    if "latents" in record:
+        found[UNITS] = record["latents"]["active_units"]
+        found[DIMENSION] = record["latents"]["effective_dimension"]
+    if "checks" in record:
+        made = [
+            check["passed"] for group in record["checks"]["groups"] for check in group["checks"]
+        ]
+        found[CHECKS] = len(made) - sum(made)
+    return found
+
+
+def _time(sweep: SweepFolder) -> Values:
+    """Rates of steps, and the time that a step takes over one of the `vae`'s."""
+    if not sweep.done(TIMING):
+        return {"missing": why_missing(sweep, TIMING)}
+    found = read_json(sweep.result(TIMING))
+    rates = found["rates"]
+    baseline = "vae" if "vae" in rates else next(iter(rates))
+    factors = {name: time_factor(rates, name, baseline) for name in rates}
+    return {
+        "missing": None, "rates": rates, "baseline": baseline, "factors": factors,
+        "timed_by": found["provenance"],
+    }  # fmt: skip

@@ -1,0 +1,226 @@
+"""The page of a grid on ColorMNIST, Markdown: accuracies, what is beside them, the claims."""
+
+from collections.abc import Iterator
+
+from tf_avae.evaluation.budgets import BUDGETS
+from tf_avae.objectives import OBJECTIVES
+from training.sweep.colormnist_claims import AGAINST, FOR, OPEN
+from training.sweep.colormnist_figures import PERCENT
+from training.sweep.grids import GRIDS
+from training.sweep.models import Values
+from training.sweep.pages import NONE, Notes, provenance, shared_options, table, time_taken
+from training.sweep.seeds import half_width
+
+_SIGNS = {
+    "obs_var": "v", "rho": "ρ", "rho_se": "ρ_SE", "epsilon": "ε", "pgd_steps": "PGD steps",
+    "latent_dim": "D", "learning_rate": "learning rate", "reconstruction_weight": "w",
+    "coupling": "coupling", "arch": "", "init_from": "starts from",
+}  # fmt: skip
+
+
+def page(values: Values) -> str:
+    """The grid, Markdown; tables read well in a terminal too."""
+    grid, notes = GRIDS[values["settings"]["grid"]], Notes()
+    parts = [
+        f"# {grid.title}",
+        f"{grid.text} {_what(values)}",
+        f"![{_caption(values)}](colormnist.png)",
+        *_accuracies(values, notes),
+        "## Beside them",
+        _beside(values),
+        *_claims(values),
+        "## Time",
+        _times(values, notes),
+        "## The trainings",
+        shared_options([model["config"] for model in values["models"].values()],
+                       but=("pretrain_steps",)),
+        _trainings(values, notes),
+        *notes.section(),
+        "## Provenance",
+        provenance(values),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def in_order(values: Values) -> Iterator[Values]:
+    """The models, objective by objective, an objective's own first."""
+    models = values["models"].values()
+    for algo in OBJECTIVES:
+        of = [model for model in models if model["algo"] == algo]
+        yield from sorted(of, key=lambda model: bool(model["differs"]))
+
+
+def label(model: Values) -> str:
+    """What a model is called: its objective, and the settings in which it differs from the
+    grid's."""
+    return ", ".join([model["algo"], *_differing(model["differs"])])
+
+
+def setting(model: Values) -> str:
+    """The settings in which a model differs from its objective's own; empty for that."""
+    return ", ".join(_differing(model["differs"]))
+
+
+def _differing(differs: Values) -> Iterator[str]:
+    for name, value in differs.items():
+        yield f"{_SIGNS.get(name, name)} {_shown(value)}".strip()
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _what(values: Values) -> str:
+    first = next(iter(values["evaluation"].values()))
+    part = "validation" if first.get("validation") else "test"
+    count = values["settings"]["seeds"]
+    seeds = (
+        f"mean over {count} seeds, ± half of the 95 % interval by Student's t"
+        if count > 1
+        else "of one seed, so without an interval"
+    )
+    said = []
+    for name, flags in values["evaluation"].items():
+        images = f"the first {flags['images']:,}" if "images" in flags else "all"
+        said.append(f"`{name}` ({BUDGETS[name].summary}) on {images} {part} images")
+    return (
+        "Encoders never saw a label; a linear head on posterior means is fitted to the training "
+        f"images. Accuracies in percent, {seeds}. Under attack: {'; '.join(said)}, L∞."
+    )
+
+
+def _caption(values: Values) -> str:
+    if GRIDS[values["settings"]["grid"]].dots:
+        return "Accuracy of each model, nominal and under attack, by the setting that differs"
+    return "Accuracy against the radius of the attack, an objective a line, over seeds"
+
+
+def figure(estimate: Values | None, digits: int = 1) -> str:
+    """A figure and half of its interval."""
+    if estimate is None:
+        return NONE
+    half = half_width(estimate)
+    shown = f"{estimate['value']:.{digits}f}"
+    return shown if half is None else f"{shown} ± {half:.{digits}f}"
+
+
+def _accuracies(values: Values, notes: Notes) -> Iterator[str]:
+    """A table for each task and budget."""
+    accuracies = [m for m in values["measures"] if m["unit"] == PERCENT]
+    for task in dict.fromkeys(m["task"] for m in accuracies):
+        for budget in values["settings"]["budgets"]:
+            of = [m for m in accuracies if (m["task"], m["budget"]) == (task, budget)]
+            if not of:
+                continue
+            yield f"## {task.capitalize()}, `{budget}`"
+            heads = [f"ε {m['epsilon']:g}" if m["epsilon"] else "nominal" for m in of]
+            rows = [["", *heads]]
+            for model in in_order(values):
+                missing = [t["not_measured"].get(budget) for t in model["trainings"]]
+                lead = label(model)
+                if any(missing):
+                    lead += " " + " ".join(notes.missing(m) for m in missing if m)
+                cells = [figure(model["over_seeds"].get(m["name"])) for m in of]
+                rows.append([lead, *cells])
+            yield table(rows)
+
+
+def _beside(values: Values) -> str:
+    asked = [m for m in values["measures"] if m["unit"] != PERCENT]
+    rows = [["", *(", ".join(filter(None, (m["name"], m["unit"]))) for m in asked)]]
+    for model in in_order(values):
+        found = [model["over_seeds"].get(m["name"]) for m in asked]
+        rows.append([label(model), *(figure(f, _digits(f)) for f in found)])
+    return table(rows)
+
+
+def _digits(estimate: Values | None) -> int:
+    """Digits after the point, so that small figures keep two that say something."""
+    return 1 if estimate is None or abs(estimate["value"]) >= 10 else 2
+
+
+def _claims(values: Values) -> Iterator[str]:
+    claims = [claim for claim in values["claims"] if claim["rows"]]
+    if not claims:
+        return
+    yield "## Do the paper's claims hold here?"
+    yield (
+        "Mean difference, seed by seed, ± half of the 95 % interval by Student's t. A difference "
+        "counts for or against a claim where zero lies outside of that interval, and is open "
+        "where it does not."
+    )
+    for claim in claims:
+        yield f"### {claim['title']}"
+        yield f"**{verdict(claim)}**"
+        yield _claim(claim)
+
+
+def verdict(claim: Values) -> str:
+    """What the differences say of a claim, in words."""
+    words = [row["word"] for row in claim["rows"]]
+    counts = {word: words.count(word) for word in (FOR, AGAINST, OPEN)}
+    listed = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    if claim["keeps"]:
+        lead = "Not in every case" if counts[AGAINST] else "No loss seen"
+    elif counts[FOR] and not counts[AGAINST]:
+        lead = "It holds" if not counts[OPEN] else "It holds where the figures decide"
+    elif counts[AGAINST] and not counts[FOR]:
+        lead = "It does not hold"
+    elif counts[FOR]:
+        lead = "It depends"
+    else:
+        lead = "Not decided"
+    return f"{lead}: of {len(words)} differences {listed}."
+
+
+def _claim(claim: Values) -> str:
+    """A row for each pair and task, a column for each radius; a word with each difference."""
+    columns = list(dict.fromkeys(_column(row["measure"]) for row in claim["rows"]))
+    lines: dict[str, dict[str, str]] = {}
+    for row in claim["rows"]:
+        measure, estimate = row["measure"], row["difference"]
+        lead = f"{row['algo']} − {row['baseline']}"
+        if "task" in measure:
+            lead += f", {measure['task']}, `{measure['budget']}`"
+        half = half_width(estimate)
+        shown = f"{estimate['value']:+.1f}" if "task" in measure else f"{estimate['value']:+.2f}"
+        if half is not None:
+            shown += f" ± {half:.1f}" if "task" in measure else f" ± {half:.2f}"
+        lines.setdefault(lead, {})[_column(measure)] = f"{shown} {row['word']}"
+    rows = [["", *columns]]
+    rows += [[lead, *(of.get(column, NONE) for column in columns)] for lead, of in lines.items()]
+    return table(rows)
+
+
+def _column(measure: Values) -> str:
+    if "epsilon" not in measure:
+        return measure["name"]
+    return f"ε {measure['epsilon']:g}" if measure["epsilon"] else "nominal"
+
+
+def _times(values: Values, notes: Notes) -> str:
+    time = values["time"]
+    if time["missing"] is not None:
+        return f"A training step's time: {notes.missing(time['missing'])}."
+    rows = [["", "time of a training step", "least–most of the rounds"]]
+    for name, factor in time["factors"].items():
+        rows.append([name, f"{factor['value']:.2f}", f"{factor['low']:.2f}–{factor['high']:.2f}"])
+    return (
+        f"Time of a training step over that of `{time['baseline']}`, timed in turn in one "
+        "process: median, least and most of the rounds' ratios.\n\n" + table(rows)
+    )
+
+
+def _trainings(values: Values, notes: Notes) -> str:
+    budgets = values["settings"]["budgets"]
+    rows = [["training", "took", *(f"`{budget}` took" for budget in budgets)]]
+    for model in in_order(values):
+        for training in model["trainings"]:
+            seconds = training["seconds"]
+            cells = []
+            for budget in budgets:
+                missing = training["not_measured"].get(budget)
+                took = time_taken(seconds["evaluated_in"][budget])
+                cells.append(notes.missing(missing) if missing else took)
+            rows.append([training["name"], time_taken(seconds["trained_in"]), *cells])
+    return table(rows)
