@@ -23,12 +23,11 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from benchmarks import pairing
-from serving.bulk import encoder
-from serving.bulk.job import Job, pipeline_options, run
+from serving import bulk
 from tf_avae.commands import Parser, exit_code
 from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
-from tf_avae.files import absolute
+from tf_avae.files import absolute, shown
 from tf_avae.progress import note
 from tf_avae.saved_models import SavedModel
 from training.timing import spread
@@ -52,6 +51,8 @@ class Timing(NamedTuple):
 
 def plain(model: str, pictures: Path) -> Timing:
     """Files through the SavedModel in a loop."""
+    from serving.bulk import encoder
+
     start, saved, passed = time.perf_counter(), SavedModel(model), []
     paths = sorted(pictures.iterdir())
     for first in range(0, len(paths), _BATCH):
@@ -64,13 +65,15 @@ def by_beam(*words: str) -> Callable[[str, Path], Timing]:
     """Files through a pipeline on the direct runner, with these options of Beam."""
 
     def embed(model: str, pictures: Path) -> Timing:
+        from serving.bulk import job
+
         passed: list[float] = []
         with tempfile.TemporaryDirectory() as output:
-            job = Job(model, f"{pictures}/*", output, batch_size=_BATCH)
+            asked = job.Job(model, f"{pictures}/*", output, batch_size=_BATCH)
             start = time.perf_counter()
-            made = run(
-                job,
-                pipeline_options(list(words), _PROG),
+            made = job.run(
+                asked,
+                job.pipeline_options(list(words), _PROG),
                 lambda count: passed.append(time.perf_counter()),
             )
             return _timing(start, passed[0], made["embedded"])
@@ -114,7 +117,7 @@ def measure(model: str, images: int, rounds: int) -> dict[str, Any]:
         for name, found in timings.items()
     ]
     return {
-        "model": model,
+        "model": shown(Path(model)),
         "images": images,
         "rounds": rounds,
         "device": pairing.device(),
@@ -200,6 +203,9 @@ def _checked(given: argparse.Namespace) -> dict[str, Any]:
         raise InputError(f"images are {given.images}; they must be 128 to 10000")
     if given.rounds < 1:
         raise InputError(f"rounds are {given.rounds}; they must be at least 1")
+    bulk.check_installed()
+    from serving.bulk import encoder
+
     encoder.check(SavedModel(given.model))
     return measure(str(absolute(given.model)), given.images, given.rounds)
 

@@ -7,12 +7,13 @@ manifest; `pipeline` says what is done with each picture; `sources` reads; `enco
 Beam's RunInference takes it. Needs the extra `tf_avae[beam]`; see docs/bulk.md.
 """
 
+import importlib.util
 import logging
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notices of TensorFlow's
 
-import tf_avae  # noqa: F401
+from tf_avae.errors import InputError
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
@@ -21,3 +22,9 @@ def _worth_saying(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger().addFilter(_worth_saying)
+
+
+def check_installed() -> None:
+    """Raises `InputError` where Apache Beam is not installed; the modules here import it."""
+    if importlib.util.find_spec("apache_beam") is None:
+        raise InputError("Apache Beam is not installed; pip install 'tf_avae[beam]'")

@@ -1,10 +1,9 @@
 """`python -m serving.bulk`: reads the command line, embeds, says what came of it."""
 
-import importlib.util
 import sys
 
+from serving import bulk
 from tf_avae.commands import Parser, exit_code, sigterm_unwinds
-from tf_avae.errors import InputError
 
 
 def parser() -> Parser:
@@ -50,8 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _embed(argv: list[str] | None) -> int:
-    if importlib.util.find_spec("apache_beam") is None:
-        raise InputError("Apache Beam is not installed; pip install 'tf_avae[beam]'")
+    bulk.check_installed()
     from serving.bulk import job
 
     command = parser()
