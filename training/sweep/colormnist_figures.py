@@ -14,7 +14,7 @@ from training.timing import time_factor
 
 BOUND, RISE = "bound, held out", "its rise in the last fifth"
 INCONSISTENCY, PERCENT, NATS = "inconsistency W2²", "%", "nats"
-MSE, LIKELIHOOD = "MSE: |x − g(μ(x))|²", "log p(x) at least"
+MSE, LIKELIHOOD = "MSE: ‖x − g(μ(x))‖²", "log p(x) at least"
 UNITS, DIMENSION, CHECKS = "active units", "effective dimension", "honesty checks failed"
 
 BESIDE: dict[str, str] = {

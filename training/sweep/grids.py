@@ -48,7 +48,7 @@ class Grid:
         radii: of the attacks in the evaluation.
         budgets: how hard to attack, and how many test images: the budget's number where None.
         sections: of the evaluation under the first budget; under others it is the attacks alone.
-        shown: the budget and the radius of the picture of differences; None: curves are drawn.
+        dots: whether the picture has a row of dots for each model; otherwise it has curves.
     """
 
     name: str
@@ -156,7 +156,9 @@ def _config(grid: Grid, algo: str, fields: Fields) -> Config:
 
 
 def _word(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value in a name: short, unless that would be another value's."""
+    short = f"{value:g}" if isinstance(value, float) else ""
+    return short if short and float(short) == value else str(value)
 
 
 def with_seed(model: Model, seed: int) -> Config:
@@ -196,16 +198,30 @@ GRIDS: Registry[Grid] = Registry(
                 "steps": 3_000, "validation": 10_000, "eval_every": 1_000},
         blocks=(
             Block(_ALL),
-            Block(("vae", "avae", "se", "se_avae"), _each("obs_var", 0.02, 0.05, 0.2, 0.5)),
-            Block(("avae", "se", "se_avae"), _each("rho", 0.9, 0.99, 0.999)),
-            Block(("se_avae",), _each("rho_se", 0.9, 0.99, 0.999)),
-            Block(_ATTACKING, _each("epsilon", 0.05, 0.2, 0.3)),
-            Block(_ATTACKING, _each("pgd_steps", 1, 20)),
+            Block(("vae", *_ATTACKING), _each("obs_var", 0.02, 0.05, 0.5)),
+            Block(("avae", *_ATTACKING), _each("rho", 0.9, 0.99)),
+            Block(("se",), _each("rho", 0.999)),
+            Block(("se_avae",), _each("rho_se", 0.99, 0.999)),
+            Block(_ATTACKING, _each("epsilon", 0.05, 0.2)),
+            Block(("se",), _each("pgd_steps", 1, 20)),
             Block(("vae", "se_avae"), _each("latent_dim", 16, 128)),
-            Block(("vae", "se_avae"), _each("learning_rate", 1e-4, 3e-4)),
+            Block(("vae", "se_avae"), _each("learning_rate", 1e-4)),
             Block(("avae", "se_avae", "avae_ss"), _each("coupling", "sampled")),
             Block(("avae_ss",), _each("reconstruction_weight", 0.0, 0.1)),
             Block(("avae", *_ATTACKING), _each("init_from", "vae")),
+            # Together, where one setting makes room for another.
+            Block(("se",), (
+                {"rho": 0.99, "epsilon": 0.2},
+                {"rho": 0.999, "epsilon": 0.2},
+                {"obs_var": 0.02, "rho": 0.999},
+                {"obs_var": 0.02, "rho": 0.999, "epsilon": 0.2},
+            )),
+            Block(("se_avae",), (
+                {"rho_se": 0.99, "epsilon": 0.2},
+                {"rho_se": 0.999, "epsilon": 0.2},
+                {"obs_var": 0.02, "rho_se": 0.999},
+                {"obs_var": 0.02, "rho_se": 0.999, "epsilon": 0.2},
+            )),
         ),
         radii=(0.05, 0.1, 0.2),
         budgets=(("paper", 1_000),),
