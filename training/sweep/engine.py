@@ -33,6 +33,10 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
+# What TensorFlow reads: threads of an operation, and operations at once.
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+
+
 class Outcome(NamedTuple):
     """What came of the cells that were asked for.
 
@@ -100,7 +104,7 @@ def run_cells(
                 if state.name in (READY, STOPPED, FAILED) and name not in given_up
             ]
             for name in ready[: processes - len(works)]:
-                begun = _begin(sweep, name, screen)
+                begun = _begin(sweep, name, processes, screen)
                 if begun is not None:
                     works.append(begun)
             if not works and not ready and RUNNING not in {s.name for s in states.values()}:
@@ -114,7 +118,17 @@ def run_cells(
     return Outcome(failed, [name for name in states if name not in failed])
 
 
-def _begin(sweep: SweepFolder, name: str, screen: Screen) -> _Work | None:
+def _share(processes: int) -> dict[str, str]:
+    """The environment of one of several processes: it has its share of the cores, unless the
+    variables are set. Measured with two on two cores: 44 steps/s together with a thread each, 36
+    with two threads each, 28 one alone with two."""
+    if processes == 1:
+        return dict(os.environ)
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    return dict.fromkeys(_THREADS, threads) | os.environ
+
+
+def _begin(sweep: SweepFolder, name: str, processes: int, screen: Screen) -> _Work | None:
     """Begins a cell, or goes on with it; None where another process has it or has done it."""
     lock = sweep.claim(name)
     if lock is None:
@@ -135,6 +149,7 @@ def _begin(sweep: SweepFolder, name: str, screen: Screen) -> _Work | None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            env=_share(processes),
             # Ctrl-C reaches a terminal's whole foreground, and a second one ends the saving.
             start_new_session=True,
             # The lock is held until the command has ended, whatever becomes of this process.

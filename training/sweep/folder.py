@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 
 from tf_avae.config import read_json
 from tf_avae.errors import InputError
-from tf_avae.files import absolute, exclusive, write_json
+from tf_avae.files import absolute, exclusive, shown, write_json
 from training.sweep.cells import KINDS, OPTIONS, Cell, Declaration, Measured, difference
 
 DONE, RUNNING, READY, STOPPED, FAILED, WAITING = (
@@ -165,11 +165,15 @@ class SweepFolder:
         return KINDS[cell.kind].tells(cell, self.folder(name))
 
     def words(self, name: str) -> list[str]:
-        """The arguments of Python that begin a cell or go on with it."""
+        """The arguments of Python that begin a cell or go on with it.
+
+        Paths are as short as they can be from the current folder: results keep the command.
+        """
         cell = self.cells[name]
         words = KINDS[cell.kind].words
         assert words is not None
-        return words(cell, self.folder(name), [self.output(need) for need in cell.needs])
+        needs = [Path(shown(self.output(need))) for need in cell.needs]
+        return words(cell, Path(shown(self.folder(name))), needs)
 
     def with_needs(self, names: list[str]) -> list[Cell]:
         """Cells and all that they need, in the sweep's order."""
