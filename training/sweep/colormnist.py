@@ -90,7 +90,10 @@ def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
         raise InputError(f"seeds is {seeds}; it must be at least 1")
     axes = {name: tuple(found) for name in _AXES if (found := getattr(arguments, f"axis_{name}"))}
     _check_once(arguments.algos, arguments.budget, *axes.values())
-    made = models(grid, given_options(arguments), axes, tuple(arguments.algos))
+    # With one value it is what all models have, and makes none differ.
+    given = given_options(arguments) | {n: v[0] for n, v in axes.items() if len(v) == 1}
+    axes = {name: values for name, values in axes.items() if len(values) > 1}
+    made = models(grid, given, axes, tuple(arguments.algos))
     budgets = _budgets(arguments, grid)
     evaluations = {name: _evaluation(arguments, grid, name, images) for name, images in budgets}
     cells: list[Cell] = [_timing(made)]

@@ -47,7 +47,7 @@ def _curves(values: Values, shown: list[Values]) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles=handles, labels=labels, ncols=min(5, len(labels)), fontsize=8,
-                      loc="outside lower center", frameon=False)  # fmt: skip
+                      handlelength=3.2, loc="outside lower center", frameon=False)  # fmt: skip
     return figure
 
 

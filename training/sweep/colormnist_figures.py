@@ -132,9 +132,9 @@ def _of_run(sweep: SweepFolder, name: str) -> dict[str, float | None]:
     result = sweep.result(name)
     lines = (result.parent / "metrics.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, lines) if row["split"] == "held_out"]
-    last = [row for row in rows if row["stage"] == rows[-1]["stage"]] if rows else []
-    earlier = [row for row in last if row["step"] <= 0.8 * last[-1]["step"]]
-    rise = last[-1]["bound"] - earlier[-1]["bound"] if earlier else None
+    last = {row["step"]: row["bound"] for row in rows if row["stage"] == rows[-1]["stage"]}
+    end = max(last, default=0)
+    rise = last[end] - last[end * 4 // 5] if end and not end % 5 and end * 4 // 5 in last else None
     return {BOUND: read_json(result)["held_out"]["bound"], RISE: rise}
 
 

@@ -160,7 +160,9 @@ def verdict(claim: Values) -> str:
     words = [row["word"] for row in claim["rows"]]
     counts = {word: words.count(word) for word in (FOR, AGAINST, OPEN)}
     listed = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    if claim["keeps"]:
+    if all(row["difference"]["high"] is None for row in claim["rows"]):
+        lead = "Not decided"
+    elif claim["keeps"]:
         lead = "Not in every case" if counts[AGAINST] else "No loss seen"
     elif counts[FOR] and not counts[AGAINST]:
         lead = "It holds" if not counts[OPEN] else "It holds where the figures decide"

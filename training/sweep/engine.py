@@ -33,8 +33,8 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
-# What TensorFlow reads: threads of an operation, and operations at once.
-_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+# What TensorFlow reads, for threads of an operation and operations at once, and numpy.
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
 class Outcome(NamedTuple):
