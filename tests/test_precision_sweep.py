@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import scipy.stats
+from sweep_results import TASKS, evaluation, write
 from test_resume import ROOT
 from test_table3 import printed, tables
 
@@ -19,7 +20,7 @@ from training.sweep.progress import estimate
 from training.sweep.seeds import differs, over_seeds, paired
 
 ALGOS, PRECISIONS, SEEDS = ("vae", "se_avae"), ("float32", "mixed_bfloat16", "mixed_float16"), 3
-TASKS, RADII = ("digit", "color"), (0.02, 0.05)
+RADII = (0.02, 0.05)
 NAMES = [
     "bound, held out",
     *(f"{task}, {at}" for task in TASKS for at in ("nominal", "ε 0.02", "ε 0.05")),
@@ -53,33 +54,14 @@ def mean_of(algo, which, name, base=None):
 def finish(sweep, algo, which, seed, of=figure):
     """What `training.fit` and `training.evaluate` write, as far as the study reads it."""
     name = f"{algo}-{which}-{seed}"
-
-    def share(words):
-        return {"value": of(algo, which, seed, words) / 100}
-
-    record = {
-        "name": name, "sha256": "ab", "left_out": {}, "config": sweep.cells[name].options,
-        "probes": {t: {"linear": {"nominal": share(f"{t}, nominal")}} for t in TASKS},
-        "robustness": {"rows": [
-            {"task": t, "head": "linear", "epsilon": e, "accuracy": share(f"{t}, ε {e:g}")}
-            for t in TASKS for e in RADII
-        ]},
-        "consistency": {"inconsistency": {"value": of(algo, which, seed, NAMES[-1])}},
-    }  # fmt: skip
-    results = {
-        "settings": {"tasks": list(TASKS), "epsilons": list(RADII)}, "encoders": [record],
-        "data": {"name": "color_mnist", "test_images": 10_000, "checksums": {"a": "b"}},
-        "provenance": {"commit": "c0ffee"},
-    }  # fmt: skip
-    held_out = {"held_out": {"bound": of(algo, which, seed, NAMES[0])}}
-    for cell, content in ((name, held_out), (evaluated(name), results)):
-        write(sweep, cell, content)
-
-
-def write(sweep, cell, content):
-    path = sweep.result(cell)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+    results = evaluation(
+        sweep.cells[name].options,
+        RADII,
+        lambda t, e: of(algo, which, seed, f"{t}, {f'ε {e:g}' if e else 'nominal'}"),
+        consistency={"inconsistency": {"value": of(algo, which, seed, NAMES[-1])}},
+    )
+    write(sweep, name, {"held_out": {"bound": of(algo, which, seed, NAMES[0])}})
+    write(sweep, evaluated(name), results)
 
 
 RATES = {"float32": [10.0, 20.0, 30.0], "mixed_bfloat16": [20.0, 30.0, 30.0],

@@ -6,6 +6,7 @@ architecture, data set ...) are checked by those registries when they are looked
 """
 
 import dataclasses
+import functools
 import json
 import math
 import numbers
@@ -291,6 +292,7 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+@functools.cache  # resolving the hints takes longer than all checks of a config
 def _types() -> dict[str, tuple[type, ...]]:
     hints = typing.get_type_hints(Config)
     return {
