@@ -176,6 +176,8 @@ def test_make_targets_exist():
         ("benchmarks.bulk", "docs/results/bulk.json", "docs/bulk.md"),
         ("benchmarks.attack", "docs/results/attack_mlp.json", "docs/performance.md"),
         ("benchmarks.attack", "docs/results/attack_conv.json", "docs/performance.md"),
+        ("benchmarks.attack", "docs/results/attack_restarts_0.02.json", "docs/performance.md"),
+        ("benchmarks.attack", "docs/results/attack_restarts_0.1.json", "docs/performance.md"),
     ],
 )
 def test_tables_are_those_made_from_the_kept_results(monkeypatch, module, results, page):
