@@ -358,7 +358,11 @@ def test_tensorflow_is_imported_with_standard_error_closed(monkeypatch):
 
 def evaluation(path, checksum):
     interval = {"value": 0.9, "low": 0.8, "high": 0.95, "count": 100}
-    record = {"name": "mine", "sha256": checksum, "left_out": {}, "probes": interval}
+    made = [{"name": "noise-weaker", "passed": True, "found": "so"},
+            {"name": "gradient-free", "passed": False, "found": "Square breaks 27 %"}]  # fmt: skip
+    group = {"task": "color", "head": "linear", "epsilon": 0.2, "checks": made}
+    record = {"name": "mine", "sha256": checksum, "left_out": {}, "probes": interval,
+              "checks": {"groups": [group]}}  # fmt: skip
     results = {"encoders": [record], "settings": {"budget": "paper", "tasks": [], "epsilons": []},
                "data": {"test_images": 100}}  # fmt: skip
     path.write_text(json.dumps(results))
@@ -404,4 +408,9 @@ def test_figures_of_an_evaluation_travel_with_the_model(tmp_path, run):
         evaluation=evaluation(tmp_path / "results.json", checksum),
     )  # fmt: skip
     kept = json.loads((folder / PROVENANCE).read_text())["evaluation"]
-    assert {"group": "protocol", "figure": "budget", "value": "paper"} in kept
+    assert kept == [
+        {"group": "beside it", "figure": "checks passed", "value": "1 of 2"},
+        {"group": "failed check", "figure": "color, linear, ε 0.2, gradient-free",
+         "value": "Square breaks 27 %"},
+        {"group": "protocol", "figure": "budget", "value": "paper"},
+    ]  # fmt: skip

@@ -201,7 +201,8 @@ def _notes(run: Run, model: AVAE, evaluation: str | Path | None) -> dict[str, An
 
 
 def figures(path: Path, checksum: str) -> list[dict[str, str]]:
-    """The rows of an evaluation's table that are about these weights.
+    """The rows of an evaluation's table that are about these weights, and what each honesty check
+    found that failed.
 
     Args:
         path: its `results.json`.
@@ -219,9 +220,21 @@ def figures(path: Path, checksum: str) -> list[dict[str, str]]:
                 f"{path} is about other weights ({names}); evaluate this run: "
                 "python -m training.evaluate RUN"
             )
-        shown = table.rows({**results, "encoders": records[:1]})
-        return [
-            {"group": row.group, "figure": row.label, "value": row.cells[0].line} for row in shown
-        ] + [{"group": "protocol", "figure": "budget", "value": results["settings"]["budget"]}]
+        rows = [
+            (row.group, row.label, row.cells[0].line)
+            for row in table.rows({**results, "encoders": records[:1]})
+        ]
+        rows += [
+            (
+                "failed check",
+                f"{of['task']}, {of['head']}, ε {of['epsilon']:g}, {c['name']}",
+                c["found"],
+            )
+            for of in records[0].get("checks", {}).get("groups", ())
+            for c in of["checks"]
+            if not c["passed"]
+        ]
+        rows.append(("protocol", "budget", results["settings"]["budget"]))
+        return [dict(zip(("group", "figure", "value"), row, strict=True)) for row in rows]
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no results.json of an evaluation ({error!r})") from error
