@@ -59,6 +59,7 @@ setup(
         "tf_avae.datasets": ["mnist/*"],
         "tf_avae.evaluation": ["report.css"],
         "tf_avae": ["py.typed"],
+        "tf_avae.shipped": ["**/*"],
         "training.sweep": ["*.csv"],
         "training.theory": ["*.md"],
         "serving.protocol": ["*.proto", "*.binpb"],

@@ -42,13 +42,14 @@ ALLOWED = {
     "image_bytes": FOUNDATIONS,
     "versions": FOUNDATIONS | {"saved_models"},
     "flat_graphs": FOUNDATIONS,
-    "frozen": FOUNDATIONS | {"flat_graphs", "runs", "saved_models"},
+    "shipped": FOUNDATIONS,
+    "frozen": FOUNDATIONS | {"flat_graphs", "runs", "saved_models", "shipped"},
     "classifiers": FOUNDATIONS | {"frozen", "probes"},
     "exports": FOUNDATIONS
     | {"encoders", "evaluation", "image_bytes", "model", "networks", "provenance", "runs"}
     | {"versions"},
     "encoders": FOUNDATIONS
-    | {"distributions", "evaluation", "frozen", "networks", "runs", "saved_models"},
+    | {"distributions", "evaluation", "frozen", "networks", "runs", "saved_models", "shipped"},
 }
 
 

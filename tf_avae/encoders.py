@@ -14,7 +14,6 @@ from tf_avae.config import read_json
 from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError
 from tf_avae.evaluation.encoder import Encoder
-from tf_avae.files import absolute
 from tf_avae.frozen import embedding_signature, freeze
 from tf_avae.networks import float32_compute
 from tf_avae.runs import Run, holds_run, load_trained
@@ -28,6 +27,7 @@ from tf_avae.saved_models import (
     newest_version,
     saved_model_files,
 )
+from tf_avae.shipped import located
 from tf_avae.types import Images, ImageShape, Latents
 
 _ANY_SIDE = 64  # where a model takes images of any size
@@ -40,14 +40,15 @@ def open_encoder(path: str | Path, name: str | None = None) -> Encoder:
         path: a run's directory; a SavedModel (or a folder of numbered versions of one) whose
             signature `serving_default` takes `image` and gives `embedding` and perhaps `variance`,
             and whose signature `decode`, if there is one, takes `latent` and gives `image`; or a
-            `.keras` file of a model whose output is the embedding, or {"mean", "variance"}.
+            `.keras` file of a model whose output is the embedding, or {"mean", "variance"}; or
+            the name of a row of `SHIPPED`.
         name: what it is called; the last part of the path unless given.
 
     Raises:
         InputError: there is no such thing at the path, it has no weights yet, or not these inputs
             and outputs.
     """
-    path = absolute(path)
+    path = located(path)
     name = name or (path.stem if path.is_file() else path.name)
     return _kind(path).open(path, name)
 
@@ -59,7 +60,7 @@ def locate(path: str | Path) -> tuple[Path, str]:
     Raises:
         InputError: there is no such thing at the path, or it has no weights yet.
     """
-    path = absolute(path)
+    path = located(path)
     kind = _kind(path)
     path = kind.newest(path)
     return path, files_checksum(kind.files(path))

@@ -11,10 +11,10 @@ import tensorflow as tf
 from keras.src.saving.serialization_lib import in_safe_mode
 
 from tf_avae.errors import InputError
-from tf_avae.files import absolute
 from tf_avae.flat_graphs import FlatGraph, flatten
 from tf_avae.runs import holds_run, load_trained
 from tf_avae.saved_models import SavedModel, holds_saved_model, listed
+from tf_avae.shipped import SHIPPED, located
 from tf_avae.types import Images, Tensor
 
 
@@ -156,7 +156,8 @@ def load_encoder(
         model = keras.Model(images, keras.layers.Dense(10)(encoder(images)["embedding"]))
 
     Args:
-        path: a SavedModel, a folder of numbered versions of one (the newest is taken), or a run.
+        path: a SavedModel, a folder of numbered versions of one (the newest is taken), a run, or
+            the name of an encoder that comes with the package: a row of `SHIPPED`.
         signature: of a SavedModel: what to call. It takes `image` and gives `embedding`.
         outputs: names of the outputs that are wanted: all unless given. What none of them needs
             is left out of the graph: a gradient of the embedding alone costs less than half of one
@@ -167,7 +168,7 @@ def load_encoder(
         InputError: there is no such thing at the path, it has no such signature or outputs, or the
             signature takes or gives something else.
     """
-    path = absolute(path)
+    path = located(path)
     if holds_run(path):
         model = load_trained(path)
         spec = tf.TensorSpec([None, *model.image_shape], tf.float32, "image")
@@ -178,8 +179,9 @@ def load_encoder(
         function = embedding_signature(saved, signature)
     else:
         raise InputError(
-            f"{path} is neither a run (config.json) nor a SavedModel (saved_model.pb); of a Keras "
-            "model, load the file with keras.saving.load_model"
+            f"{path} is neither a run (config.json) nor a SavedModel (saved_model.pb), nor one "
+            f"that comes with the package ({', '.join(SHIPPED)}); of a Keras model, load the file "
+            "with keras.saving.load_model"
         )
     return freeze(function, outputs, name=name or "encoder")
 

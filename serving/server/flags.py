@@ -12,6 +12,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from serving.protocol import BatchingParameters, MonitoringConfig, SSLConfig
 from tf_avae.commands import Parser
 from tf_avae.errors import InputError
+from tf_avae.shipped import SHIPPED
 
 ModelServerConfig = model_server_config_pb2.ModelServerConfig
 AnyMessage = TypeVar("AnyMessage", bound=Message)
@@ -50,6 +51,12 @@ def parser() -> Parser:
             f"--{name}", default=default, help=f"{text} [{shown}]" if shown else text, **options
         )
 
+    listed = ", ".join(SHIPPED)
+    made.add_argument(
+        "--demo", action="store_true",
+        help=f"serve what comes with the package ({listed}), under that name; no flag of the "
+        "container",
+    )  # fmt: skip
     flag("host", str, "127.0.0.1", "address to listen on; no flag of the container: it takes all")
     flag("port", int, 8500, "port for gRPC; 0: none")
     flag("grpc_socket_path", str, "", "UNIX socket for gRPC")
@@ -115,8 +122,16 @@ def check(given: argparse.Namespace) -> None:
         raise InputError("--port is 0 and there is no --grpc_socket_path; give one of them")
     if given.port and given.port == given.rest_api_port:
         raise InputError(f"--rest_api_port is {given.port}, as --port is; give another one")
-    if not given.model_base_path and not given.model_config_file:
-        raise InputError("both --model_base_path and --model_config_file are empty; give one")
+    named = bool(given.model_base_path or given.model_config_file)
+    if given.demo and named:
+        raise InputError(
+            "--demo serves what comes with the package; leave it out, or --model_base_path and "
+            "--model_config_file"
+        )
+    if not given.demo and not named:
+        raise InputError(
+            "both --model_base_path and --model_config_file are empty; give one, or --demo"
+        )
     if given.batching_parameters_file and not given.enable_batching:
         raise InputError("--batching_parameters_file is set without --enable_batching")
     if given.saved_model_tags != "serve":
@@ -142,16 +157,26 @@ def read_models(given: argparse.Namespace) -> model_server_config_pb2.ModelConfi
         if config.WhichOneof("config") != "model_config_list":
             raise InputError(f"{given.model_config_file} has no model_config_list")
         return config.model_config_list
+    if given.demo:
+        return _models({name: shipped.path for name, shipped in SHIPPED.items()})
     base = Path(given.model_base_path).expanduser().absolute()
     if not base.is_dir():
         raise InputError(
             f"--model_base_path {base} is not a folder; export a model into it: "
             f"python -m serving.export RUN --to {given.model_base_path}"
         )
-    config = model_server_config_pb2.ModelConfig(
-        name=given.model_name, base_path=str(base), model_platform="tensorflow"
-    )
-    return model_server_config_pb2.ModelConfigList(config=[config])
+    return _models({given.model_name: base})
+
+
+def _models(folders: dict[str, Path]) -> model_server_config_pb2.ModelConfigList:
+    """Models by name, each the newest version in its folder."""
+    config = [
+        model_server_config_pb2.ModelConfig(
+            name=name, base_path=str(folder), model_platform="tensorflow"
+        )
+        for name, folder in folders.items()
+    ]
+    return model_server_config_pb2.ModelConfigList(config=config)
 
 
 def read_batching(path: str) -> Any:
