@@ -333,7 +333,7 @@ def test_takes_the_containers_flags_and_configs():
     (model,) = flags.read_models(given).config
     assert model.name == MODEL and given.enable_batching and given.port == 8500
     assert flags.read_metrics_path(given.monitoring_config_file) == flags.METRICS_PATH
-    assert set(vars(given)) - {"host"} == test_container.KNOWN_FLAGS
+    assert set(vars(given)) - {"host", "demo"} == test_container.KNOWN_FLAGS
 
 
 BAD = {
