@@ -230,9 +230,7 @@ def figures(path: Path, checksum: str) -> list[dict[str, str]]:
                 f"{of['task']}, {of['head']}, ε {of['epsilon']:g}, {c['name']}",
                 c["found"],
             )
-            for of in records[0].get("checks", {}).get("groups", ())
-            for c in of["checks"]
-            if not c["passed"]
+            for of, c in (table.failed(records[0]["checks"]) if "checks" in records[0] else ())
         ]
         rows.append(("protocol", "budget", results["settings"]["budget"]))
         return [dict(zip(("group", "figure", "value"), row, strict=True)) for row in rows]

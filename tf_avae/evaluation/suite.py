@@ -31,6 +31,7 @@ from tf_avae.evaluation.parts import Parts
 from tf_avae.evaluation.sections import FARTHEST, SECTIONS, allowed_distances, moved
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.subject import SHOWN, Report, Subject, Teller, planned_work
+from tf_avae.evaluation.table import failed
 from tf_avae.provenance import provenance, source_checksum
 
 
@@ -66,9 +67,7 @@ class Evaluation(NamedTuple):
             (encoder["name"], group["task"], group["head"], check["name"])
             for encoder in self.results["encoders"]
             if "checks" in encoder
-            for group in encoder["checks"]["groups"]
-            for check in group["checks"]
-            if not check["passed"]
+            for group, check in failed(encoder["checks"])
         ]
 
 

@@ -164,6 +164,16 @@ def passed(checks: Record) -> str:
     return f"{sum(found)} of {len(found)}"
 
 
+def failed(checks: Record) -> list[tuple[Record, Record]]:
+    """The checks that failed, each after the group of task and head that it is of."""
+    return [
+        (group, check)
+        for group in checks["groups"]
+        for check in group["checks"]
+        if not check["passed"]
+    ]
+
+
 def percent(estimate: Record) -> Cell:
     """A share in percent."""
     value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))

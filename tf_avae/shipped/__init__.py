@@ -13,11 +13,9 @@ class Shipped:
 
     Attributes:
         name: the row's name, and that of the folder here with its one version.
-        summary: for `--help` and the docs.
     """
 
     name: str
-    summary: str
 
     @property
     def path(self) -> Path:
@@ -27,7 +25,7 @@ class Shipped:
 
 SHIPPED: Registry[Shipped] = Registry(
     "encoder that comes with the package",
-    Shipped("colormnist-robust", "ColorMNIST, 64 numbers an image: see docs/model_card.md"),
+    Shipped("colormnist-robust"),
 )
 
 

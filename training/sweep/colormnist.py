@@ -1,6 +1,7 @@
 """Objectives and their settings side by side on ColorMNIST: a grid of models, over seeds."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tf_avae.objectives import COUPLINGS, OBJECTIVES
 from tf_avae.registry import Registry
 from training.options import add_config_options, given_options
 from training.sweep.cells import Cell, Declaration, evaluate_cell, fit_cell, timing_cell
-from training.sweep.grids import GRIDS, Grid, Model, models, with_seed
+from training.sweep.grids import GRIDS, Grid, Model, models
 from training.sweep.models import Values, check_evaluation, open_fields
 
 HEAD = "linear"
@@ -94,24 +95,17 @@ def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
     given = given_options(arguments) | {n: v[0] for n, v in axes.items() if len(v) == 1}
     axes = {name: values for name, values in axes.items() if len(values) > 1}
     made = models(grid, given, axes, tuple(arguments.algos))
-    budgets = _budgets(arguments, grid)
-    evaluations = {name: _evaluation(arguments, grid, name, images) for name, images in budgets}
+    evaluations = _evaluations(arguments, grid)
+    first, *others = evaluations
+    runs = [(trained(model.name, seed), model, seed) for seed in range(seeds) for model in made]
     cells: list[Cell] = [_timing(made)]
     # Seed by seed, so that what is there first can be compared already.
-    for seed in range(seeds):
-        for model in made:
-            name = trained(model.name, seed)
-            source = model.starts_from and trained(model.starts_from, seed)
-            cells.append(fit_cell(name, with_seed(model, seed), source or None))
-            first = next(iter(evaluations))
-            cells.append(evaluate_cell(attacked_by(name, first), name, evaluations[first]))
-    for seed in range(seeds):
-        for model in made:
-            name = trained(model.name, seed)
-            cells += [
-                evaluate_cell(attacked_by(name, budget), name, evaluations[budget])
-                for budget in list(evaluations)[1:]
-            ]
+    for name, model, seed in runs:
+        source = trained(model.starts_from, seed) if model.starts_from else None
+        cells.append(fit_cell(name, replace(model.config, seed=seed), source))
+        cells.append(evaluate_cell(attacked_by(name, first), name, evaluations[first]))
+    for name, _, _ in runs:
+        cells += [evaluate_cell(attacked_by(name, b), name, evaluations[b]) for b in others]
     return Declaration(
         "colormnist",
         {
@@ -154,34 +148,26 @@ def _timing(made: list[Model]) -> Cell:
     )
 
 
-def _budgets(arguments: argparse.Namespace, grid: Grid) -> list[tuple[str, int | None]]:
-    """The budgets and how many images each attacks."""
-    of_grid = dict(grid.budgets)
-    names = arguments.budget or list(of_grid)
-    most = arguments.images
-    found = []
-    for name in names:
-        images = of_grid.get(name, BUDGETS[name].images)
-        found.append((name, images if most is None else min(most, images or most)))
-    return found
-
-
-def _evaluation(
-    arguments: argparse.Namespace, grid: Grid, budget: str, images: int | None
-) -> Values:
-    """The flags of `training.evaluate` under a budget, the same for each model."""
-    first = budget == (arguments.budget or [name for name, _ in grid.budgets])[0]
-    found: Values = {
-        "head": (HEAD,),
-        "section": grid.sections if first else ("robustness",),
-        "budget": budget,
-        "epsilon": tuple(arguments.radii or grid.radii),
-        "validation": grid.common.get("validation", 0),
-    }
-    if images is not None:
-        found["images"] = images
-    check_evaluation(found)
-    return found
+def _evaluations(arguments: argparse.Namespace, grid: Grid) -> dict[str, Values]:
+    """The flags of `training.evaluate` under each budget, the same for each model."""
+    of_grid, most = dict(grid.budgets), arguments.images
+    evaluations: dict[str, Values] = {}
+    for budget in arguments.budget or of_grid:
+        found: Values = {
+            "head": (HEAD,),
+            "section": ("robustness",) if evaluations else grid.sections,
+            "budget": budget,
+            "epsilon": tuple(arguments.radii or grid.radii),
+            "validation": grid.common.get("validation", 0),
+        }
+        images = of_grid.get(budget, BUDGETS[budget].images)
+        if most is not None:
+            images = min(most, images or most)
+        if images is not None:
+            found["images"] = images
+        check_evaluation(found)
+        evaluations[budget] = found
+    return evaluations
 
 
 def check_data(declaration: Declaration) -> None:

@@ -6,14 +6,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, plain, tidy, title
-from training.sweep.colormnist_figures import PERCENT
 from training.sweep.colormnist_page import in_order, label, setting
 from training.sweep.grids import GRIDS
-from training.sweep.models import Values
+from training.sweep.models import PERCENT, Values
 from training.sweep.seeds import half_width
 
 _COLORS = {"vae": GREY, "avae": BLUE, "se": GREEN, "se_avae": ORANGE, "avae_ss": PINK}
 _MARKERS = {"vae": "o", "avae": "s", "se": "^", "se_avae": "D", "avae_ss": "v"}
+_BETWEEN = 1.8
+"""From the last row of an objective to the next one's first; rows are 1 apart."""
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1, 1, 1)), (0, (8, 3)))
 
 
@@ -74,16 +75,12 @@ def _dots(values: Values, shown: list[Values]) -> Figure:
     tasks, models = _tasks(shown), list(in_order(values))
     figure = new_figure(4.6 * len(tasks) + 1.2, 0.17 * len(models) + 1.3)
     panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
-    rows, starts, names = [], [], []
-    at = 0.0
-    for number, model in enumerate(models):
-        if number and model["algo"] != models[number - 1]["algo"]:
-            at += 0.8
-        if not number or model["algo"] != models[number - 1]["algo"]:
-            starts.append((model, at))
-        rows.append(at)
-        names.append(setting(model) or model["algo"])
-        at += 1.0
+    rows: list[float] = []
+    spans: dict[str, tuple[float, float]] = {}
+    for algo, of_algo in itertools.groupby(models, key=lambda model: model["algo"]):
+        start = rows[-1] + _BETWEEN if rows else 0.0
+        rows += [start + number for number, _ in enumerate(of_algo)]
+        spans[algo] = start, rows[-1]
     marks = ("o", "s", "D", "^", "v", "P")
     for axes, task in zip(panels, tasks, strict=True):
         title(axes, task)
@@ -94,28 +91,24 @@ def _dots(values: Values, shown: list[Values]) -> Figure:
         for count, measure in enumerate(of):
             shade = 0.25 + 0.75 * count / max(1, len(of) - 1)
             for model, y in zip(models, rows, strict=True):
-                estimate = model["over_seeds"].get(measure["name"])
-                if estimate:
-                    axes.plot(
-                        estimate["value"], y, marks[count % len(marks)], alpha=shade, markersize=4,
-                        color=_COLORS[model["algo"]], clip_on=False,
-                    )  # fmt: skip
+                estimate, color = model["over_seeds"].get(measure["name"]), _COLORS[model["algo"]]
+                if estimate is None:
+                    continue
+                axes.plot(
+                    estimate["value"], y, marks[count % len(marks)], alpha=shade, markersize=4,
+                    color=color, clip_on=False,
+                )  # fmt: skip
+                if not model["differs"]:  # the objective's own, as a line through its variants
+                    axes.plot([estimate["value"]] * 2, spans[model["algo"]], color=color,
+                              linewidth=0.6, alpha=0.5)  # fmt: skip
             words = f"ε {measure['epsilon']:g}" if measure["epsilon"] else "nominal"
             axes.plot([], [], marks[count % len(marks)], color=GREY, alpha=shade, label=words)
-        for model, y in starts:
-            for measure in of:  # the objective's own, as a line through its variants
-                estimate = model["over_seeds"].get(measure["name"])
-                last = max(
-                    r for r, m in zip(rows, models, strict=True) if m["algo"] == model["algo"]
-                )
-                if estimate:
-                    axes.plot([estimate["value"]] * 2, [y, last], color=_COLORS[model["algo"]],
-                              linewidth=0.6, alpha=0.5)  # fmt: skip
-    panels[0].set_yticks(rows, [plain(name) for name in names], fontsize=7)
+    names = [plain(setting(model) or model["algo"]) for model in models]
+    panels[0].set_yticks(rows, names, fontsize=7)
     for tick, model in zip(panels[0].get_yticklabels(), models, strict=True):
         tick.set_color(_COLORS[model["algo"]])
         tick.set_fontweight("normal" if model["differs"] else "bold")
-    panels[0].set_ylim(at - 0.4, -0.6)
+    panels[0].set_ylim(rows[-1] + 0.6, -0.6)
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles=handles, labels=labels, ncols=len(labels), fontsize=8,

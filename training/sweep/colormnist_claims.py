@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from training.sweep.models import Values
-from training.sweep.seeds import differs, paired
+from training.sweep.models import INCONSISTENCY, Values
+from training.sweep.seeds import by_seed, differs, paired
 
 FOR, AGAINST, OPEN = "for", "against", "open"
 _ROBUST, _NOMINAL, _CONSISTENT = "robust", "nominal", "consistent"
@@ -66,7 +66,8 @@ def judged(claim: Claim, values: Values) -> Values:
             continue
         for measure in measures:
             name = measure["name"]
-            estimate = paired(_of(own[algo], name), _of(own[baseline], name))
+            pair = (by_seed(own[which]["trainings"], name) for which in (algo, baseline))
+            estimate = paired(*pair)
             if estimate is not None:
                 word = _word(claim, estimate)
                 rows.append({
@@ -78,13 +79,8 @@ def judged(claim: Claim, values: Values) -> Values:
 
 def _bears(claim: Claim, measure: Values) -> bool:
     if claim.about == _CONSISTENT:
-        return measure["name"].startswith("inconsistency")
+        return measure["name"] == INCONSISTENCY
     return "epsilon" in measure and (measure["epsilon"] > 0) == (claim.about == _ROBUST)
-
-
-def _of(model: Values, name: str) -> dict[int, float]:
-    found = enumerate(training["figures"].get(name) for training in model["trainings"])
-    return {seed: figure for seed, figure in found if figure is not None}
 
 
 def _word(claim: Claim, estimate: dict[str, Any]) -> str:

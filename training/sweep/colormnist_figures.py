@@ -1,19 +1,30 @@
 """The figures of a grid on ColorMNIST, as far as a sweep has them."""
 
+import itertools
 import json
 from typing import Any
 
 from tf_avae.config import read_json
-from tf_avae.evaluation.table import attacked
+from tf_avae.evaluation.table import failed
 from training.sweep.colormnist import HEAD, TIMING, attacked_by, trained
 from training.sweep.colormnist_claims import CLAIMS, judged
 from training.sweep.folder import SweepFolder
-from training.sweep.models import Values, common_data, known, made_by, why_missing
-from training.sweep.seeds import over_seeds, paired
+from training.sweep.models import (
+    BOUND,
+    INCONSISTENCY,
+    NATS,
+    PERCENT,
+    Values,
+    accuracy,
+    common_data,
+    known,
+    made_by,
+    why_missing,
+)
+from training.sweep.seeds import by_seed, over_seeds, paired
 from training.timing import time_factor
 
-BOUND, RISE = "bound, held out", "its rise in the last fifth"
-INCONSISTENCY, PERCENT, NATS = "inconsistency W2²", "%", "nats"
+RISE = "its rise in the last fifth"
 MSE, LIKELIHOOD = "MSE: ‖x − g(μ(x))‖²", "log p(x) at least"
 UNITS, DIMENSION, CHECKS = "active units", "effective dimension", "honesty checks failed"
 
@@ -49,13 +60,11 @@ def collect(sweep: SweepFolder) -> Values:
     for model in models.values():
         own = next((m for m in models.values() if _is_own(m, model)), None)
         figures = _by_name(model)
+        base = _by_name(own) if own is not None and own is not model else {}
         model["over_seeds"] = {name: over_seeds(of) for name, of in figures.items()}
-        model["difference"] = {}
-        if own is not None and own is not model:
-            base = _by_name(own)
-            model["difference"] = {
-                name: paired(of, base[name]) for name, of in figures.items() if name in base
-            }
+        model["difference"] = {
+            name: paired(of, base[name]) for name, of in figures.items() if name in base
+        }
     asked = [*accuracies.values(), *({"name": n, "unit": u} for n, u in BESIDE.items())]
     there = {name for model in models.values() for name in model["over_seeds"]}
     values: Values = {
@@ -79,12 +88,9 @@ def _is_own(model: Values, of: Values) -> bool:
 
 def _by_name(model: Values) -> dict[str, dict[int, float]]:
     """Figures of a model: name to those of each seed that has it."""
-    found: dict[str, dict[int, float]] = {}
-    for seed, training in enumerate(model["trainings"]):
-        for name, figure in training["figures"].items():
-            if figure is not None:
-                found.setdefault(name, {})[seed] = figure
-    return found
+    names = dict.fromkeys(name for t in model["trainings"] for name in t["figures"])
+    found = {name: by_seed(model["trainings"], name) for name in names}
+    return {name: of for name, of in found.items() if of}
 
 
 def _training(
@@ -104,18 +110,12 @@ def _training(
             continue
         record = results["encoders"][0]
         figures |= _beside(record)
-        for task in results["settings"]["tasks"]:
-            if "probes" in record:
-                where = {"task": task, "budget": budget, "epsilon": 0.0}
-                label = accuracy_name(task, budget, 0.0)
-                accuracies[label] = {"name": label, "unit": PERCENT, **where}
-                figures[label] = 100 * record["probes"][task][HEAD]["nominal"]["value"]
-            for epsilon in sorted(results["settings"]["epsilons"]):
-                row = attacked(record["robustness"], task, HEAD, epsilon)
-                where = {"task": task, "budget": budget, "epsilon": epsilon}
-                label = accuracy_name(task, budget, epsilon)
-                accuracies[label] = {"name": label, "unit": PERCENT, **where}
-                figures[label] = 100 * row["accuracy"]["value"]
+        radii = [*((0.0,) if "probes" in record else ()), *sorted(results["settings"]["epsilons"])]
+        for task, epsilon in itertools.product(results["settings"]["tasks"], radii):
+            where = {"task": task, "budget": budget, "epsilon": epsilon}
+            label = accuracy_name(task, budget, epsilon)
+            accuracies[label] = {"name": label, "unit": PERCENT, **where}
+            figures[label] = accuracy(record, task, HEAD, epsilon)
     keys = ("data", "sha256", "trained_at_commit", "evaluated_by")
     return {
         "name": name,
@@ -151,10 +151,7 @@ def _beside(record: Values) -> dict[str, float | None]:
         found[UNITS] = record["latents"]["active_units"]
         found[DIMENSION] = record["latents"]["effective_dimension"]
     if "checks" in record:
-        made = [
-            check["passed"] for group in record["checks"]["groups"] for check in group["checks"]
-        ]
-        found[CHECKS] = len(made) - sum(made)
+        found[CHECKS] = len(failed(record["checks"]))
     return found
 
 

@@ -5,11 +5,17 @@ from collections.abc import Iterator
 from tf_avae.evaluation.budgets import BUDGETS
 from tf_avae.objectives import OBJECTIVES
 from training.sweep.colormnist_claims import AGAINST, FOR, OPEN
-from training.sweep.colormnist_figures import PERCENT
 from training.sweep.grids import GRIDS
-from training.sweep.models import Values
-from training.sweep.pages import NONE, Notes, provenance, shared_options, table, time_taken
-from training.sweep.seeds import half_width
+from training.sweep.models import PERCENT, Values
+from training.sweep.pages import (
+    NONE,
+    Notes,
+    provenance,
+    shared_options,
+    table,
+    time_taken,
+    worded,
+)
 
 _SIGNS = {
     "obs_var": "v", "rho": "ρ", "rho_se": "ρ_SE", "epsilon": "ε", "pgd_steps": "PGD steps",
@@ -95,15 +101,6 @@ def _caption(values: Values) -> str:
     return "Accuracy against the radius of the attack, an objective a line, over seeds"
 
 
-def figure(estimate: Values | None, digits: int = 1) -> str:
-    """A figure and half of its interval."""
-    if estimate is None:
-        return NONE
-    half = half_width(estimate)
-    shown = f"{estimate['value']:.{digits}f}"
-    return shown if half is None else f"{shown} ± {half:.{digits}f}"
-
-
 def _accuracies(values: Values, notes: Notes) -> Iterator[str]:
     """A table for each task and budget."""
     accuracies = [m for m in values["measures"] if m["unit"] == PERCENT]
@@ -120,7 +117,7 @@ def _accuracies(values: Values, notes: Notes) -> Iterator[str]:
                 lead = label(model)
                 if any(missing):
                     lead += " " + " ".join(notes.missing(m) for m in missing if m)
-                cells = [figure(model["over_seeds"].get(m["name"])) for m in of]
+                cells = [worded(model["over_seeds"].get(m["name"]), 1) for m in of]
                 rows.append([lead, *cells])
             yield table(rows)
 
@@ -130,7 +127,7 @@ def _beside(values: Values) -> str:
     rows = [["", *(", ".join(filter(None, (m["name"], m["unit"]))) for m in asked)]]
     for model in in_order(values):
         found = [model["over_seeds"].get(m["name"]) for m in asked]
-        rows.append([label(model), *(figure(f, _digits(f)) for f in found)])
+        rows.append([label(model), *(worded(f, _digits(f)) for f in found)])
     return table(rows)
 
 
@@ -180,14 +177,11 @@ def _claim(claim: Values) -> str:
     columns = list(dict.fromkeys(_column(row["measure"]) for row in claim["rows"]))
     lines: dict[str, dict[str, str]] = {}
     for row in claim["rows"]:
-        measure, estimate = row["measure"], row["difference"]
+        measure = row["measure"]
         lead = f"{row['algo']} − {row['baseline']}"
         if "task" in measure:
             lead += f", {measure['task']}, `{measure['budget']}`"
-        half = half_width(estimate)
-        shown = f"{estimate['value']:+.1f}" if "task" in measure else f"{estimate['value']:+.2f}"
-        if half is not None:
-            shown += f" ± {half:.1f}" if "task" in measure else f" ± {half:.2f}"
+        shown = worded(row["difference"], 1 if "task" in measure else 2, sign="+")
         lines.setdefault(lead, {})[_column(measure)] = f"{shown} {row['word']}"
     rows = [["", *columns]]
     rows += [[lead, *(of.get(column, NONE) for column in columns)] for lead, of in lines.items()]

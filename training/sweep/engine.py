@@ -120,8 +120,7 @@ def run_cells(
 
 def _share(processes: int) -> dict[str, str]:
     """The environment of one of several processes: it has its share of the cores, unless the
-    variables are set. Measured with two on two cores: 44 steps/s together with a thread each, 36
-    with two threads each, 28 one alone with two."""
+    variables are set: two on two cores make more steps with a thread each than with two each."""
     if processes == 1:
         return dict(os.environ)
     threads = str(max(1, (os.cpu_count() or 1) // processes))

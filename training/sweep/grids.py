@@ -161,11 +161,6 @@ def _word(value: Any) -> str:
     return short if short and float(short) == value else str(value)
 
 
-def with_seed(model: Model, seed: int) -> Config:
-    """The config of a model's training with a seed."""
-    return replace(model.config, seed=seed)
-
-
 def _each(name: str, *values: Any) -> tuple[Fields, ...]:
     return tuple({name: value} for value in values)
 

@@ -6,11 +6,15 @@ from typing import Any
 from tf_avae.config import fields_of, read_json
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Settings
+from tf_avae.evaluation.table import attacked
 from tf_avae.provenance import provenance, session
 from training.sweep.folder import SweepFolder
 
 Values = dict[str, Any]
 """JSON values."""
+
+BOUND, INCONSISTENCY, NATS, PERCENT = "bound, held out", "inconsistency W2²", "nats", "%"
+"""Names and units of figures."""
 
 _KEPT = ("step", "sha256", "path", "kind", "trained_at_commit", "left_out")
 """What each model's record says of its origin."""
@@ -73,6 +77,16 @@ def known(sweep: SweepFolder, model: str, cell: str | None = None) -> tuple[Valu
         **{key: record[key] for key in ("config", *_KEPT) if key in record},
     }
     return found, results
+
+
+def accuracy(record: Values, task: str, head: str, epsilon: float) -> float:
+    """An accuracy of an evaluated encoder in percent; the nominal one where the radius is 0."""
+    share = (
+        attacked(record["robustness"], task, head, epsilon)["accuracy"]
+        if epsilon
+        else record["probes"][task][head]["nominal"]
+    )
+    return 100 * share["value"]
 
 
 def why_missing(sweep: SweepFolder, cell: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from tf_avae.config import ATTACK, MODEL, OBJECTIVE, OPTIMISATION, Config, fields_of
 from tf_avae.progress import duration
 from training.sweep.models import Values
+from training.sweep.seeds import half_width
 
 NONE = "–"
 """The cell of what is not there."""
@@ -42,6 +43,21 @@ def table(rows: list[list[str]]) -> str:
     ]  # fmt: skip
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]])
+
+
+def worded(estimate: Values | None, digits: int = 2, sign: str = "") -> str:
+    """The cell of an estimate: its value and half of its interval, where it has one.
+
+    Args:
+        estimate: of `over_seeds` or `paired`; None where there is none.
+        digits: after the point.
+        sign: "+" for that of a difference.
+    """
+    if estimate is None:
+        return NONE
+    half = half_width(estimate)
+    shown = f"{estimate['value']:{sign}.{digits}f}"
+    return shown if half is None else f"{shown} ± {half:.{digits}f}"
 
 
 def time_taken(seconds: float) -> str:

@@ -5,9 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tf_avae.plots import BLUE, GREY, ORANGE, new_figure, tidy, title
-from training.sweep.models import Values
+from training.sweep.models import PERCENT, Values
 from training.sweep.precision import BASELINE, PRECISIONS
-from training.sweep.precision_figures import PERCENT
 from training.sweep.seeds import half_width
 
 _INCHES = (2.9, 2.5)

@@ -3,14 +3,23 @@
 from typing import Any
 
 from tf_avae.config import read_json
-from tf_avae.evaluation.table import attacked
 from training.sweep.folder import SweepFolder
-from training.sweep.models import Values, common_data, evaluated, known, made_by, why_missing
+from training.sweep.models import (
+    BOUND,
+    INCONSISTENCY,
+    NATS,
+    PERCENT,
+    Values,
+    accuracy,
+    common_data,
+    evaluated,
+    known,
+    made_by,
+    why_missing,
+)
 from training.sweep.precision import BASELINE, HEAD, PRECISIONS, model, timed
 from training.sweep.seeds import over_seeds, paired
 from training.timing import time_factor
-
-BOUND, INCONSISTENCY, NATS, PERCENT = "bound, held out", "inconsistency W2²", "nats", "%"
 
 
 def measures(tasks: list[str], radii: list[float]) -> list[Values]:
@@ -71,13 +80,8 @@ def _figures(sweep: SweepFolder, name: str, asked: list[Values], record: Values)
     }
     for measure in asked:
         if "task" in measure:
-            task, epsilon = measure["task"], measure["epsilon"]
-            share = (
-                attacked(record["robustness"], task, HEAD, epsilon)["accuracy"]
-                if epsilon
-                else record["probes"][task][HEAD]["nominal"]
-            )
-            found[measure["name"]] = 100 * share["value"]
+            where = measure["task"], HEAD, measure["epsilon"]
+            found[measure["name"]] = accuracy(record, *where)
     return found
 
 

@@ -4,10 +4,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tf_avae.evaluation.budgets import BUDGETS
-from training.sweep.models import Values
-from training.sweep.pages import NONE, Notes, provenance, shared_options, table, time_taken
+from training.sweep.models import PERCENT, Values
+from training.sweep.pages import (
+    Notes,
+    provenance,
+    shared_options,
+    table,
+    time_taken,
+    worded,
+)
 from training.sweep.precision import BASELINE, PRECISIONS
-from training.sweep.precision_figures import PERCENT
 from training.sweep.seeds import CONFIDENCE, differs, half_width
 
 MARK = "*"
@@ -32,7 +38,7 @@ class Difference(NamedTuple):
     @property
     def words(self) -> str:
         """All of it."""
-        shown, unit = signed(self.estimate), _UNITS.get(self.measure["unit"], "")
+        shown, unit = worded(self.estimate, sign="+"), _UNITS.get(self.measure["unit"], "")
         return f"`{self.algo}`, {self.precision}: {self.measure['name']} {shown}{unit}"
 
 
@@ -107,18 +113,6 @@ def verdict(values: Values) -> str:
     )
 
 
-def signed(estimate: Values | None) -> str:
-    """A difference and half of its interval."""
-    if estimate is None:
-        return NONE
-    half = half_width(estimate)
-    return f"{estimate['value']:+.2f}" + ("" if half is None else f" ± {half:.2f}")
-
-
-def _figure(estimate: Values | None) -> str:
-    return NONE if estimate is None else signed(estimate).removeprefix("+")
-
-
 def _what(values: Values) -> str:
     evaluation, data = values["evaluation"], values["data"]
     budget = BUDGETS[evaluation["budget"]]
@@ -139,7 +133,9 @@ def _differences(values: Values) -> str:
         row = [_label(measure)]
         for algo, p in columns:
             estimate = values["comparison"][algo][p]["difference"][measure["name"]]
-            row.append(signed(estimate) + (MARK if estimate and differs(estimate) else ""))
+            row.append(
+                worded(estimate, sign="+") + (MARK if estimate and differs(estimate) else "")
+            )
         rows.append(row)
     return table(rows)
 
@@ -149,7 +145,7 @@ def _figures(values: Values) -> str:
     rows = [["", *(f"{algo}, {p}" for algo, p in columns)]]
     for measure in values["measures"]:
         found = [values["comparison"][a][p]["over_seeds"][measure["name"]] for a, p in columns]
-        rows.append([_label(measure), *map(_figure, found)])
+        rows.append([_label(measure), *map(worded, found)])
     return table(rows)
 
 

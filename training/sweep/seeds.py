@@ -1,7 +1,7 @@
 """Figures over trainings that differ in their seed alone."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,17 @@ def over_seeds(figures: Mapping[int, float]) -> dict[str, Any] | None:
         half = float(far * values.std(ddof=1) / math.sqrt(len(values)))
         found |= {"low": centre - half, "high": centre + half}
     return found
+
+
+def by_seed(trainings: Iterable[Mapping[str, Any]], name: str) -> dict[int, float]:
+    """A figure of trainings with the seeds 0, 1 and so on, of those that have it.
+
+    Args:
+        trainings: each with its "figures", by name.
+        name: the figure's.
+    """
+    found = enumerate(training["figures"].get(name) for training in trainings)
+    return {seed: figure for seed, figure in found if figure is not None}
 
 
 def paired(figures: Mapping[int, float], baseline: Mapping[int, float]) -> dict[str, Any] | None:

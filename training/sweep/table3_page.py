@@ -7,7 +7,7 @@ from tf_avae.config import Config
 from tf_avae.datasets.celeb_a_files import IMAGES, OFFICIAL_SHA256
 from tf_avae.datasets.celeb_a_images import SHAPE
 from tf_avae.evaluation.budgets import BUDGETS
-from tf_avae.evaluation.table import passed
+from tf_avae.evaluation.table import failed, passed
 from tf_avae.objectives import OBJECTIVES
 from training.sweep.models import Values
 from training.sweep.pages import NONE, Notes, provenance, shared_options, table, time_taken
@@ -254,13 +254,8 @@ def _checks(values: Values) -> str:
     for name, model in values["models"].items():
         if "checks" not in model:
             continue
-        failed = [
-            f"{group['task']} ({check['name']})"
-            for group in model["checks"]["groups"]
-            for check in group["checks"]
-            if not check["passed"]
-        ]
-        listed = f"; not: {', '.join(failed)}" if failed else ""
+        words = [f"{group['task']} ({check['name']})" for group, check in failed(model["checks"])]
+        listed = f"; not: {', '.join(words)}" if words else ""
         lines.append(f"- {name}: {passed(model['checks'])} honesty checks passed{listed}")
     if not lines:
         return "No honesty checks were made (see above)."
