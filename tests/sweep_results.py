@@ -12,32 +12,34 @@ def write(sweep, cell, content):
     path.write_text(json.dumps(content))
 
 
-def evaluation(config, radii, accuracy, *, nominal=True, **sections):
+def evaluation(config, radii, accuracy, *, heads=("linear",), nominal=True, **sections):
     """The results.json of an encoder on ColorMNIST.
 
     Args:
         config: of its run.
         radii: of the attacks.
-        accuracy: (task, radius) to percent; radius 0 for images as they are.
+        accuracy: (task, head, radius) to percent; radius 0 for images as they are.
+        heads: names of heads.
         nominal: whether the probes are a section.
         sections: others, beside the robustness.
     """
 
-    def share(task, epsilon):
-        return {"value": accuracy(task, epsilon) / 100}
+    def share(*where):
+        return {"value": accuracy(*where) / 100}
 
     record = {
         "sha256": "ab", "left_out": {}, "config": config,
         "robustness": {"rows": [
-            {"task": t, "head": "linear", "epsilon": e, "accuracy": share(t, e)}
-            for t in TASKS for e in radii
+            {"task": t, "head": h, "epsilon": e, "accuracy": share(t, h, e)}
+            for t in TASKS for h in heads for e in radii
         ]},
         **sections,
     }  # fmt: skip
     if nominal:
-        record["probes"] = {t: {"linear": {"nominal": share(t, 0)}} for t in TASKS}
+        record["probes"] = {t: {h: {"nominal": share(t, h, 0)} for h in heads} for t in TASKS}
     return {
-        "settings": {"tasks": list(TASKS), "epsilons": list(radii)}, "encoders": [record],
+        "settings": {"tasks": list(TASKS), "heads": list(heads), "epsilons": list(radii)},
+        "encoders": [record],
         "data": {"name": "color_mnist", "test_images": 10_000, "checksums": {"a": "b"}},
         "provenance": {"commit": "c0ffee"},
     }  # fmt: skip

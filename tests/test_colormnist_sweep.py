@@ -22,6 +22,7 @@ from training.sweep.folder import SweepFolder
 from training.sweep.grids import GRIDS, models
 
 RADII, SEEDS = (0.05, 0.1), 3
+HEADS = ("linear", "margin")
 BOUND, RISE, CHECKS = "bound, held out", "its rise in the last fifth", "honesty checks failed"
 BESIDE = [
     "MSE: ‖x − g(μ(x))‖²", BOUND, RISE, "log p(x) at least", "inconsistency W2²", "active units",
@@ -41,8 +42,8 @@ def created(path, *words):
     return SweepFolder.create(path, declare(path, *words))
 
 
-def accuracy_name(task, budget, epsilon):
-    return f"{task}, {budget}, ε {epsilon:g}" if epsilon else f"{task}, nominal"
+def accuracy_name(task, head, budget, epsilon):
+    return f"{task}, {head}, {f'{budget}, ε {epsilon:g}' if epsilon else 'nominal'}"
 
 
 def figure(model, seed, name):
@@ -102,7 +103,10 @@ def finish(sweep, model, seed, of=figure):
         results = evaluation(
             sweep.cells[training].options,
             options["epsilon"],
-            lambda task, epsilon, budget=budget: found(accuracy_name(task, budget, epsilon)),
+            lambda task, head, epsilon, budget=budget: found(
+                accuracy_name(task, head, budget, epsilon)
+            ),
+            heads=options["head"],
             nominal="probes" in options["section"],
             **{name: sections[name] for name in options["section"] if name in sections},
         )
@@ -172,7 +176,7 @@ def test_cells_are_commands_that_the_others_understand(tmp_path, grid):
             (training,) = cell.needs
             assert cell.name == f"{training}-{arguments.budget}"
             assert arguments.encoder == [f"{training}={sweep.output(training)}"]
-            assert tuple(arguments.epsilon) == row.radii and arguments.head == ["linear"]
+            assert tuple(arguments.epsilon) == row.radii and tuple(arguments.head) == HEADS
             assert arguments.images == dict(row.budgets)[arguments.budget]
             # Otherwise images held out in training would be evaluated on as training images.
             assert arguments.validation == row.common.get("validation", 0)
@@ -227,8 +231,8 @@ def test_budgets_images_and_radii_of_the_evaluations(tmp_path):
 def test_figures_over_seeds_are_those_of_the_results(sweep):
     values = collected(sweep)
     accuracies = [
-        accuracy_name(task, budget, epsilon)
-        for task in TASKS
+        accuracy_name(task, head, budget, epsilon)
+        for task, head in itertools.product(TASKS, HEADS)
         for budget in ("paper", "strong")
         for epsilon in (0.0, *RADII)
         if epsilon or budget == "paper"
@@ -305,8 +309,10 @@ def judged(path, by, *words, seeds=SEEDS):
 
 
 BETTER = {"vae": 0.0, "avae": 5.0, "se": 5.0, "se_avae": 10.0, "avae_ss": 5.0}
-ATTACKED = 2 * 2 * len(RADII)
-"""Tasks, budgets, radii."""
+NOMINAL = 2 * len(HEADS)
+"""Tasks, heads."""
+ATTACKED = NOMINAL * 2 * len(RADII)
+"""These, budgets, radii."""
 
 
 def kind(name):
@@ -322,7 +328,7 @@ def test_the_verdicts_where_all_is_better_and_where_all_is_worse(tmp_path):
         f"It holds: of {ATTACKED} differences {ATTACKED} for.",
         f"It holds: of {2 * ATTACKED} differences {2 * ATTACKED} for.",
         f"It holds: of {ATTACKED} differences {ATTACKED} for.",
-        "No loss seen: of 8 differences 8 open.",
+        f"No loss seen: of {4 * NOMINAL} differences {4 * NOMINAL} open.",
         "It holds: of 4 differences 4 for.",
     ]
     page = colormnist_page.page(values)
@@ -334,7 +340,7 @@ def test_the_verdicts_where_all_is_better_and_where_all_is_worse(tmp_path):
         f"It does not hold: of {ATTACKED} differences {ATTACKED} against.",
         f"It does not hold: of {2 * ATTACKED} differences {2 * ATTACKED} against.",
         f"It does not hold: of {ATTACKED} differences {ATTACKED} against.",
-        "Not in every case: of 8 differences 8 against.",
+        f"Not in every case: of {4 * NOMINAL} differences {4 * NOMINAL} against.",
         "It does not hold: of 4 differences 4 against.",
     ]
 
@@ -345,7 +351,7 @@ def test_the_verdicts_where_figures_disagree(tmp_path):
         if model == "avae" and name.startswith("color"):
             return -sign * BETTER[model]  # worse than vae in one task
         if model == "avae_ss":
-            return sign * 5.0 * (name == "digit, strong, ε 0.1")
+            return sign * 5.0 * (name == "digit, margin, strong, ε 0.1")
         return sign * BETTER[model]
 
     said, values = judged(tmp_path / "s", by)
@@ -353,13 +359,16 @@ def test_the_verdicts_where_figures_disagree(tmp_path):
         f"It depends: of {ATTACKED} differences {ATTACKED // 2} for, {ATTACKED // 2} against.",
         f"It holds: of {2 * ATTACKED} differences {2 * ATTACKED} for.",
         f"It holds where the figures decide: of {ATTACKED} differences 1 for, {ATTACKED - 1} open.",
-        "Not in every case: of 8 differences 5 for, 1 against, 2 open.",
+        "Not in every case: of 16 differences 10 for, 2 against, 4 open.",
         "It holds where the figures decide: of 4 differences 3 for, 1 open.",
     ]
     (row,) = [row for row in values["claims"][2]["rows"] if row["word"] == "for"]
-    assert row["measure"]["name"] == "digit, strong, ε 0.1" and row["difference"]["value"] > 0
-    assert {(r["algo"], r["measure"]["task"]) for r in values["claims"][3]["rows"]
-            if r["word"] == "against"} == {("avae", "color")}  # fmt: skip
+    assert row["measure"]["name"] == "digit, margin, strong, ε 0.1"
+    assert row["difference"]["value"] > 0
+    assert [(r["algo"], r["measure"]["task"], r["measure"]["head"])
+            for r in values["claims"][3]["rows"] if r["word"] == "against"] == [
+        ("avae", "color", head) for head in HEADS
+    ]  # fmt: skip
 
 
 def test_claims_are_of_objectives_that_are_there_and_open_without_an_interval(tmp_path):
@@ -368,8 +377,8 @@ def test_claims_are_of_objectives_that_are_there_and_open_without_an_interval(tm
 
     words = ["--algo", "vae", "avae", "--budget", "paper"]
     said, values = judged(tmp_path / "s", by, *words, seeds=1)
-    assert said[0] == "Not decided: of 4 differences 4 open."
-    assert [len(claim["rows"]) for claim in values["claims"]] == [4, 0, 0, 2, 1]
+    assert said[0] == "Not decided: of 8 differences 8 open."
+    assert [len(claim["rows"]) for claim in values["claims"]] == [8, 0, 0, 4, 1]
     page = colormnist_page.page(values)
     assert values["claims"][0]["title"] in page and values["claims"][1]["title"] not in page
     said, values = judged(tmp_path / "t", by, "--algo", "se", "--budget", "paper")
@@ -390,16 +399,17 @@ def test_the_page_shows_the_figures(sweep):
         "se_avae-s2-strong is ready",
         "avae_ss-s1-strong is waiting for avae_ss-s1 (ready)",
     ]
-    where = list(itertools.product(TASKS, ("paper", "strong")))
-    assert re.findall("^## (.*)$", page, re.M)[:4] == [f"{t.title()}, `{b}`" for t, b in where]
-    for (task, budget), table in zip(where, accuracies, strict=True):
+    where = list(itertools.product(TASKS, HEADS, ("paper", "strong")))
+    titles = [f"{t.title()}, {h} head, `{b}`" for t, h, b in where]
+    assert re.findall("^## (.*)$", page, re.M)[: len(where) + 1] == [*titles, "Beside them"]
+    for (task, head, budget), table in zip(where, accuracies, strict=True):
         radii = (0.0, *RADII) if budget == "paper" else RADII
         assert table[0] == ["", *(f"ε {e:g}" if e else "nominal" for e in radii)]
         note = {"paper": {"avae_ss": " – [1]"},
                 "strong": {"avae_ss": " – [3]", "se_avae": " – [2]"}}[budget]  # fmt: skip
         assert [row[0] for row in table[1:]] == [f"{m}{note.get(m, '')}" for m in OBJECTIVES]
         for model, row in zip(OBJECTIVES, table[1:], strict=True):
-            names = [accuracy_name(task, budget, e) for e in radii]
+            names = [accuracy_name(task, head, budget, e) for e in radii]
             assert row[1:] == [shown(of_seeds(model, n, seeds_of(model, n))) for n in names]
     assert beside[0] == ["", *(f"{n}, nats" if n in NATS else n for n in BESIDE)]
     for model, row in zip(OBJECTIVES, beside[1:], strict=True):
@@ -420,18 +430,18 @@ def test_the_page_shows_the_figures(sweep):
     for table, pairs in ((robust, [("avae", "vae")]), (alone, [("avae_ss", "vae")]),
                          (both, [("se_avae", "se"), ("se_avae", "avae")])):  # fmt: skip
         assert table[0] == ["", *(f"ε {e:g}" for e in RADII)]
-        leads = itertools.product(pairs, ("paper", "strong"), TASKS)
-        for (pair, budget, task), row in zip(leads, table[1:], strict=True):
-            assert row[0] == f"{' − '.join(pair)}, {task}, `{budget}`"
-            names = [accuracy_name(task, budget, epsilon) for epsilon in RADII]
+        leads = itertools.product(pairs, ("paper", "strong"), TASKS, HEADS)
+        for (pair, budget, task, head), row in zip(leads, table[1:], strict=True):
+            assert row[0] == f"{' − '.join(pair)}, {task}, {head}, `{budget}`"
+            names = [accuracy_name(task, head, budget, epsilon) for epsilon in RADII]
             assert row[1:] == [difference(*pair, name, 1) for name in names]
             words |= {cell.split()[-1] for cell in row[1:]}
     assert len(words) > 1  # else the figures decide nothing here
     assert nominal[1:] == [
-        [f"{' − '.join(pair)}, {task}, `paper`", difference(*pair, f"{task}, nominal", 1)]
-        for pair in against_vae
-        for task in TASKS
-    ]
+        [f"{' − '.join(pair)}, {task}, {head}, `paper`",
+         difference(*pair, f"{task}, {head}, nominal", 1)]
+        for pair, task, head in itertools.product(against_vae, TASKS, HEADS)
+    ]  # fmt: skip
     assert consistent[1:] == [
         [" − ".join(pair), difference(*pair, "inconsistency W2²", 2, better=-1)]
         for pair in against_vae
@@ -442,6 +452,7 @@ def test_the_page_shows_the_figures(sweep):
     assert listed["avae_ss-s1"] == ["–", "– [1]", "– [3]"]
     assert listed["se_avae-s2"] == ["–", "–", "– [2]"]
     for words in ("mean over 3 seeds", "`strong` (1,000 images", "on the first 300 test images",
+                  "`margin` (logistic", "heads but the first on 1,000 of them at most",
                   "obs_var 0.1", "colormnist.png", "color_mnist; a b"):  # fmt: skip
         assert words in page
 
@@ -452,10 +463,10 @@ def test_the_page_of_one_seed_has_no_intervals_and_says_which_images(tmp_path):
     page = colormnist_page.page(collected(sweep))
     assert "of one seed, so without an interval" in page and "±" not in page.split("## Do the")[0]
     assert "on the first 500 validation images" in page
-    digit, _, beside, *_ = tables(page)
+    _, digit, _, _, beside, *_ = tables(page)
     rows = {row[0]: row[1:] for row in digit}
     assert rows[""] == ["nominal", *(f"ε {e:g}" for e in GRIDS["settings"].radii)]
-    names = [accuracy_name("digit", "paper", e) for e in (0.0, *GRIDS["settings"].radii)]
+    names = [accuracy_name("digit", "margin", "paper", e) for e in (0, *GRIDS["settings"].radii)]
     for words, model in (
         ("vae", "vae"), ("vae, v 0.02", "vae-obs_var0.02"),
         ("vae, learning rate 0.0003", "vae-learning_rate0.0003"), ("vae, D 16", "vae-latent_dim16"),
@@ -470,15 +481,16 @@ def test_the_page_of_one_seed_has_no_intervals_and_says_which_images(tmp_path):
 
 def test_curves_show_the_means_and_their_intervals(sweep):
     panels = colormnist_chart.chart(collected(sweep)).axes
-    assert [axes.get_title(loc="left") for axes in panels] == list(TASKS)
-    for task, axes in zip(TASKS, panels, strict=True):
+    where = list(itertools.product(HEADS, TASKS))
+    assert [axes.get_title(loc="left") for axes in panels] == [f"{t}, {h} head" for h, t in where]
+    for (head, task), axes in zip(where, panels, strict=True):
         assert [line.get_label() for line in axes.get_lines()] == list(OBJECTIVES)
         for line, band in zip(axes.get_lines(), axes.collections, strict=True):
             model, at = line.get_label(), (0.0, *RADII)
             assert tuple(line.get_xdata()) == at
             ys = band.get_paths()[0].vertices
             for epsilon, y in zip(at, line.get_ydata(), strict=True):
-                name = accuracy_name(task, "paper", epsilon)
+                name = accuracy_name(task, head, "paper", epsilon)
                 mine = of_seeds(model, name, seeds_of(model, name))
                 assert y == pytest.approx(np.mean(mine))
                 ends = scipy.stats.ttest_1samp(mine, 0.0).confidence_interval(0.95)
@@ -499,11 +511,12 @@ def test_dots_show_each_model_in_its_row(tmp_path):
     heights = dict(zip(order, panels[0].get_yticks(), strict=True))
     assert len(set(heights.values())) == len(order)
     radii = (0.0, *GRIDS["settings"].radii)
-    for task, axes in zip(TASKS, panels, strict=True):
+    for (task, head), axes in zip(itertools.product(TASKS, HEADS), panels, strict=True):
+        assert axes.get_title(loc="left") == f"{task}, {head} head"
         dots = [(x[0], y[0]) for x, y in (line.get_data() for line in axes.get_lines())
                 if len(x) == 1]  # fmt: skip
         expected = [
-            (figure(model, 0, accuracy_name(task, "paper", epsilon)), y)
+            (figure(model, 0, accuracy_name(task, head, "paper", epsilon)), y)
             for model, y in heights.items()
             if model != "se-rho0.9"
             for epsilon in radii
@@ -511,7 +524,7 @@ def test_dots_show_each_model_in_its_row(tmp_path):
         np.testing.assert_allclose(sorted(dots), sorted(expected))
         through = [line.get_data() for line in axes.get_lines() if len(line.get_xdata()) == 2]
         assert sorted(x[0] for x, _ in through) == pytest.approx(sorted(
-            figure(algo, 0, accuracy_name(task, "paper", e)) for algo in ("vae", "se")
+            figure(algo, 0, accuracy_name(task, head, "paper", e)) for algo in ("vae", "se")
             for e in radii
         ))  # fmt: skip
 

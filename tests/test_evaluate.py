@@ -20,6 +20,7 @@ from tf_avae.evaluation import Encoder, Settings, evaluate
 from tf_avae.evaluation.parts import Part, Parts
 from tf_avae.evaluation.report import page
 from tf_avae.evaluation.robustness import Outcomes
+from tf_avae.evaluation.subject import images_through
 from tf_avae.evaluation.table import text
 from tf_avae.runs import load_trained
 from training import evaluate as command
@@ -303,6 +304,15 @@ def test_a_class_without_test_images_is_no_obstacle(few_digits):
         stands = np.array(list(row["outcomes"])) == "."
         shares = [stands[of == k].mean() for k in np.unique(of)]
         assert row["balanced"] == pytest.approx(np.mean(shares))
+
+
+def test_heads_but_the_first_are_attacked_on_fewer_images():
+    settings = Settings("paper", heads=("mlp", "linear", "margin"), images=50, other_images=20)
+    counts = {
+        there: [images_through(head, settings, there) for head in settings.heads]
+        for there in (100, 30, 10)
+    }
+    assert counts == {100: [50, 20, 20], 30: [30, 20, 20], 10: [10, 10, 10]}
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def finish(sweep, algo, which, seed, of=figure):
     results = evaluation(
         sweep.cells[name].options,
         RADII,
-        lambda t, e: of(algo, which, seed, f"{t}, {f'ε {e:g}' if e else 'nominal'}"),
+        lambda t, _, e: of(algo, which, seed, f"{t}, {f'ε {e:g}' if e else 'nominal'}"),
         consistency={"inconsistency": {"value": of(algo, which, seed, NAMES[-1])}},
     )
     write(sweep, name, {"held_out": {"bound": of(algo, which, seed, NAMES[0])}})

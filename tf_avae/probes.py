@@ -1,7 +1,7 @@
 """Heads on frozen embeddings: linear and one-hidden-layer classifiers, and nearest neighbours.
 
-The encoder is fixed; a head sees embeddings and labels of the training split alone. Embeddings are
-standardised, regularisation is chosen on a held-out part of the training split.
+The encoder is fixed; a head sees embeddings and labels of the training split alone. Regularisation
+is chosen on a held-out part of the training split.
 """
 
 import warnings
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from scipy.spatial.distance import pdist
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit
@@ -24,6 +25,9 @@ from tf_avae.types import Latents, Tensor
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation strengths C that are tried: loss = C sum(cross-entropy) + |W|^2/2."""
+
+MARGIN_WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4)
+"""Values of C times the number of examples that are tried for the largest radius."""
 
 _HELD_OUT = 1 / 6
 _MOST_ITERATIONS = 5000
@@ -86,7 +90,8 @@ def fit_linear(
     *,
     strengths: Sequence[float] = STRENGTHS,
 ) -> Fitted:
-    """Multinomial logistic regression by L-BFGS, to convergence, in float64.
+    """Multinomial logistic regression by L-BFGS, to convergence, in float64, each dimension of the
+    embeddings standardised.
 
     The C with the best accuracy on a held-out sixth of the examples is taken, the smallest where
     several are; the probe is then fitted to all examples.
@@ -101,29 +106,65 @@ def fit_linear(
         InputError: embeddings that are not finite, or a class without two examples.
     """
     embeddings, labels = _checked(embeddings, labels)
-    fit, held_out = _split(labels, seed)
-    scaler = StandardScaler().fit(embeddings[fit])
-    x, y = scaler.transform(embeddings[fit]), labels[fit]
-    held_out_x = scaler.transform(embeddings[held_out])
-    accuracy = {}
-    # From the strongest regularisation on, each from the solution before: they are unique.
-    model = LogisticRegression(tol=_SEARCH_TOLERANCE, max_iter=_MOST_ITERATIONS, warm_start=True)
-    for strength in sorted(strengths):
-        _fit(model.set_params(C=strength), x, y)
-        accuracy[strength] = float(np.mean(model.predict(held_out_x) == labels[held_out]))
-    best = max(accuracy, key=lambda strength: (accuracy[strength], -strength))
-    scaler = StandardScaler().fit(embeddings)
-    model.set_params(C=best, tol=_TOLERANCE)
-    converged = _fit(model, scaler.transform(embeddings), labels)
-    return Fitted(
-        _probe(scaler, [(model.coef_.T, model.intercept_)]),
-        {
-            "regularisation": best,
-            "held_out_accuracy": [[s, a] for s, a in accuracy.items()],
-            "converged": converged,
-            "iterations": int(model.n_iter_.max()),
-        },
+    return _fit_logistic(
+        embeddings, labels, seed, strengths, StandardScaler().fit, "held_out_accuracy", _accuracy
     )
+
+
+def fit_margin(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    seed: int = 0,
+    *,
+    weights: Sequence[float] = MARGIN_WEIGHTS,
+) -> Fitted:
+    """Multinomial logistic regression as by `fit_linear`, for embeddings that will be moved.
+
+    All dimensions have one scale, the root of their mean variance: a standardised dimension that
+    hardly varies counts as much as any, and an attack moves it as far. The C is the one with the
+    largest `latent_radius` on the held-out sixth, so no attack is looked at: the mean over classes
+    of the mean over their examples, where no example counts for more than half of the mean
+    distance between class means. Uncapped, or with a mean over all examples, a head that says the
+    commonest class of everything would have the largest.
+
+    Args:
+        weights: values of C times the number of examples, above 0.
+
+    Other arguments, errors: those of `fit_linear`.
+    """
+    embeddings, labels = _checked(embeddings, labels)
+    strengths = [weight / len(labels) for weight in weights]
+    means = [embeddings[labels == label].mean(0) for label in range(labels.max() + 1)]
+    most = float(pdist(means).mean()) / 2
+
+    def radius(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> float:
+        capped = np.minimum(latent_radius(probe, embeddings, labels), most)
+        return float(np.mean([capped[labels == label].mean() for label in np.unique(labels)]))
+
+    return _fit_logistic(embeddings, labels, seed, strengths, _one_scale, "held_out_radius", radius)
+
+
+def latent_radius(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How far an embedding can move, by Euclidean distance and whatever the direction, before a
+    linear probe says another class: min over j of (l_y - l_j) / |w_y - w_j|.
+
+    Args:
+        probe: of one layer.
+        embeddings: [N, D].
+        labels: [N].
+
+    Returns:
+        [N], at least 0; 0 where the class is wrong already, or does not depend on the embedding.
+    """
+    ((kernel, bias),) = probe.layers
+    kernel = kernel.astype(np.float64) / probe.scale[:, np.newaxis]
+    logits = (embeddings - probe.mean) @ kernel + bias
+    differences = kernel.T[:, np.newaxis] - kernel.T
+    distance = np.linalg.norm(differences, axis=-1)[labels]
+    margin = np.take_along_axis(logits, labels[:, np.newaxis], axis=1) - logits
+    radius = np.divide(margin, distance, out=np.zeros_like(margin), where=distance > 0)
+    radius[np.arange(len(labels)), labels] = np.inf
+    return np.maximum(radius.min(axis=1), 0.0)
 
 
 def fit_mlp(embeddings: np.ndarray, labels: np.ndarray, seed: int = 0) -> Fitted:
@@ -158,7 +199,12 @@ HEADS: Registry[Head] = Registry(
     "head",
     Head("linear", "logistic regression on standardised embeddings", fit_linear),
     Head("mlp", "one hidden layer of 256 units", fit_mlp),
-)
+    Head("margin", "logistic regression for embeddings that will be moved: one scale, regularised "
+         "for the distance to the nearest other class", fit_margin),
+)  # fmt: skip
+
+PROTOCOL_HEADS = ("linear", "mlp")
+"""Through these an encoder is evaluated unless told otherwise."""
 
 
 class Neighbours:
@@ -226,6 +272,57 @@ def _split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the examples that are fitted, and of those held out."""
     splits = StratifiedShuffleSplit(1, test_size=_held_out(labels), random_state=seed)
     return next(splits.split(np.zeros((len(labels), 1)), labels))
+
+
+def _fit_logistic(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    seed: int,
+    strengths: Sequence[float],
+    scaler_of: Callable[[np.ndarray], StandardScaler],
+    note: str,
+    merit: Callable[[Probe, np.ndarray, np.ndarray], float],
+) -> Fitted:
+    """The logistic regression of largest merit on the held-out part, fitted to all."""
+    fit, held_out = _split(labels, seed)
+    scaler = scaler_of(embeddings[fit])
+    x = scaler.transform(embeddings[fit])
+    merits = {}
+    # From the strongest regularisation on, each from the solution before: they are unique.
+    model = LogisticRegression(tol=_SEARCH_TOLERANCE, max_iter=_MOST_ITERATIONS, warm_start=True)
+    for strength in sorted(strengths):
+        _fit(model.set_params(C=strength), x, labels[fit])
+        probe = _logistic_probe(scaler, model)
+        merits[strength] = merit(probe, embeddings[held_out], labels[held_out])
+    best = max(merits, key=lambda strength: (merits[strength], -strength))
+    scaler = scaler_of(embeddings)
+    model.set_params(C=best, tol=_TOLERANCE)
+    converged = _fit(model, scaler.transform(embeddings), labels)
+    return Fitted(
+        _logistic_probe(scaler, model),
+        {
+            "regularisation": best,
+            note: [[s, m] for s, m in merits.items()],
+            "converged": converged,
+            "iterations": int(model.n_iter_.max()),
+        },
+    )
+
+
+def _accuracy(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> float:
+    said = np.asarray(probe(tf.constant(embeddings, tf.float32))).argmax(1)
+    return float(np.mean(said == labels))
+
+
+def _one_scale(embeddings: np.ndarray) -> StandardScaler:
+    """Takes away the mean, and divides by the root of the mean variance of the dimensions."""
+    scaler = StandardScaler().fit(embeddings)
+    scaler.scale_ = np.full_like(scaler.scale_, np.sqrt(scaler.var_.mean()) or 1.0)
+    return scaler
+
+
+def _logistic_probe(scaler: StandardScaler, model: LogisticRegression) -> Probe:
+    return _probe(scaler, [(model.coef_.T, model.intercept_)])
 
 
 def _fit(

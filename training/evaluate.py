@@ -139,7 +139,8 @@ def parser() -> Parser:
         nargs="+",
         default=defaults.heads,
         metavar="NAME",
-        help=f"probes; of attacks that go through one alone, the first [all]\n{listed(HEADS)}",
+        help="probes; of attacks that go through one alone, the first "
+        f"[{' '.join(defaults.heads)}]\n{listed(HEADS)}",
     )
     made.add_argument(
         "--section",

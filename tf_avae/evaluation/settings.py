@@ -9,7 +9,7 @@ from tf_avae.evaluation.budgets import BUDGETS
 from tf_avae.evaluation.representation import DISTANCES
 from tf_avae.evaluation.robustness import check_epsilon
 from tf_avae.evaluation.sections import SECTIONS
-from tf_avae.probes import HEADS
+from tf_avae.probes import HEADS, PROTOCOL_HEADS
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Settings:
         sections: names of rows of `SECTIONS`: what is measured; the others are left out.
         images: test images attacked, from the first on; the budget's number unless given.
         distances: names of rows of `DISTANCES`; all that the encoder allows.
-        mlp_images: of them, how many are attacked through the MLP head.
+        other_images: of them, how many are attacked through heads other than the first.
         free_images: test images for attacks on the representation and for the checks.
         chain_steps: turns of the chain.
         neighbours: k of the retrieval.
@@ -44,11 +44,11 @@ class Settings:
     epsilons: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
     norm: str = "linf"
     tasks: tuple[str, ...] | None = None
-    heads: tuple[str, ...] = tuple(HEADS)
+    heads: tuple[str, ...] = PROTOCOL_HEADS
     sections: tuple[str, ...] = tuple(SECTIONS)
     images: int | None = None
     distances: tuple[str, ...] = tuple(DISTANCES)
-    mlp_images: int = 1000
+    other_images: int = 1000
     free_images: int = 256
     chain_steps: int = 10
     neighbours: int = 10
@@ -82,8 +82,8 @@ class Settings:
                 raise InputError(f"{what} are {', '.join(names)}; name each once")
         check(seed=self.seed)
         least = {"chain_steps": 2, "free_images": 10}
-        for name in ("images", "mlp_images", "free_images", "chain_steps", "neighbours", "samples",
-                     "samples_images", "fid_images", "batch_size"):  # fmt: skip
+        for name in ("images", "other_images", "free_images", "chain_steps", "neighbours",
+                     "samples", "samples_images", "fid_images", "batch_size"):  # fmt: skip
             value, low = getattr(self, name), least.get(name, 1)
             if value is not None and value < low:
                 raise InputError(f"{name} is {value}; it must be at least {low}")

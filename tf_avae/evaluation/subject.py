@@ -76,7 +76,7 @@ class Teller:
 def images_through(head: str, settings: "Settings", available: int) -> int:
     """How many of the first test images are attacked through a head."""
     count = min(settings.images or BUDGETS[settings.budget].images or available, available)
-    return min(count, settings.mlp_images) if head == "mlp" else count
+    return count if head == settings.heads[0] else min(count, settings.other_images)
 
 
 def planned_work(

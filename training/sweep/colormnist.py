@@ -19,7 +19,6 @@ from training.sweep.cells import Cell, Declaration, evaluate_cell, fit_cell, tim
 from training.sweep.grids import GRIDS, Grid, Model, models
 from training.sweep.models import Values, check_evaluation, open_fields
 
-HEAD = "linear"
 TIMING = "timing"
 """The cell that times a training step of each objective's own model."""
 
@@ -112,6 +111,7 @@ def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
             "grid": grid.name,
             "seeds": seeds,
             "budgets": list(evaluations),
+            "heads": list(grid.heads),
             "models": [
                 {"name": m.name, "algo": m.algo, "differs": m.differs, "starts_from": m.starts_from}
                 for m in made
@@ -154,7 +154,7 @@ def _evaluations(arguments: argparse.Namespace, grid: Grid) -> dict[str, Values]
     evaluations: dict[str, Values] = {}
     for budget in arguments.budget or of_grid:
         found: Values = {
-            "head": (HEAD,),
+            "head": grid.heads,
             "section": ("robustness",) if evaluations else grid.sections,
             "budget": budget,
             "epsilon": tuple(arguments.radii or grid.radii),

@@ -19,7 +19,8 @@ _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1, 1, 1)), (0, (8, 3)))
 
 
 def chart(values: Values) -> Figure:
-    """A panel for each task; curves, or for grids of one setting at a time a row for each model."""
+    """A panel for each task and head: curves, or where one setting at a time differs a row for each
+    model."""
     accuracies = [m for m in values["measures"] if m["unit"] == PERCENT]
     first = values["settings"]["budgets"][0]
     shown = [m for m in accuracies if m["budget"] == first]
@@ -28,28 +29,35 @@ def chart(values: Values) -> Figure:
     return _curves(values, shown)
 
 
-def _tasks(shown: list[Values]) -> list[str]:
-    return list(dict.fromkeys(m["task"] for m in shown)) or [""]
+def _named(shown: list[Values], what: str) -> list[str]:
+    return list(dict.fromkeys(m[what] for m in shown)) or [""]
 
 
 def _curves(values: Values, shown: list[Values]) -> Figure:
-    tasks = _tasks(shown)
-    figure = new_figure(4.3 * len(tasks), 3.9)
-    panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
-    for axes, task in zip(panels, tasks, strict=True):
-        title(axes, task)
-        tidy(axes, "ε of the attack, in pixel values", "accuracy, %" if task == tasks[0] else "")
+    tasks, heads = _named(shown, "task"), _named(shown, "head")
+    figure = new_figure(4.3 * len(tasks), 2.9 * len(heads) + 0.7)
+    panels = figure.subplots(len(heads), len(tasks), squeeze=False, sharey=True, sharex=True)
+    for (head, task), axes in zip(itertools.product(heads, tasks), panels.flat, strict=True):
+        title(axes, _panel(task, head))
+        tidy(
+            axes, "ε of the attack, in pixel values" if head == heads[-1] else "",
+            "accuracy, %" if task == tasks[0] else "",
+        )  # fmt: skip
         axes.set_ylim(-3, 103)
-        of = [m for m in shown if m["task"] == task]
+        of = [m for m in shown if (m["task"], m["head"]) == (task, head)]
         dashes = {algo: itertools.cycle(_DASHES) for algo in _COLORS}
         for model in in_order(values):
             found = [(m["epsilon"], model["over_seeds"].get(m["name"])) for m in of]
             _curve(axes, model, [(x, e) for x, e in found if e], next(dashes[model["algo"]]))
-    handles, labels = panels[0].get_legend_handles_labels()
+    handles, labels = panels[0, 0].get_legend_handles_labels()
     if handles:
         figure.legend(handles=handles, labels=labels, ncols=min(5, len(labels)), fontsize=8,
                       handlelength=3.2, loc="outside lower center", frameon=False)  # fmt: skip
     return figure
+
+
+def _panel(task: str, head: str) -> str:
+    return f"{task}, {head} head" if head else ""
 
 
 def _curve(axes: Axes, model: Values, found: list, dash) -> None:
@@ -72,9 +80,10 @@ def _curve(axes: Axes, model: Values, found: list, dash) -> None:
 
 def _dots(values: Values, shown: list[Values]) -> Figure:
     """A row for each model, a mark for each radius: the darker, the larger."""
-    tasks, models = _tasks(shown), list(in_order(values))
-    figure = new_figure(4.6 * len(tasks) + 1.2, 0.17 * len(models) + 1.3)
-    panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
+    groups = list(itertools.product(_named(shown, "task"), _named(shown, "head")))
+    models = list(in_order(values))
+    figure = new_figure(3.1 * len(groups) + 1.2, 0.17 * len(models) + 1.3)
+    panels = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
     rows: list[float] = []
     spans: dict[str, tuple[float, float]] = {}
     for algo, of_algo in itertools.groupby(models, key=lambda model: model["algo"]):
@@ -82,12 +91,12 @@ def _dots(values: Values, shown: list[Values]) -> Figure:
         rows += [start + number for number, _ in enumerate(of_algo)]
         spans[algo] = start, rows[-1]
     marks = ("o", "s", "D", "^", "v", "P")
-    for axes, task in zip(panels, tasks, strict=True):
-        title(axes, task)
+    for axes, (task, head) in zip(panels, groups, strict=True):
+        title(axes, _panel(task, head))
         tidy(axes, "accuracy, %", "")
         axes.set_xlim(-3, 103)
         axes.grid(axis="x", linewidth=0.4, alpha=0.6)
-        of = [m for m in shown if m["task"] == task]
+        of = [m for m in shown if (m["task"], m["head"]) == (task, head)]
         for count, measure in enumerate(of):
             shade = 0.25 + 0.75 * count / max(1, len(of) - 1)
             for model, y in zip(models, rows, strict=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 from tf_avae.config import read_json
 from tf_avae.evaluation.table import failed
-from training.sweep.colormnist import HEAD, TIMING, attacked_by, trained
+from training.sweep.colormnist import TIMING, attacked_by, trained
 from training.sweep.colormnist_claims import CLAIMS, judged
 from training.sweep.folder import SweepFolder
 from training.sweep.models import (
@@ -36,9 +36,9 @@ BESIDE: dict[str, str] = {
 out."""
 
 
-def accuracy_name(task: str, budget: str, epsilon: float) -> str:
+def accuracy_name(task: str, head: str, budget: str, epsilon: float) -> str:
     """The name of an accuracy; the nominal one's where the radius is 0."""
-    return f"{task}, {budget}, ε {epsilon:g}" if epsilon else f"{task}, nominal"
+    return f"{task}, {head}, " + (f"{budget}, ε {epsilon:g}" if epsilon else "nominal")
 
 
 def collect(sweep: SweepFolder) -> Values:
@@ -68,7 +68,7 @@ def collect(sweep: SweepFolder) -> Values:
     asked = [*accuracies.values(), *({"name": n, "unit": u} for n, u in BESIDE.items())]
     there = {name for model in models.values() for name in model["over_seeds"]}
     values: Values = {
-        "settings": {key: settings[key] for key in ("grid", "seeds", "budgets")},
+        "settings": {key: settings[key] for key in ("grid", "seeds", "budgets", "heads")},
         "evaluation": {
             budget: sweep.cells[attacked_by(trained(next(iter(models)), 0), budget)].options
             for budget in budgets
@@ -111,11 +111,12 @@ def _training(
         record = results["encoders"][0]
         figures |= _beside(record)
         radii = [*((0.0,) if "probes" in record else ()), *sorted(results["settings"]["epsilons"])]
-        for task, epsilon in itertools.product(results["settings"]["tasks"], radii):
-            where = {"task": task, "budget": budget, "epsilon": epsilon}
-            label = accuracy_name(task, budget, epsilon)
+        asked = (results["settings"][what] for what in ("tasks", "heads"))
+        for task, head, epsilon in itertools.product(*asked, radii):
+            where = {"task": task, "head": head, "budget": budget, "epsilon": epsilon}
+            label = accuracy_name(**where)
             accuracies[label] = {"name": label, "unit": PERCENT, **where}
-            figures[label] = accuracy(record, task, HEAD, epsilon)
+            figures[label] = accuracy(record, task, head, epsilon)
     keys = ("data", "sha256", "trained_at_commit", "evaluated_by")
     return {
         "name": name,

@@ -1,9 +1,11 @@
 """The page of a grid on ColorMNIST, Markdown: accuracies, what is beside them, the claims."""
 
+import itertools
 from collections.abc import Iterator
 
-from tf_avae.evaluation.budgets import BUDGETS
+from tf_avae.evaluation import BUDGETS, Settings
 from tf_avae.objectives import OBJECTIVES
+from tf_avae.probes import HEADS
 from training.sweep.colormnist_claims import AGAINST, FOR, OPEN
 from training.sweep.grids import GRIDS
 from training.sweep.models import PERCENT, Values
@@ -22,6 +24,7 @@ _SIGNS = {
     "latent_dim": "D", "learning_rate": "learning rate", "reconstruction_weight": "w",
     "coupling": "coupling", "arch": "", "init_from": "starts from",
 }  # fmt: skip
+_GROUPS = "heads", "budgets"
 
 
 def page(values: Values) -> str:
@@ -85,13 +88,15 @@ def _what(values: Values) -> str:
         if count > 1
         else "of one seed, so without an interval"
     )
+    heads = [f"`{name}` ({HEADS[name].summary})" for name in values["settings"]["heads"]]
     said = []
     for name, flags in values["evaluation"].items():
         images = f"the first {flags['images']:,}" if "images" in flags else "all"
         said.append(f"`{name}` ({BUDGETS[name].summary}) on {images} {part} images")
     return (
-        "Encoders never saw a label; a linear head on posterior means is fitted to the training "
-        f"images. Accuracies in percent, {seeds}. Under attack: {'; '.join(said)}, L∞."
+        "Encoders never saw a label; heads on posterior means are fitted to the training images: "
+        f"{'; '.join(heads)}. Accuracies in percent, {seeds}. Under attack: {'; '.join(said)}, L∞; "
+        f"heads but the first on {Settings.other_images:,} of them at most."
     )
 
 
@@ -102,24 +107,23 @@ def _caption(values: Values) -> str:
 
 
 def _accuracies(values: Values, notes: Notes) -> Iterator[str]:
-    """A table for each task and budget."""
+    """A table for each task, head and budget."""
     accuracies = [m for m in values["measures"] if m["unit"] == PERCENT]
-    for task in dict.fromkeys(m["task"] for m in accuracies):
-        for budget in values["settings"]["budgets"]:
-            of = [m for m in accuracies if (m["task"], m["budget"]) == (task, budget)]
-            if not of:
-                continue
-            yield f"## {task.capitalize()}, `{budget}`"
-            heads = [f"ε {m['epsilon']:g}" if m["epsilon"] else "nominal" for m in of]
-            rows = [["", *heads]]
-            for model in in_order(values):
-                missing = [t["not_measured"].get(budget) for t in model["trainings"]]
-                lead = label(model)
-                if any(missing):
-                    lead += " " + " ".join(notes.missing(m) for m in missing if m)
-                cells = [worded(model["over_seeds"].get(m["name"]), 1) for m in of]
-                rows.append([lead, *cells])
-            yield table(rows)
+    groups = (dict.fromkeys(m["task"] for m in accuracies), *map(values["settings"].get, _GROUPS))
+    for task, head, budget in itertools.product(*groups):
+        of = [m for m in accuracies if (m["task"], m["head"], m["budget"]) == (task, head, budget)]
+        if not of:
+            continue
+        yield f"## {task.capitalize()}, {head} head, `{budget}`"
+        rows = [["", *map(_column, of)]]
+        for model in in_order(values):
+            missing = [t["not_measured"].get(budget) for t in model["trainings"]]
+            lead = label(model)
+            if any(missing):
+                lead += " " + " ".join(notes.missing(m) for m in missing if m)
+            cells = [worded(model["over_seeds"].get(m["name"]), 1) for m in of]
+            rows.append([lead, *cells])
+        yield table(rows)
 
 
 def _beside(values: Values) -> str:
@@ -180,7 +184,7 @@ def _claim(claim: Values) -> str:
         measure = row["measure"]
         lead = f"{row['algo']} − {row['baseline']}"
         if "task" in measure:
-            lead += f", {measure['task']}, `{measure['budget']}`"
+            lead += f", {measure['task']}, {measure['head']}, `{measure['budget']}`"
         shown = worded(row["difference"], 1 if "task" in measure else 2, sign="+")
         lines.setdefault(lead, {})[_column(measure)] = f"{shown} {row['word']}"
     rows = [["", *columns]]

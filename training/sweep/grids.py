@@ -47,6 +47,7 @@ class Grid:
         seeds: trainings of each model.
         radii: of the attacks in the evaluation.
         budgets: how hard to attack, and how many test images: the budget's number where None.
+        heads: through which; those after the first on fewer images (`other_images`).
         sections: of the evaluation under the first budget; under others it is the attacks alone.
         dots: whether the picture has a row of dots for each model; otherwise it has curves.
     """
@@ -61,6 +62,7 @@ class Grid:
     seeds: int = 1
     radii: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3)
     budgets: tuple[tuple[str, int | None], ...] = (("paper", None),)
+    heads: tuple[str, ...] = ("linear", "margin")
     sections: tuple[str, ...] = (
         "probes", "robustness", "consistency", "reconstruction", "latents",
     )  # fmt: skip
