@@ -29,6 +29,7 @@ BESIDE = [
     "effective dimension", CHECKS,
 ]  # fmt: skip
 NATS = (BOUND, RISE, "log p(x) at least")
+LABELS = {m: m for m in OBJECTIVES} | {"se": "se, v 0.02"}
 RATES = {"vae": [10.0, 20.0, 30.0], "avae": [5.0, 5.0, 10.0], "se": [2.0, 4.0, 6.0],
          "se_avae": [1.0, 2.0, 3.0], "avae_ss": [10.0, 10.0, 10.0]}  # fmt: skip
 
@@ -407,7 +408,9 @@ def test_the_page_shows_the_figures(sweep):
         assert table[0] == ["", *(f"ε {e:g}" if e else "nominal" for e in radii)]
         note = {"paper": {"avae_ss": " – [1]"},
                 "strong": {"avae_ss": " – [3]", "se_avae": " – [2]"}}[budget]  # fmt: skip
-        assert [row[0] for row in table[1:]] == [f"{m}{note.get(m, '')}" for m in OBJECTIVES]
+        assert [row[0] for row in table[1:]] == [
+            f"{LABELS[m]}{note.get(m, '')}" for m in OBJECTIVES
+        ]
         for model, row in zip(OBJECTIVES, table[1:], strict=True):
             names = [accuracy_name(task, head, budget, e) for e in radii]
             assert row[1:] == [shown(of_seeds(model, n, seeds_of(model, n))) for n in names]
@@ -484,9 +487,9 @@ def test_curves_show_the_means_and_their_intervals(sweep):
     where = list(itertools.product(HEADS, TASKS))
     assert [axes.get_title(loc="left") for axes in panels] == [f"{t}, {h} head" for h, t in where]
     for (head, task), axes in zip(where, panels, strict=True):
-        assert [line.get_label() for line in axes.get_lines()] == list(OBJECTIVES)
-        for line, band in zip(axes.get_lines(), axes.collections, strict=True):
-            model, at = line.get_label(), (0.0, *RADII)
+        assert [line.get_label() for line in axes.get_lines()] == list(LABELS.values())
+        for model, line, band in zip(LABELS, axes.get_lines(), axes.collections, strict=True):
+            at = (0.0, *RADII)
             assert tuple(line.get_xdata()) == at
             ys = band.get_paths()[0].vertices
             for epsilon, y in zip(at, line.get_ydata(), strict=True):

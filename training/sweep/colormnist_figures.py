@@ -9,6 +9,7 @@ from tf_avae.evaluation.table import failed
 from training.sweep.colormnist import TIMING, attacked_by, trained
 from training.sweep.colormnist_claims import CLAIMS, judged
 from training.sweep.folder import SweepFolder
+from training.sweep.grids import GRIDS
 from training.sweep.models import (
     BOUND,
     INCONSISTENCY,
@@ -54,6 +55,7 @@ def collect(sweep: SweepFolder) -> Values:
         trainings |= {trained(row["name"], seed): one for seed, one in enumerate(found)}
         models[row["name"]] = {
             **row,
+            "own": dict(GRIDS[settings["grid"]].own.get(row["algo"], {})),
             "config": sweep.cells[trained(row["name"], 0)].options,
             "trainings": found,
         }

@@ -41,14 +41,22 @@ def page(values: Values) -> str:
         "## Time",
         _times(values, notes),
         "## The trainings",
-        shared_options([model["config"] for model in values["models"].values()],
-                       but=("pretrain_steps",)),
+        _options(values),
         _trainings(values, notes),
         *notes.section(),
         "## Provenance",
         provenance(values),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
+
+
+def _options(values: Values) -> str:
+    """What models have in common but for the settings that stand with their names."""
+    models = values["models"].values()
+    plain = [m["config"] for m in models if not (m["own"] or m["differs"])]
+    if not plain:
+        plain = [m["config"] for m in models]
+    return shared_options(plain, but=("pretrain_steps",), of="all whose name says nothing else")
 
 
 def in_order(values: Values) -> Iterator[Values]:
@@ -62,7 +70,7 @@ def in_order(values: Values) -> Iterator[Values]:
 def label(model: Values) -> str:
     """What a model is called: its objective, and the settings in which it differs from the
     grid's."""
-    return ", ".join([model["algo"], *_differing(model["differs"])])
+    return ", ".join([model["algo"], *_differing(model["own"] | model["differs"])])
 
 
 def setting(model: Values) -> str:

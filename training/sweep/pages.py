@@ -65,13 +65,14 @@ def time_taken(seconds: float) -> str:
     return duration(seconds) if seconds else NONE
 
 
-def shared_options(configs: list[Values | None], but: Iterable[str] = ()) -> str:
+def shared_options(configs: list[Values | None], but: Iterable[str] = (), of: str = "all") -> str:
     """The options that all models share and that are not the defaults, but for some; what says
     only where and how often something is written is left out too.
 
     Args:
         configs: of each model; None where it is not known.
         but: fields of `Config` that the page has elsewhere.
+        of: whose they are, in words.
     """
     default: dict[str, Any] = Config().to_dict()
     groups = (MODEL, OBJECTIVE, ATTACK, OPTIMISATION)
@@ -82,7 +83,7 @@ def shared_options(configs: list[Values | None], but: Iterable[str] = ()) -> str
         if name not in but and all(c and c[name] == first[name] for c in configs)
     }
     other = [f"{name} {value}" for name, value in shared.items() if value != default[name]]
-    return f"Options of all that are not the defaults: {', '.join(other) or 'none'}."
+    return f"Options of {of} that are not the defaults: {', '.join(other) or 'none'}."
 
 
 def provenance(values: Values) -> str:
