@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from sweep_results import TASKS, evaluation, write
+from test_resume import ROOT
 from test_table3 import printed, tables
 
 from tf_avae.config import Config, read_json
@@ -21,6 +22,7 @@ from training.sweep import colormnist, colormnist_chart, colormnist_figures, col
 from training.sweep.folder import SweepFolder
 from training.sweep.grids import GRIDS, models
 
+RESULTS = ROOT / "docs" / "results"
 RADII, SEEDS = (0.05, 0.1), 3
 HEADS = ("linear", "margin")
 BOUND, RISE, CHECKS = "bound, held out", "its rise in the last fifth", "honesty checks failed"
@@ -530,6 +532,16 @@ def test_dots_show_each_model_in_its_row(tmp_path):
             figure(algo, 0, accuracy_name(task, head, "paper", e)) for algo in ("vae", "se")
             for e in radii
         ))  # fmt: skip
+
+
+@pytest.mark.parametrize("grid", [p.name for p in RESULTS.iterdir() if p.is_dir()])
+def test_the_page_of_the_docs_is_that_of_the_kept_figures(grid):
+    values = json.loads((RESULTS / grid / "colormnist.json").read_text())
+    assert values["settings"]["grid"] == grid
+    page = (RESULTS / grid / "colormnist.md").read_text()
+    assert page == colormnist_page.page(values)
+    missing = [t["name"] for m in values["models"].values() for t in m["trainings"] if t["missing"]]
+    assert missing == []
 
 
 @pytest.mark.parametrize("grid", GRIDS)
