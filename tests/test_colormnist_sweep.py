@@ -382,6 +382,8 @@ def test_claims_are_of_objectives_that_are_there_and_open_without_an_interval(tm
     said, values = judged(tmp_path / "s", by, *words, seeds=1)
     assert said[0] == "Not decided: of 8 differences 8 open."
     assert [len(claim["rows"]) for claim in values["claims"]] == [8, 0, 0, 4, 1]
+    assert "claims" not in colormnist_page.page(values)
+    _, values = judged(tmp_path / "u", by, *words, seeds=2)
     page = colormnist_page.page(values)
     assert values["claims"][0]["title"] in page and values["claims"][1]["title"] not in page
     said, values = judged(tmp_path / "t", by, "--algo", "se", "--budget", "paper")
@@ -458,8 +460,14 @@ def test_the_page_shows_the_figures(sweep):
     assert listed["se_avae-s2"] == ["–", "–", "– [2]"]
     for words in ("mean over 3 seeds", "`strong` (1,000 images", "on the first 300 test images",
                   "`margin` (logistic", "heads but the first on 1,000 of them at most",
-                  "obs_var 0.1", "colormnist.png", "color_mnist; a b"):  # fmt: skip
+                  "colormnist.png", "color_mnist; a b"):  # fmt: skip
         assert words in page
+    # Neither obs_var, which se has another of, nor pgd_steps, which vae does not read, is missing.
+    (options,) = re.findall("^Options of all .*: (.*)[.]$", page, re.M)
+    common = GRIDS["objectives"].common
+    assert set(options.split(", ")) == {
+        f"{name} {value}" for name, value in common.items() if name != "eval_every"
+    }
 
 
 def test_the_page_of_one_seed_has_no_intervals_and_says_which_images(tmp_path):

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 
+from tf_avae.config import ATTACK, OBJECTIVE, Config, fields_of
 from tf_avae.evaluation import BUDGETS, Settings
 from tf_avae.objectives import OBJECTIVES
 from tf_avae.probes import HEADS
@@ -52,11 +53,21 @@ def page(values: Values) -> str:
 
 def _options(values: Values) -> str:
     """What models have in common but for the settings that stand with their names."""
-    models = values["models"].values()
-    plain = [m["config"] for m in models if not (m["own"] or m["differs"])]
-    if not plain:
-        plain = [m["config"] for m in models]
-    return shared_options(plain, but=("pretrain_steps",), of="all whose name says nothing else")
+    read = [_read(model) for model in values["models"].values()]
+    common = Config().to_dict()
+    for fields in reversed(read):
+        common |= fields
+    configs: list[Values | None] = [common | fields for fields in read]
+    return shared_options(
+        configs, but=("pretrain_steps",), of="all that read them, but for what their names say,"
+    )
+
+
+def _read(model: Values) -> Values:
+    """The fields that a model reads and its name does not say."""
+    unread = {*fields_of(OBJECTIVE), *fields_of(ATTACK)} - {*OBJECTIVES[model["algo"]].uses}
+    left_out = {*unread, *model["own"], *model["differs"]}
+    return {name: value for name, value in model["config"].items() if name not in left_out}
 
 
 def in_order(values: Values) -> Iterator[Values]:
@@ -150,7 +161,7 @@ def _digits(estimate: Values | None) -> int:
 
 def _claims(values: Values) -> Iterator[str]:
     claims = [claim for claim in values["claims"] if claim["rows"]]
-    if not claims:
+    if not claims or values["settings"]["seeds"] == 1:  # without an interval all would be open
         return
     yield "## Do the paper's claims hold here?"
     yield (
