@@ -154,7 +154,7 @@ def _evaluations(arguments: argparse.Namespace, grid: Grid) -> dict[str, Values]
     evaluations: dict[str, Values] = {}
     for budget in arguments.budget or of_grid:
         found: Values = {
-            "head": grid.heads,
+            "head": grid.heads[:1] if evaluations else grid.heads,
             "section": ("robustness",) if evaluations else grid.sections,
             "budget": budget,
             "epsilon": tuple(arguments.radii or grid.radii),

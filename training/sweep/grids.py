@@ -47,7 +47,8 @@ class Grid:
         seeds: trainings of each model.
         radii: of the attacks in the evaluation.
         budgets: how hard to attack, and how many test images: the budget's number where None.
-        heads: through which; those after the first on fewer images (`other_images`).
+        heads: through which under the first budget; those after the first on fewer images
+            (`other_images`). Under other budgets it is the first alone.
         sections: of the evaluation under the first budget; under others it is the attacks alone.
         dots: whether the picture has a row of dots for each model; otherwise it has curves.
     """
@@ -228,7 +229,7 @@ GRIDS: Registry[Grid] = Registry(
         text="All objectives with the three pairs (rho, rho_se) of the paper's Fig. 9, where they "
         "read them, at the scale that two processors can do.",
         common={"arch": "conv", "obs_var": 0.1, "learning_rate": 1e-3, "pgd_steps": 5,
-                "steps": 2_000, "eval_every": 400},
+                "steps": 1_000, "eval_every": 200},
         blocks=(
             Block(_ALL, (
                 {"rho": 0.95, "rho_se": 0.975},
