@@ -474,6 +474,14 @@ def test_the_page_shows_the_figures(sweep):
     }
 
 
+def test_an_option_given_for_all_is_not_said_to_be_an_objectives_own(tmp_path):
+    sweep = created(tmp_path / "s", "--algo", "vae", "se", "--obs-var", 0.3, "--budget", "paper")
+    finish_all(sweep)
+    page = colormnist_page.page(collected(sweep))
+    assert "v 0.02" not in page and "obs_var 0.3" in page
+    assert [row[0] for row in tables(page)[0][1:]] == ["vae", "se"]
+
+
 def test_the_page_of_one_seed_has_no_intervals_and_says_which_images(tmp_path):
     sweep = created(tmp_path / "s", "--grid", "settings", "--algo", "vae", "avae_ss")
     finish_all(sweep)

@@ -53,16 +53,19 @@ def collect(sweep: SweepFolder) -> Values:
     for row in settings["models"]:
         found = [_training(sweep, row["name"], seed, budgets, accuracies) for seed in seeds]
         trainings |= {trained(row["name"], seed): one for seed, one in enumerate(found)}
+        config = sweep.cells[trained(row["name"], 0)].options
+        own = GRIDS[settings["grid"]].own.get(row["algo"], {})
         models[row["name"]] = {
             **row,
-            "own": dict(GRIDS[settings["grid"]].own.get(row["algo"], {})),
-            "config": sweep.cells[trained(row["name"], 0)].options,
+            # Options of the command line come before what the grid has for the objective.
+            "own": {name: value for name, value in own.items() if config[name] == value},
+            "config": config,
             "trainings": found,
         }
     for model in models.values():
-        own = next((m for m in models.values() if _is_own(m, model)), None)
+        plain = next((m for m in models.values() if _is_own(m, model)), None)
         figures = _by_name(model)
-        base = _by_name(own) if own is not None and own is not model else {}
+        base = _by_name(plain) if plain is not None and plain is not model else {}
         model["over_seeds"] = {name: over_seeds(of) for name, of in figures.items()}
         model["difference"] = {
             name: paired(of, base[name]) for name, of in figures.items() if name in base
