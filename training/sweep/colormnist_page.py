@@ -10,22 +10,13 @@ from tf_avae.probes import HEADS
 from training.sweep.colormnist_claims import AGAINST, FOR, OPEN
 from training.sweep.grids import GRIDS
 from training.sweep.models import PERCENT, Values
-from training.sweep.pages import (
-    NONE,
-    Notes,
-    provenance,
-    shared_options,
-    table,
-    time_taken,
-    worded,
-)
+from training.sweep.pages import NONE, Notes, provenance, shared_options, table, time_taken, worded
 
 _SIGNS = {
     "obs_var": "v", "rho": "ρ", "rho_se": "ρ_SE", "epsilon": "ε", "pgd_steps": "PGD steps",
     "latent_dim": "D", "learning_rate": "learning rate", "reconstruction_weight": "w",
     "coupling": "coupling", "arch": "", "init_from": "starts from",
 }  # fmt: skip
-_GROUPS = "heads", "budgets"
 
 
 def page(values: Values) -> str:
@@ -128,8 +119,8 @@ def _caption(values: Values) -> str:
 def _accuracies(values: Values, notes: Notes) -> Iterator[str]:
     """A table for each task, head and budget."""
     accuracies = [m for m in values["measures"] if m["unit"] == PERCENT]
-    groups = (dict.fromkeys(m["task"] for m in accuracies), *map(values["settings"].get, _GROUPS))
-    for task, head, budget in itertools.product(*groups):
+    tasks, settings = dict.fromkeys(m["task"] for m in accuracies), values["settings"]
+    for task, head, budget in itertools.product(tasks, settings["heads"], settings["budgets"]):
         of = [m for m in accuracies if (m["task"], m["head"], m["budget"]) == (task, head, budget)]
         if not of:
             continue

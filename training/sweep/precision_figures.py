@@ -80,8 +80,7 @@ def _figures(sweep: SweepFolder, name: str, asked: list[Values], record: Values)
     }
     for measure in asked:
         if "task" in measure:
-            where = measure["task"], HEAD, measure["epsilon"]
-            found[measure["name"]] = accuracy(record, *where)
+            found[measure["name"]] = accuracy(record, measure["task"], HEAD, measure["epsilon"])
     return found
 
 

@@ -5,14 +5,7 @@ from typing import NamedTuple
 
 from tf_avae.evaluation.budgets import BUDGETS
 from training.sweep.models import PERCENT, Values
-from training.sweep.pages import (
-    Notes,
-    provenance,
-    shared_options,
-    table,
-    time_taken,
-    worded,
-)
+from training.sweep.pages import Notes, provenance, shared_options, table, time_taken, worded
 from training.sweep.precision import BASELINE, PRECISIONS
 from training.sweep.seeds import CONFIDENCE, differs, half_width
 
