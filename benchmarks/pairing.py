@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tf_avae.commands import Parser
 from tf_avae.config import read_json
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, write_json
 from tf_avae.progress import note
-from tf_avae.provenance import provenance
+from tf_avae.provenance import accelerators, provenance
 from tf_avae.registry import Registry
 from training.timing import Steps, time_factor
 
@@ -224,9 +223,7 @@ def resident(process: int) -> dict[str, int]:
 
 def device() -> str:
     """What TensorFlow computes on: the graphics processors, or the cores of which processor."""
-    found = tf.config.list_physical_devices("GPU")
-    names = [tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in found]
-    if names:
+    if names := accelerators():
         return ", ".join(names)
     lines = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if line]
     model = next((value.strip() for key, value in lines if key.strip() == "model name"), "unknown")

@@ -10,6 +10,7 @@ from test_resume import OPTIONS, fit
 
 from tf_avae.config import Config
 from tf_avae.objectives import OBJECTIVES
+from tf_avae.provenance import provenance
 from tf_avae.runs import Run, load_trained
 
 
@@ -72,6 +73,16 @@ def test_provenance_says_where_it_comes_from(runs):
     assert notes["data"]["train-images-idx3-ubyte"] == "6bbc9ace898e44ae57da46a324031adb"
     assert len(notes["sessions"]) == 1
     assert notes["sessions"][0]["command"].startswith("python -m training.fit --algo avae_ss")
+    found = len(tf.config.list_physical_devices("GPU"))
+    assert len(notes["accelerators"]) == len(notes["sessions"][0]["accelerators"]) == found
+
+
+def test_provenance_names_the_graphics_processors(monkeypatch):
+    names = {"/physical_device:GPU:0": "NVIDIA H100 80GB HBM3", "/physical_device:GPU:1": "other"}
+    monkeypatch.setattr(tf.config, "list_physical_devices", {"GPU": list(names)}.get)
+    details = lambda gpu: {"device_name": names[gpu], "compute_capability": (9, 0)}  # noqa: E731
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", details)
+    assert provenance()["accelerators"] == list(names.values())
 
 
 @pytest.mark.long

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 _PACKAGES = (
     "tf-avae",
     "tensorflow",
@@ -25,14 +27,22 @@ _PACKAGES = (
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, source commit, processor count and platform of this process."""
+    """Versions, source commit, processors, graphics processors and platform of this process."""
     return {
         "versions": {"python": platform.python_version()}
         | {name: _version(name) for name in _PACKAGES},
         "commit": source_commit(),
         "platform": platform.platform(),
         "processors": os.cpu_count(),
+        "accelerators": accelerators(),
     }
+
+
+def accelerators() -> list[str]:
+    """Names of the graphics processors that TensorFlow computes on here: the same arithmetic in
+    another order, so what they compute differs from a CPU's in the last bits."""
+    found = tf.config.list_physical_devices("GPU")
+    return [tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in found]
 
 
 def session() -> dict[str, str]:

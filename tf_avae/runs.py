@@ -25,7 +25,7 @@ from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
 from tf_avae.optimizers import FusedAdam
-from tf_avae.provenance import provenance, session
+from tf_avae.provenance import accelerators, provenance, session
 from tf_avae.types import ImageShape
 
 
@@ -251,7 +251,7 @@ class Run:
                 )
         for left_over in self.path.rglob(".tmp-*"):  # of a process that was killed while writing
             left_over.unlink()
-        notes["sessions"].append(session() | (devices or {}))
+        notes["sessions"].append(session() | {"accelerators": accelerators()} | (devices or {}))
         write_json(self.path / "provenance.json", notes)
 
     # ------------------------------------------------------------------ metrics
