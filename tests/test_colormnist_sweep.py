@@ -399,7 +399,8 @@ def test_claims_are_of_objectives_that_are_there_and_open_without_an_interval(tm
 def test_the_page_shows_the_figures(sweep):
     values = collected(sweep)
     page = colormnist_page.page(values)
-    *accuracies, beside, robust, both, alone, nominal, consistent, times, made = tables(page)
+    short, *accuracies = tables(page)
+    *accuracies, beside, robust, both, alone, nominal, consistent, times, made = accuracies
     notes = dict(re.findall(r"^- \[(\d)\] (.*)$", page, re.M))
     assert list(notes.values()) == [
         "avae_ss-s1-paper is waiting for avae_ss-s1 (ready)",
@@ -408,7 +409,18 @@ def test_the_page_shows_the_figures(sweep):
     ]
     where = [(t, h, b) for t in TASKS for h in HEADS for b in THROUGH if h in THROUGH[b]]
     titles = [f"{t.title()}, {h} head, `{b}`" for t, h, b in where]
-    assert re.findall("^## (.*)$", page, re.M)[: len(where) + 1] == [*titles, "Beside them"]
+    titles = ["In short", *titles, "Beside them"]
+    assert re.findall("^## (.*)$", page, re.M)[: len(titles)] == titles
+    columns = [
+        *(("digit", "linear", e) for e in (0, *RADII) if e in (0, 0.05, 0.1)),
+        *(("color", "linear", e) for e in (0, *RADII) if e in (0, 0.1)),
+        *(("digit", "margin", e) for e in (0, *RADII) if e in (0, 0.1)),
+    ]
+    assert short[0] == ["", *(f"{t}, {h}, {f'ε {e:g}' if e else 'nominal'}" for t, h, e in columns)]
+    for model, row in zip(OBJECTIVES, short[1:], strict=True):
+        names = [accuracy_name(task, head, "paper", e) for task, head, e in columns]
+        cells = [shown(of_seeds(model, n, seeds_of(model, n))) for n in names]
+        assert row == [LABELS[model], *cells]
     for (task, head, budget), table in zip(where, accuracies, strict=True):
         radii = (0.0, *RADII) if budget == "paper" else RADII
         assert table[0] == ["", *(f"ε {e:g}" if e else "nominal" for e in radii)]

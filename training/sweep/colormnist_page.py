@@ -19,13 +19,19 @@ _SIGNS = {
 }  # fmt: skip
 
 
+_SHORT = (("digit", 0, (0.0, 0.05, 0.1)), ("color", 0, (0.0, 0.1)), ("digit", 1, (0.0, 0.1)))
+"""The columns of the table in short: task, number of the head, radii."""
+
+
 def page(values: Values) -> str:
     """The grid, Markdown; tables read well in a terminal too."""
     grid, notes = GRIDS[values["settings"]["grid"]], Notes()
+    short = () if grid.dots else ("## In short", in_short(values))
     parts = [
         f"# {grid.title}",
         f"{grid.text} {_what(values)}",
         f"![{_caption(values)}](colormnist.png)",
+        *short,
         *_accuracies(values, notes),
         "## Beside them",
         _beside(values),
@@ -114,6 +120,24 @@ def _caption(values: Values) -> str:
     if GRIDS[values["settings"]["grid"]].dots:
         return "Accuracy of each model, nominal and under attack, by the setting that differs"
     return "Accuracy against the radius of the attack, an objective a line, over seeds"
+
+
+def in_short(values: Values) -> str:
+    """Accuracies under the first budget that say most, a row for each model."""
+    heads, (budget, *_) = values["settings"]["heads"], values["settings"]["budgets"]
+    asked = [(t, heads[n], radii) for t, n, radii in _SHORT if n < len(heads)]
+    of = [
+        m
+        for task, head, radii in asked
+        for m in values["measures"]
+        if (m.get("task"), m.get("head"), m.get("budget")) == (task, head, budget)
+        and m["epsilon"] in radii
+    ]
+    rows = [["", *(f"{m['task']}, {m['head']}, {_column(m)}" for m in of)]]
+    for model in in_order(values):
+        cells = (worded(model["over_seeds"].get(m["name"]), 1) for m in of)
+        rows.append([label(model), *cells])
+    return table(rows)
 
 
 def _accuracies(values: Values, notes: Notes) -> Iterator[str]:
