@@ -180,12 +180,13 @@ def test_cells_are_commands_that_the_others_understand(tmp_path, grid):
             (training,) = cell.needs
             assert cell.name == f"{training}-{arguments.budget}"
             assert arguments.encoder == [f"{training}={sweep.output(training)}"]
-            assert tuple(arguments.epsilon) == row.radii
+            (attacks,) = [a for a in row.attacks if a.budget == arguments.budget]
+            assert tuple(arguments.epsilon) == (attacks.radii or row.radii)
             assert tuple(arguments.head) == THROUGH[arguments.budget]
-            assert arguments.images == dict(row.budgets)[arguments.budget]
+            assert arguments.images == attacks.images
             # Otherwise images held out in training would be evaluated on as training images.
             assert arguments.validation == row.common.get("validation", 0)
-            first = arguments.budget == row.budgets[0][0]
+            first = attacks == row.attacks[0]
             assert tuple(arguments.section) == (row.sections if first else ("robustness",))
             measured.append(cell.name)
         else:
@@ -194,7 +195,7 @@ def test_cells_are_commands_that_the_others_understand(tmp_path, grid):
             assert [config["algo"] for config in configs.values()] == list(algos)
     assert starts == {}
     assert sorted(measured) == sorted(
-        f"{m['name']}-s{s}-{b}" for m in rows for s in range(2) for b, _ in row.budgets
+        f"{m['name']}-s{s}-{b}" for m in rows for s in range(2) for b, *_ in row.attacks
     )
 
 
@@ -226,8 +227,15 @@ def test_budgets_images_and_radii_of_the_evaluations(tmp_path):
     assert of("--budget", "strong", "paper") == [("strong", 1000, every), ("paper", None, attacks)]
     assert of("--budget", "smoke") == [("smoke", 200, every)]
     assert of("--budget", "strong") == [("strong", 1000, every)]
-    made = declare(tmp_path / "s", "--radii", 0.2, 0.01)
-    assert {c.options["epsilon"] for c in made.cells if c.kind == "evaluate"} == {(0.2, 0.01)}
+    radii = lambda *words: {  # noqa: E731
+        c.options["budget"]: c.options["epsilon"]
+        for c in declare(tmp_path / "s", *words).cells
+        if c.kind == "evaluate"
+    }
+    every = GRIDS["objectives"].radii
+    assert radii() == {"paper": every, "strong": (0.1, 0.2, 0.3)}
+    assert radii("--radii", 0.2, 0.01) == {"paper": (0.2, 0.01), "strong": (0.2, 0.01)}
+    assert radii("--budget", "smoke") == {"smoke": every}
 
 
 # ---------------------------------------------------------------------- figures

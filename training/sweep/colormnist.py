@@ -16,7 +16,7 @@ from tf_avae.objectives import COUPLINGS, OBJECTIVES
 from tf_avae.registry import Registry
 from training.options import add_config_options, given_options
 from training.sweep.cells import Cell, Declaration, evaluate_cell, fit_cell, timing_cell
-from training.sweep.grids import GRIDS, Grid, Model, models
+from training.sweep.grids import GRIDS, Attacks, Grid, Model, models
 from training.sweep.models import Values, check_evaluation, open_fields
 
 TIMING = "timing"
@@ -150,17 +150,18 @@ def _timing(made: list[Model]) -> Cell:
 
 def _evaluations(arguments: argparse.Namespace, grid: Grid) -> dict[str, Values]:
     """The flags of `training.evaluate` under each budget, the same for each model."""
-    of_grid, most = dict(grid.budgets), arguments.images
+    of_grid, most = {row.budget: row for row in grid.attacks}, arguments.images
     evaluations: dict[str, Values] = {}
     for budget in arguments.budget or of_grid:
+        row = of_grid.get(budget) or Attacks(budget, BUDGETS[budget].images)
         found: Values = {
             "head": grid.heads[:1] if evaluations else grid.heads,
             "section": ("robustness",) if evaluations else grid.sections,
             "budget": budget,
-            "epsilon": tuple(arguments.radii or grid.radii),
+            "epsilon": tuple(arguments.radii or row.radii or grid.radii),
             "validation": grid.common.get("validation", 0),
         }
-        images = of_grid.get(budget, BUDGETS[budget].images)
+        images = row.images
         if most is not None:
             images = min(most, images or most)
         if images is not None:
