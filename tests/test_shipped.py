@@ -14,6 +14,7 @@ from serving.client import EmbeddingClient
 from serving.server import flags
 from tf_avae.encoders import locate, open_encoder
 from tf_avae.errors import InputError
+from tf_avae.evaluation import table
 from tf_avae.saved_models import PROVENANCE
 from tf_avae.shipped import SHIPPED, located
 
@@ -92,14 +93,48 @@ def test_demo_and_a_model_of_ones_own_exclude_each_other():
         flags.check(flags.parser().parse_args([]))
 
 
+def line(*cells):
+    """A row of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+@pytest.mark.parametrize("budget", ["paper", "strong"])
+def test_the_model_cards_figures_are_those_kept(provenance, budget):
+    results = json.loads((ROOT / "docs/results" / NAME / f"{budget}.json").read_text())
+    assert results["settings"]["budget"] == budget
+    (record,) = results["encoders"]
+    assert record["sha256"] == provenance["weights_sha256"]
+    card = (ROOT / "docs" / "model_card.md").read_text()
+    for row in table.rows(results):
+        assert line(row.group, row.label, row.cells[0].line) in card
+
+
+def test_the_readme_says_what_was_measured():
+    readme = (ROOT / "README.md").read_text()
+    kept = ROOT / "docs/results" / NAME
+    found = {b: json.loads((kept / f"{b}.json").read_text()) for b in ("paper", "strong")}
+
+    def percent(budget, task, epsilon):
+        (record,) = found[budget]["encoders"]
+        rows = [record["probes"][task]["linear"]["nominal"]] if not epsilon else [
+            row["accuracy"] for row in record["robustness"]["rows"]
+            if (row["task"], row["head"], row["epsilon"]) == (task, "linear", epsilon)
+        ]  # fmt: skip
+        return f"{100 * rows[0]['value']:.1f}"
+
+    digits, colours = (percent("paper", task, 0) for task in ("digit", "color"))
+    assert f"reads {digits} % of the digits and {colours} % of the colours" in readme
+    digits, colours = (percent("paper", task, 0.1) for task in ("digit", "color"))
+    assert f"at ε 0.1 it keeps {digits} and {colours} %" in readme
+    assert f"{percent('strong', 'digit', 0.1)} % of the digits, at ε 0.3 nothing" in readme
+    assert {percent("paper", task, 0.3) for task in ("digit", "color")} == {"0.0"}
+
+
 def test_the_model_card_has_its_provenance_and_its_figures(provenance):
     card = (ROOT / "docs" / "model_card.md").read_text()
     assert provenance["complete"] and provenance["evaluation"]
     assert provenance["weights_sha256"] in card and provenance["trained"]["commit"] in card
-    rows = [
-        "| " + " | ".join(r[key].replace("|", "\\|") for key in ("group", "figure", "value")) + " |"
-        for r in provenance["evaluation"]
-    ]
+    rows = [line(r["group"], r["figure"], r["value"]) for r in provenance["evaluation"]]
     shown = re.findall(r"^\| .* \|$", card, re.MULTILINE)
     assert [row for row in shown if row in rows] == rows
     config = provenance["config"]
@@ -110,6 +145,6 @@ def test_the_model_card_has_its_provenance_and_its_figures(provenance):
 
 def test_it_is_small_and_says_nothing_of_the_machine_it_was_made_on(provenance):
     files = [path for path in SHIPPED[NAME].path.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 8e6
+    assert sum(path.stat().st_size for path in files) < 13e6
     assert "/" not in "".join(re.findall(r'(?<=[ ="])/\w+', json.dumps(provenance)))
     assert locate(NAME)[0].parent == SHIPPED[NAME].path
