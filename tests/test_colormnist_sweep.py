@@ -227,11 +227,11 @@ def test_budgets_images_and_radii_of_the_evaluations(tmp_path):
     assert of("--budget", "strong", "paper") == [("strong", 1000, every), ("paper", None, attacks)]
     assert of("--budget", "smoke") == [("smoke", 200, every)]
     assert of("--budget", "strong") == [("strong", 1000, every)]
-    radii = lambda *words: {  # noqa: E731
-        c.options["budget"]: c.options["epsilon"]
-        for c in declare(tmp_path / "s", *words).cells
-        if c.kind == "evaluate"
-    }
+
+    def radii(*words):
+        cells = [c for c in declare(tmp_path / "s", *words).cells if c.kind == "evaluate"]
+        return {cell.options["budget"]: cell.options["epsilon"] for cell in cells}
+
     every = GRIDS["objectives"].radii
     assert radii() == {"paper": every, "strong": (0.1, 0.2, 0.3)}
     assert radii("--radii", 0.2, 0.01) == {"paper": (0.2, 0.01), "strong": (0.2, 0.01)}

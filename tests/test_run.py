@@ -80,7 +80,10 @@ def test_provenance_says_where_it_comes_from(runs):
 def test_provenance_names_the_graphics_processors(monkeypatch):
     names = {"/physical_device:GPU:0": "NVIDIA H100 80GB HBM3", "/physical_device:GPU:1": "other"}
     monkeypatch.setattr(tf.config, "list_physical_devices", {"GPU": list(names)}.get)
-    details = lambda gpu: {"device_name": names[gpu], "compute_capability": (9, 0)}  # noqa: E731
+
+    def details(gpu):
+        return {"device_name": names[gpu], "compute_capability": (9, 0)}
+
     monkeypatch.setattr(tf.config.experimental, "get_device_details", details)
     assert provenance()["accelerators"] == list(names.values())
 

@@ -17,8 +17,6 @@ _SIGNS = {
     "latent_dim": "D", "learning_rate": "learning rate", "reconstruction_weight": "w",
     "coupling": "coupling", "arch": "", "init_from": "starts from",
 }  # fmt: skip
-
-
 _SHORT = (("digit", 0, (0.0, 0.05, 0.1)), ("color", 0, (0.0, 0.1)), ("digit", 1, (0.0, 0.1)))
 """The columns of the table in short: task, number of the head, radii."""
 
@@ -125,13 +123,12 @@ def _caption(values: Values) -> str:
 def in_short(values: Values) -> str:
     """Accuracies under the first budget that say most, a row for each model."""
     heads, (budget, *_) = values["settings"]["heads"], values["settings"]["budgets"]
-    asked = [(t, heads[n], radii) for t, n, radii in _SHORT if n < len(heads)]
     of = [
         m
-        for task, head, radii in asked
-        for m in values["measures"]
-        if (m.get("task"), m.get("head"), m.get("budget")) == (task, head, budget)
-        and m["epsilon"] in radii
+        for task, n, radii in _SHORT
+        if n < len(heads)
+        for m in _through(values, task, heads[n], budget)
+        if m["epsilon"] in radii
     ]
     rows = [["", *(f"{m['task']}, {m['head']}, {_column(m)}" for m in of)]]
     for model in in_order(values):
@@ -140,12 +137,22 @@ def in_short(values: Values) -> str:
     return table(rows)
 
 
+def _accurate(values: Values) -> list[Values]:
+    """The measures that are accuracies."""
+    return [m for m in values["measures"] if m["unit"] == PERCENT]
+
+
+def _through(values: Values, task: str, head: str, budget: str) -> list[Values]:
+    """The accuracies of a task through a head under a budget, by radius."""
+    where = (task, head, budget)
+    return [m for m in _accurate(values) if (m["task"], m["head"], m["budget"]) == where]
+
+
 def _accuracies(values: Values, notes: Notes) -> Iterator[str]:
     """A table for each task, head and budget."""
-    accuracies = [m for m in values["measures"] if m["unit"] == PERCENT]
-    tasks, settings = dict.fromkeys(m["task"] for m in accuracies), values["settings"]
+    tasks, settings = dict.fromkeys(m["task"] for m in _accurate(values)), values["settings"]
     for task, head, budget in itertools.product(tasks, settings["heads"], settings["budgets"]):
-        of = [m for m in accuracies if (m["task"], m["head"], m["budget"]) == (task, head, budget)]
+        of = _through(values, task, head, budget)
         if not of:
             continue
         yield f"## {task.capitalize()}, {head} head, `{budget}`"

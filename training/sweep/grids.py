@@ -242,7 +242,7 @@ GRIDS: Registry[Grid] = Registry(
         "all objectives on the convolutional network with the three couplings of Fig. 9",
         title="The couplings of Fig. 9: ColorMNIST, convolutional network",
         text="All objectives with the three pairs (rho, rho_se) of the paper's Fig. 9, where they "
-        "read them, at a scale that two processors can do in an afternoon.",
+        "read them, at a scale that two processors can do.",
         common={"arch": "conv", "obs_var": 0.1, "learning_rate": 1e-3, "pgd_steps": 5,
                 "steps": 3_000, "eval_every": 200},
         blocks=(
