@@ -479,6 +479,10 @@ def test_tries_again_where_the_server_is_unavailable(connect, server, mebibytes)
     assert_all(client.embed(images(1, side)), [0])
     assert len(server.asked) == 3
     assert server.asked[0] == server.asked[2]
+    # As gRPC's servers end what reaches them while they close.
+    server.failures = [(grpc.StatusCode.CANCELLED, "CANCELLED")]
+    assert_all(client.embed(images(1, side)), [0])
+    assert len(server.asked) == 5
     if mebibytes:
         # What the client sets for this is needed.
         server.failures = [(grpc.StatusCode.UNAVAILABLE, QUEUE_FULL)] * 2
@@ -487,8 +491,9 @@ def test_tries_again_where_the_server_is_unavailable(connect, server, mebibytes)
             small.embed(images(1, side))
 
 
-def test_gives_up_after_five_attempts(connect, server):
-    server.failures = [(grpc.StatusCode.UNAVAILABLE, QUEUE_FULL)] * 9
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+def test_gives_up_after_five_attempts(connect, server, code):
+    server.failures = [(code, QUEUE_FULL)] * 9
     with pytest.raises(Unavailable, match=QUEUE_FULL):
         connect(server).embed(images(1))
     assert len(server.asked) == 5

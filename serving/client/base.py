@@ -154,7 +154,9 @@ def _channel_options(max_bytes: int) -> dict[str, Any]:
         "initialBackoff": "0.1s",
         "maxBackoff": "2s",
         "backoffMultiplier": 3,
-        "retryableStatusCodes": ["UNAVAILABLE"],
+        # What gRPC's own servers say of a request that reaches them as they close is CANCELLED. One
+        # that the caller cancels is not tried again.
+        "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
     }
     # A look at the status is a look at now, so the ModelService is not asked twice.
     retried = [{"service": "tensorflow.serving.PredictionService"}]

@@ -48,12 +48,14 @@ _KINDS = {
     grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.CANCELLED: Unavailable,  # by a server that stops: none is left to ask
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
 }
 _REMEDIES = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: "; if a message is too large, use a smaller batch_size or "
     "a larger max_message_mb",
     grpc.StatusCode.DEADLINE_EXCEEDED: "; allow it more time",
+    grpc.StatusCode.CANCELLED: "; the server may be about to stop; ask again",
     grpc.StatusCode.UNAVAILABLE: "; check the address, TLS and whether the server runs",
 }
 
