@@ -11,8 +11,9 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m training.fit --algo avae_ss --pretrain-steps 12000 --steps 6000 \
 	    --obs-var 0.1 --pictures-every 6000 --run-dir $(RUN_DIR)
 
+# What a file shares is made once; reordered, the longest file would come last.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile  # what a file shares is made once
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m long -o faulthandler_timeout=3600
