@@ -53,11 +53,12 @@ robustness: $(VENV)/.installed
 	$(BIN)/python -m training.evaluate runs/robustness/vae runs/robustness/se_avae \
 	    --budget paper --out evaluations/robustness
 
-# The newest demo run as a served model: gRPC at 8500, REST at 8501, metrics.
+# models/encoder, made of the newest demo run where there is none: gRPC at 8500, REST at 8501, metrics.
 serve: $(VENV)/.installed
-	@run=$$(ls -dt runs/demo-* 2> /dev/null | head -n 1); \
+	@[ -d models/encoder ] || { \
+	    run=$$(ls -dt runs/demo-* 2> /dev/null | head -n 1); \
 	    [ -n "$$run" ] || { echo "no run to serve: make demo"; exit 2; }; \
-	    [ -d models/encoder ] || $(BIN)/python -m serving.export $$run --to models/encoder
+	    $(BIN)/python -m serving.export $$run --to models/encoder; }
 	$(BIN)/python -m serving.server --model_name=encoder --model_base_path=models/encoder \
 	    --rest_api_port=8501 --enable_batching \
 	    --batching_parameters_file=serving/configs/batching.txt \

@@ -51,7 +51,7 @@ setup(
     description="Image representations that stay put under adversarial perturbation",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    python_requires=">=3.11",
+    python_requires=">=3.11,<3.14",  # as TensorFlow's wheels
     packages=find_packages(
         include=["tf_avae", "tf_avae.*", "training", "training.*", "serving", "serving.*"]
     ),

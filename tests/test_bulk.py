@@ -238,7 +238,7 @@ def test_without_beam(base, pictures, tmp_path, monkeypatch, capsys):
         importlib.util, "find_spec", lambda name: None if name == "apache_beam" else find(name)
     )
     assert embed(base, pictures / "**", tmp_path / "new") == 2
-    assert "pip install 'tf_avae[beam]'" in capsys.readouterr().err
+    assert "pip install '.[beam]'" in capsys.readouterr().err
 
 
 def test_another_kind_of_model(tmp_path, pictures, capsys):

@@ -51,7 +51,7 @@ def _import() -> None:
         if error.name != "tensorflow":
             raise
         raise ModuleNotFoundError(
-            "tf_avae needs TensorFlow; install it with: pip install 'tf_avae[tf]' "
+            "tf_avae needs TensorFlow; install it with: pip install '.[tf]' in a checkout "
             "(serving.client needs none)",
             name="tensorflow",
         ) from None

@@ -130,7 +130,8 @@ def parser() -> Parser:
         "encoder",
         nargs="+",
         metavar="[NAME=]PATH",
-        help="a run, a SavedModel, or a Keras model (.keras)",
+        help="a run, a SavedModel, a Keras model (.keras), or the name of an encoder that comes "
+        "with the package",
     )
     add_attack_options(made)
     made.add_argument("--task", nargs="+", metavar="NAME", help="labels to predict [all]")

@@ -301,7 +301,7 @@ pictures: {shown(run.path / "pictures")}
 encoder:  {shown(run.encoder_path)}
 
 Next, look at the pictures, or embed images in Python:
-  import keras, tf_avae
+  import tf_avae, keras
   encoder = keras.saving.load_model("{shown(run.encoder_path)}")
   images = tf_avae.DATASETS["{run.config.dataset}"].open({source}).held_out(500)
   embedding = encoder.predict(images.map(lambda x, labels: x))["mean"]

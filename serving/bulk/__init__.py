@@ -27,4 +27,4 @@ logging.getLogger().addFilter(_worth_saying)
 def check_installed() -> None:
     """Raises `InputError` where Apache Beam is not installed; the modules here import it."""
     if importlib.util.find_spec("apache_beam") is None:
-        raise InputError("Apache Beam is not installed; pip install 'tf_avae[beam]'")
+        raise InputError("Apache Beam is not installed; in a checkout: pip install '.[beam]'")
