@@ -584,6 +584,22 @@ def test_the_page_of_the_docs_is_that_of_the_kept_figures(grid):
     assert missing == []
 
 
+def test_the_readme_and_the_results_say_what_the_grid_found():
+    """The tables are those of the page, and no interval in the text is another than the page's."""
+    values = json.loads((RESULTS / "objectives" / "colormnist.json").read_text())
+    assert colormnist_page.in_short(values) in (ROOT / "README.md").read_text()
+    results = (ROOT / "docs" / "results.md").read_text()
+    section = results.split("## The five objectives")[1].split("\n## ")[0]
+    for claim in values["claims"]:
+        found = colormnist_page.verdict(claim)
+        assert f"### {claim['title']}\n\n**{found}**" in section
+    page = (RESULTS / "objectives" / "colormnist.md").read_text()
+    said = re.findall(r"[+-]?\d+\.\d+ ± \d+\.\d+", section)
+    assert len(said) > 10
+    for interval in said:
+        assert interval in page
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_page_of_nothing_yet(tmp_path, grid):
     sweep = SweepFolder(tmp_path / "s", declare(tmp_path / "s", "--grid", grid))
