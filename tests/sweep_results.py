@@ -12,7 +12,10 @@ def write(sweep, cell, content):
     path.write_text(json.dumps(content))
 
 
-def evaluation(config, radii, accuracy, *, heads=("linear",), nominal=True, **sections):
+def evaluation(
+    config, radii, accuracy, *, heads=("linear",), nominal=True, trials=("pgd-40/0",), left=None,
+    sha256="ab", **sections,
+):  # fmt: skip
     """The results.json of an encoder on ColorMNIST.
 
     Args:
@@ -21,16 +24,25 @@ def evaluation(config, radii, accuracy, *, heads=("linear",), nominal=True, **se
         accuracy: (task, head, radius) to percent; radius 0 for images as they are.
         heads: names of heads.
         nominal: whether the probes are a section.
+        trials: the searches of an attack, in order.
+        left: (task, head, radius, number of a trial) to percent that are left after it; the
+            accuracy unless given.
+        sha256: of the weights.
         sections: others, beside the robustness.
     """
 
     def share(*where):
         return {"value": accuracy(*where) / 100}
 
+    def after(*where):
+        of = left or (lambda task, head, epsilon, number: accuracy(task, head, epsilon))
+        return [1.0, *(of(*where, number) / 100 for number, _ in enumerate(trials))]
+
     record = {
-        "sha256": "ab", "left_out": {}, "config": config,
+        "sha256": sha256, "left_out": {}, "config": config,
         "robustness": {"rows": [
-            {"task": t, "head": h, "epsilon": e, "accuracy": share(t, h, e)}
+            {"task": t, "head": h, "epsilon": e, "accuracy": share(t, h, e),
+             "trials": list(trials), "accuracy_after": after(t, h, e)}
             for t in TASKS for h in heads for e in radii
         ]},
         **sections,

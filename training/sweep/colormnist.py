@@ -16,6 +16,7 @@ from tf_avae.objectives import COUPLINGS, OBJECTIVES
 from tf_avae.registry import Registry
 from training.options import add_config_options, given_options
 from training.sweep.cells import Cell, Declaration, evaluate_cell, fit_cell, timing_cell
+from training.sweep.colormnist_known import check_known
 from training.sweep.grids import GRIDS, Attacks, Grid, Model, models
 from training.sweep.models import Values, check_evaluation, open_fields
 
@@ -96,6 +97,17 @@ def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
     made = models(grid, given, axes, tuple(arguments.algos))
     evaluations = _evaluations(arguments, grid)
     first, *others = evaluations
+    settings = {
+        "grid": grid.name,
+        "seeds": seeds,
+        "budgets": list(evaluations),
+        "heads": list(grid.heads),
+        "models": [
+            {"name": m.name, "algo": m.algo, "differs": m.differs, "starts_from": m.starts_from}
+            for m in made
+        ],
+    }
+    check_known(folder, settings, evaluations)
     runs = [(trained(model.name, seed), model, seed) for seed in range(seeds) for model in made]
     cells: list[Cell] = [_timing(made)]
     # Seed by seed, so that what is there first can be compared already.
@@ -105,20 +117,7 @@ def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
         cells.append(evaluate_cell(attacked_by(name, first), name, evaluations[first]))
     for name, _, _ in runs:
         cells += [evaluate_cell(attacked_by(name, b), name, evaluations[b]) for b in others]
-    return Declaration(
-        "colormnist",
-        {
-            "grid": grid.name,
-            "seeds": seeds,
-            "budgets": list(evaluations),
-            "heads": list(grid.heads),
-            "models": [
-                {"name": m.name, "algo": m.algo, "differs": m.differs, "starts_from": m.starts_from}
-                for m in made
-            ],
-        },
-        tuple(cells),
-    )
+    return Declaration("colormnist", settings, tuple(cells))
 
 
 def trained(model: str, seed: int) -> str:

@@ -6,9 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, plain, tidy, title
+from training.sweep.colormnist_measures import accuracies
 from training.sweep.colormnist_page import in_order, label, setting
 from training.sweep.grids import GRIDS
-from training.sweep.models import PERCENT, Values
+from training.sweep.models import Values
 from training.sweep.seeds import half_width
 
 _COLORS = {"vae": GREY, "avae": BLUE, "se": GREEN, "se_avae": ORANGE, "avae_ss": PINK}
@@ -21,9 +22,8 @@ _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1, 1, 1)), (0, (8, 3)))
 def chart(values: Values) -> Figure:
     """A panel for each task and head: curves, or where one setting at a time differs a row for each
     model."""
-    accuracies = [m for m in values["measures"] if m["unit"] == PERCENT]
     first = values["settings"]["budgets"][0]
-    shown = [m for m in accuracies if m["budget"] == first]
+    shown = [m for m in accuracies(values) if m["budget"] == first]
     if GRIDS[values["settings"]["grid"]].dots:
         return _dots(values, shown)
     return _curves(values, shown)

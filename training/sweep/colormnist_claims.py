@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from training.sweep.colormnist_measures import accuracies
 from training.sweep.models import INCONSISTENCY, Values
 from training.sweep.seeds import by_seed, differs, paired
 
@@ -58,7 +59,7 @@ def judged(claim: Claim, values: Values) -> Values:
     Each has a word: "for" or "against" where zero lies outside the 95 % interval, "open" where it
     does not or there is no interval.
     """
-    measures = [m for m in values["measures"] if _bears(claim, m)]
+    measures = _about(claim, values)
     own = {m["algo"]: m for m in values["models"].values() if not m["differs"]}
     rows = []
     for algo, baseline in claim.pairs:
@@ -77,10 +78,12 @@ def judged(claim: Claim, values: Values) -> Values:
     return {"title": claim.title, "keeps": claim.keeps, "rows": rows}
 
 
-def _bears(claim: Claim, measure: Values) -> bool:
+def _about(claim: Claim, values: Values) -> list[Values]:
+    """The measures that bear on a claim."""
     if claim.about == _CONSISTENT:
-        return measure["name"] == INCONSISTENCY
-    return "epsilon" in measure and (measure["epsilon"] > 0) == (claim.about == _ROBUST)
+        return [m for m in values["measures"] if m["name"] == INCONSISTENCY]
+    attacked = claim.about == _ROBUST
+    return [m for m in accuracies(values) if (m["epsilon"] > 0) == attacked]
 
 
 def _word(claim: Claim, estimate: dict[str, Any]) -> str:

@@ -2,19 +2,30 @@
 
 import itertools
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from tf_avae.config import read_json
-from tf_avae.evaluation.table import failed
+from tf_avae.evaluation.table import attacked, failed
 from training.sweep.colormnist import TIMING, attacked_by, trained
 from training.sweep.colormnist_claims import CLAIMS, judged
+from training.sweep.colormnist_known import add_known, read_known
+from training.sweep.colormnist_measures import (
+    BESIDE,
+    CHECKS,
+    DIMENSION,
+    LIKELIHOOD,
+    MSE,
+    PER_UNIT,
+    RISE,
+    UNITS,
+    accuracy_measure,
+)
 from training.sweep.folder import SweepFolder
 from training.sweep.grids import GRIDS
 from training.sweep.models import (
     BOUND,
     INCONSISTENCY,
-    NATS,
-    PERCENT,
     Values,
     accuracy,
     common_data,
@@ -25,34 +36,24 @@ from training.sweep.models import (
 from training.sweep.seeds import by_seed, over_seeds, paired
 from training.timing import time_factor
 
-RISE = "its rise in the last fifth"
-MSE, LIKELIHOOD = "MSE: ‖x − g(μ(x))‖²", "log p(x) at least"
-UNITS, DIMENSION, CHECKS = "active units", "effective dimension", "honesty checks failed"
-
-BESIDE: dict[str, str] = {
-    MSE: "", BOUND: NATS, RISE: NATS, LIKELIHOOD: NATS, INCONSISTENCY: "", UNITS: "",
-    DIMENSION: "", CHECKS: "",
-}  # fmt: skip
-"""The figures beside accuracies, and their units; those that a grid does not measure are left
-out."""
-
-
-def accuracy_name(task: str, head: str, budget: str, epsilon: float) -> str:
-    """The name of an accuracy; the nominal one's where the radius is 0."""
-    return f"{task}, {head}, " + (f"{budget}, ε {epsilon:g}" if epsilon else "nominal")
+_ORIGIN = ("data", "sha256", "trained_at_commit", "evaluated_by")
+"""What a training's record says of where its figures come from."""
 
 
 def collect(sweep: SweepFolder) -> Values:
     """All of a grid, JSON values: figures of each training, over seeds, and how each model differs
-    from its objective's own; why others are missing; where everything comes from."""
+    from its objective's own; why others are missing; where everything comes from.
+
+    What the sweep lacks comes from its folder of known results (`read_known`).
+
+    Raises:
+        InputError: known results of something else, or figures of different data.
+    """
     settings = sweep.declaration.settings
     seeds, budgets = range(settings["seeds"]), settings["budgets"]
     models: dict[str, Values] = {}
-    trainings: dict[str, Values] = {}
-    accuracies: dict[str, Values] = {}
+    measures: dict[str, Values] = {}
     for row in settings["models"]:
-        found = [_training(sweep, row["name"], seed, budgets, accuracies) for seed in seeds]
-        trainings |= {trained(row["name"], seed): one for seed, one in enumerate(found)}
         config = sweep.cells[trained(row["name"], 0)].options
         own = GRIDS[settings["grid"]].own.get(row["algo"], {})
         models[row["name"]] = {
@@ -60,8 +61,27 @@ def collect(sweep: SweepFolder) -> Values:
             # Options of the command line come before what the grid has for the objective.
             "own": {name: value for name, value in own.items() if config[name] == value},
             "config": config,
-            "trainings": found,
+            "trainings": [_training(sweep, row["name"], seed, budgets, measures) for seed in seeds],
         }
+    evaluation = {
+        budget: sweep.cells[attacked_by(trained(next(iter(models)), 0), budget)].options
+        for budget in budgets
+    }
+    time = _time(sweep)
+    values: Values = {
+        "settings": {key: settings[key] for key in ("grid", "seeds", "budgets", "heads")},
+        # As a file has it, so that it compares with one.
+        "evaluation": json.loads(json.dumps(evaluation)),
+        "models": models,
+        "time": time,
+        "provenance": made_by(),
+    }
+    for other in read_known(sweep.path):
+        add_known(values, other, measures)
+    trainings = [training for model in models.values() for training in model["trainings"]]
+    values["data"] = common_data({training["name"]: training for training in trainings})
+    for training in trainings:
+        training["figures"] |= _derived(training["figures"])
     for model in models.values():
         plain = next((m for m in models.values() if _is_own(m, model)), None)
         figures = _by_name(model)
@@ -70,20 +90,10 @@ def collect(sweep: SweepFolder) -> Values:
         model["difference"] = {
             name: paired(of, base[name]) for name, of in figures.items() if name in base
         }
-    asked = [*accuracies.values(), *({"name": n, "unit": u} for n, u in BESIDE.items())]
+    by_budget = [m for budget in budgets for m in measures.values() if m["budget"] == budget]
+    asked = [*by_budget, *({"name": n, "unit": u} for n, u in BESIDE.items())]
     there = {name for model in models.values() for name in model["over_seeds"]}
-    values: Values = {
-        "settings": {key: settings[key] for key in ("grid", "seeds", "budgets", "heads")},
-        "evaluation": {
-            budget: sweep.cells[attacked_by(trained(next(iter(models)), 0), budget)].options
-            for budget in budgets
-        },
-        "data": common_data(trainings),
-        "measures": [measure for measure in asked if measure["name"] in there],
-        "models": models,
-        "time": _time(sweep),
-        "provenance": made_by(),
-    }
+    values["measures"] = [measure for measure in asked if measure["name"] in there]
     return values | {"claims": [judged(claim, values) for claim in CLAIMS]}
 
 
@@ -99,38 +109,58 @@ def _by_name(model: Values) -> dict[str, dict[int, float]]:
 
 
 def _training(
-    sweep: SweepFolder, model: str, seed: int, budgets: list[str], accuracies: dict[str, Values]
+    sweep: SweepFolder, model: str, seed: int, budgets: list[str], measures: dict[str, Values]
 ) -> Values:
-    """What is known of a training; notes the accuracies that there are."""
+    """What the sweep has of a training; notes the accuracies that there are."""
     name = trained(model, seed)
-    kept, figures = {}, _of_run(sweep, name) if sweep.done(name) else {}
+    figures = _of_run(sweep, name) if sweep.done(name) else {}
+    origin: Values = {}
     missing: dict[str, str] = {}
+    seconds: dict[str, float] = {}
     for budget in budgets:
         found, results = known(sweep, name, attacked_by(name, budget))
-        kept[budget] = found["seconds"]["evaluated_in"]
-        if budget == budgets[0]:
-            common = found
+        seconds[budget] = found["seconds"]["evaluated_in"]
         if results is None:
             missing[budget] = found["missing"]
             continue
+        origin = origin or {key: found[key] for key in _ORIGIN if key in found}
         record = results["encoders"][0]
         figures |= _beside(record)
-        radii = [*((0.0,) if "probes" in record else ()), *sorted(results["settings"]["epsilons"])]
-        asked = (results["settings"][what] for what in ("tasks", "heads"))
-        for task, head, epsilon in itertools.product(*asked, radii):
-            where = {"task": task, "head": head, "budget": budget, "epsilon": epsilon}
-            label = accuracy_name(**where)
-            accuracies[label] = {"name": label, "unit": PERCENT, **where}
-            figures[label] = accuracy(record, task, head, epsilon)
-    keys = ("data", "sha256", "trained_at_commit", "evaluated_by")
+        for measure, share in _accuracies(record, results["settings"], budget):
+            measures[measure["name"]] = measure
+            figures[measure["name"]] = share
     return {
         "name": name,
         "missing": missing.get(budgets[0]),
         "not_measured": missing,
-        "seconds": {"trained_in": common["seconds"]["trained_in"], "evaluated_in": kept},
+        "seconds": {"trained_in": sweep.state(name).seconds, "evaluated_in": seconds},
         "figures": figures,
-        **{key: common[key] for key in keys if key in common},
+        **origin,
     }
+
+
+def _accuracies(record: Values, settings: Values, budget: str) -> Iterator[tuple[Values, float]]:
+    """Each accuracy of an evaluation and, where a budget consists of several attacks, what is left
+    after each of them but the last."""
+    radii = [*((0.0,) if "probes" in record else ()), *sorted(settings["epsilons"])]
+    for task, head, epsilon in itertools.product(settings["tasks"], settings["heads"], radii):
+        where = (task, head, budget, epsilon)
+        if epsilon:
+            row = attacked(record["robustness"], task, head, epsilon)
+            # An attack may be made several times; the last one of its name counts.
+            names = [trial.split("/")[0] for trial in row["trials"]]
+            after = dict(zip(names, row["accuracy_after"][1:], strict=True))
+            after.pop(names[-1])
+            for attack, share in after.items():
+                yield accuracy_measure(*where, after=attack), 100 * share
+        yield accuracy_measure(*where), accuracy(record, task, head, epsilon)
+
+
+def _derived(figures: Values) -> Values:
+    """What follows from other figures: the inconsistency is a sum over latents, of which one that
+    collapsed adds nothing."""
+    found, units = figures.get(INCONSISTENCY), figures.get(UNITS)
+    return {PER_UNIT: found / units} if found is not None and units else {}
 
 
 def _of_run(sweep: SweepFolder, name: str) -> dict[str, float | None]:

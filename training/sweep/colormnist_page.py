@@ -8,6 +8,7 @@ from tf_avae.evaluation import BUDGETS, Settings
 from tf_avae.objectives import OBJECTIVES
 from tf_avae.probes import HEADS
 from training.sweep.colormnist_claims import AGAINST, FOR, OPEN
+from training.sweep.colormnist_measures import accuracies, between
 from training.sweep.grids import GRIDS
 from training.sweep.models import PERCENT, Values
 from training.sweep.pages import NONE, Notes, provenance, shared_options, table, time_taken, worded
@@ -41,7 +42,7 @@ def page(values: Values) -> str:
         _trainings(values, notes),
         *notes.section(),
         "## Provenance",
-        provenance(values),
+        "\n".join([provenance(values), *_elsewhere(values)]),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
@@ -137,20 +138,15 @@ def in_short(values: Values) -> str:
     return table(rows)
 
 
-def _accurate(values: Values) -> list[Values]:
-    """The measures that are accuracies."""
-    return [m for m in values["measures"] if m["unit"] == PERCENT]
-
-
 def _through(values: Values, task: str, head: str, budget: str) -> list[Values]:
     """The accuracies of a task through a head under a budget, by radius."""
     where = (task, head, budget)
-    return [m for m in _accurate(values) if (m["task"], m["head"], m["budget"]) == where]
+    return [m for m in accuracies(values) if (m["task"], m["head"], m["budget"]) == where]
 
 
 def _accuracies(values: Values, notes: Notes) -> Iterator[str]:
     """A table for each task, head and budget."""
-    tasks, settings = dict.fromkeys(m["task"] for m in _accurate(values)), values["settings"]
+    tasks, settings = dict.fromkeys(m["task"] for m in accuracies(values)), values["settings"]
     for task, head, budget in itertools.product(tasks, settings["heads"], settings["budgets"]):
         of = _through(values, task, head, budget)
         if not of:
@@ -165,6 +161,24 @@ def _accuracies(values: Values, notes: Notes) -> Iterator[str]:
             cells = [worded(model["over_seeds"].get(m["name"]), 1) for m in of]
             rows.append([lead, *cells])
         yield table(rows)
+        yield from _attack_by_attack(values, of)
+
+
+def _attack_by_attack(values: Values, whole: list[Values]) -> Iterator[str]:
+    """What is left after each attack of a budget, where it consists of several."""
+    where = tuple(whole[0][key] for key in ("task", "head", "budget"))
+    parts = [m for m in between(values) if (m["task"], m["head"], m["budget"]) == where]
+    attacks = list(dict.fromkeys(m["after"] for m in parts))
+    if not attacks:
+        return
+    rows = [["after", *attacks, "all"]]
+    for model, measure in itertools.product(in_order(values), whole):
+        names = {m["after"]: m["name"] for m in parts if m["epsilon"] == measure["epsilon"]}
+        found = [model["over_seeds"].get(name) for name in (*names.values(), measure["name"])]
+        if any(found):
+            rows.append([f"{label(model)}, {_column(measure)}", *(worded(f, 1) for f in found)])
+    yield "The same images, attack by attack:"
+    yield table(rows)
 
 
 def _beside(values: Values) -> str:
@@ -265,3 +279,15 @@ def _trainings(values: Values, notes: Notes) -> str:
                 cells.append(notes.missing(missing) if missing else took)
             rows.append([training["name"], time_taken(seconds["trained_in"]), *cells])
     return table(rows)
+
+
+def _elsewhere(values: Values) -> Iterator[str]:
+    """Which figures another sweep has measured, and at which commit."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for model in in_order(values):
+        for training in model["trainings"]:
+            for budget, made_by in training.get("elsewhere", {}).items():
+                found.setdefault((budget, made_by["commit"]), []).append(training["name"])
+    for (budget, commit), names in found.items():
+        listed = ", ".join(names)
+        yield f"- measured by another sweep, under `{budget}` at commit {commit}: {listed}"

@@ -244,7 +244,7 @@ GRIDS: Registry[Grid] = Registry(
         text="All objectives with the three pairs (rho, rho_se) of the paper's Fig. 9, where they "
         "read them, at a scale that two processors can do.",
         common={"arch": "conv", "obs_var": 0.1, "learning_rate": 1e-3, "pgd_steps": 5,
-                "steps": 3_000, "eval_every": 200},
+                "steps": 1_000, "eval_every": 200},
         blocks=(
             Block(_ALL, (
                 {"rho": 0.95, "rho_se": 0.975},
