@@ -192,7 +192,8 @@ def _beside(values: Values) -> str:
 
 def _digits(estimate: Values | None) -> int:
     """Digits after the point, so that small figures keep two that say something."""
-    return 1 if estimate is None or abs(estimate["value"]) >= 10 else 2
+    size = 10.0 if estimate is None else abs(estimate["value"])
+    return 1 if size >= 10 else 3 if 0 < size < 0.1 else 2
 
 
 def _claims(values: Values) -> Iterator[str]:
