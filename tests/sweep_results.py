@@ -14,7 +14,7 @@ def write(sweep, cell, content):
 
 def evaluation(
     config, radii, accuracy, *, heads=("linear",), nominal=True, trials=("pgd-40/0",), left=None,
-    sha256="ab", **sections,
+    sha256="ab", commit="c0ffee", checksum="b", **sections,
 ):  # fmt: skip
     """The results.json of an encoder on ColorMNIST.
 
@@ -28,6 +28,8 @@ def evaluation(
         left: (task, head, radius, number of a trial) to percent that are left after it; the
             accuracy unless given.
         sha256: of the weights.
+        commit: that it was evaluated at.
+        checksum: of the data.
         sections: others, beside the robustness.
     """
 
@@ -52,6 +54,6 @@ def evaluation(
     return {
         "settings": {"tasks": list(TASKS), "heads": list(heads), "epsilons": list(radii)},
         "encoders": [record],
-        "data": {"name": "color_mnist", "test_images": 10_000, "checksums": {"a": "b"}},
-        "provenance": {"commit": "c0ffee"},
+        "data": {"name": "color_mnist", "test_images": 10_000, "checksums": {"a": checksum}},
+        "provenance": {"commit": commit},
     }  # fmt: skip

@@ -81,8 +81,16 @@ def write_rows(sweep, training, rows):
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def finish(sweep, model, seed, of=figure, sha256="ab"):
-    """What `training.fit` and `training.evaluate` write, as far as the figures need it."""
+def finish(sweep, model, seed, of=figure, **more):
+    """What `training.fit` and `training.evaluate` write, as far as the figures need it.
+
+    Args:
+        sweep: where.
+        model: whose.
+        seed: its seed.
+        of: (model, seed, name) to a figure.
+        more: of `evaluation`.
+    """
     training, found = f"{model}-s{seed}", functools.partial(of, model, seed)
     write(sweep, training, {"held_out": {"bound": found(BOUND)}})
     rows = [("held_out", 8, -9.0), ("held_out", 10, found(RISE) - 9.0)]
@@ -122,7 +130,8 @@ def finish(sweep, model, seed, of=figure, sha256="ab"):
             nominal="probes" in options["section"],
             trials=trials,
             left=left,
-            sha256=sha256,
+            commit=f"c-{budget}",
+            **more,
             **{name: sections[name] for name in options["section"] if name in sections},
         )
         write(sweep, f"{training}-{budget}", results)

@@ -22,6 +22,7 @@ from training.sweep import (
     colormnist,
     colormnist_chart,
     colormnist_figures,
+    colormnist_known,
     colormnist_page,
     precision,
     precision_chart,
@@ -52,7 +53,7 @@ class Sweep:
         place: where it is kept unless told otherwise, in words.
         folder: the same, of its flags.
         declare: its flags and folder to its cells; writes nothing.
-        check: looks at the data before anything is written; raises `InputError`.
+        check: looks at what it works on before anything is written; raises `InputError`.
         prepare: makes what its cells share, once.
         collect: what its table holds of what is done, JSON values.
         page: the table of such values, Markdown.
@@ -65,7 +66,7 @@ class Sweep:
     add_options: Callable[[Parser], None]
     folder: Callable[[argparse.Namespace], Path]
     declare: Callable[[argparse.Namespace, Path], Declaration]
-    check: Callable[[Declaration], None]
+    check: Callable[[SweepFolder], None]
     prepare: Callable[[SweepFolder], None]
     collect: Callable[[SweepFolder], dict[str, Any]]
     page: Callable[[dict[str, Any]], str]
@@ -107,7 +108,7 @@ SWEEPS: Registry[Sweep] = Registry(
         add_options=colormnist.add_options,
         folder=colormnist.default_folder,
         declare=colormnist.declare,
-        check=colormnist.check_data,
+        check=colormnist_known.check,
         prepare=lambda sweep: None,
         collect=colormnist_figures.collect,
         page=colormnist_page.page,
@@ -171,7 +172,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         _list(sweep, cells, arguments.processes)
         return 0
-    kind.check(declaration)
+    kind.check(sweep)
     sweep = SweepFolder.create(path, declaration)
     signals = StopSignals()
     try:

@@ -16,7 +16,7 @@ from tf_avae.objectives import COUPLINGS, OBJECTIVES
 from tf_avae.registry import Registry
 from training.options import add_config_options, given_options
 from training.sweep.cells import Cell, Declaration, evaluate_cell, fit_cell, timing_cell
-from training.sweep.colormnist_known import check_known
+from training.sweep.folder import SweepFolder
 from training.sweep.grids import GRIDS, Attacks, Grid, Model, models
 from training.sweep.models import Values, check_evaluation, open_fields
 
@@ -107,7 +107,6 @@ def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
             for m in made
         ],
     }
-    check_known(folder, settings, evaluations)
     runs = [(trained(model.name, seed), model, seed) for seed in range(seeds) for model in made]
     cells: list[Cell] = [_timing(made)]
     # Seed by seed, so that what is there first can be compared already.
@@ -170,13 +169,13 @@ def _evaluations(arguments: argparse.Namespace, grid: Grid) -> dict[str, Values]
     return evaluations
 
 
-def check_data(declaration: Declaration) -> None:
+def check_data(sweep: SweepFolder) -> None:
     """Opens the data.
 
     Raises:
         InputError: there are none, or they cannot be used, or do not fit an architecture.
     """
-    configs = [Config.from_dict(c.options) for c in declaration.cells if c.kind == "fit"]
+    configs = [Config.from_dict(c.options) for c in sweep.declaration.cells if c.kind == "fit"]
     shape = open_data(configs[0]).image_shape  # the data are the same of all
     for arch in {config.arch for config in configs}:
         ARCHITECTURES[arch].check(shape)

@@ -69,7 +69,9 @@ def judged(claim: Claim, values: Values) -> Values:
             name = measure["name"]
             pair = (by_seed(own[which]["trainings"], name) for which in (algo, baseline))
             estimate = paired(*pair)
-            if estimate is not None:
+            # Of several seeds, one alone has no interval to judge by.
+            lone = values["settings"]["seeds"] > 1 and estimate and estimate["high"] is None
+            if estimate is not None and not lone:
                 word = _word(claim, estimate)
                 rows.append({
                     "algo": algo, "baseline": baseline, "measure": measure,

@@ -9,7 +9,7 @@ from tf_avae.config import read_json
 from tf_avae.evaluation.table import attacked, failed
 from training.sweep.colormnist import TIMING, attacked_by, trained
 from training.sweep.colormnist_claims import CLAIMS, judged
-from training.sweep.colormnist_known import add_known, read_known
+from training.sweep.colormnist_known import add_known
 from training.sweep.colormnist_measures import (
     BESIDE,
     CHECKS,
@@ -36,7 +36,7 @@ from training.sweep.models import (
 from training.sweep.seeds import by_seed, over_seeds, paired
 from training.timing import time_factor
 
-_ORIGIN = ("data", "sha256", "trained_at_commit", "evaluated_by")
+_ORIGIN = ("data", "sha256", "trained_at_commit")
 """What a training's record says of where its figures come from."""
 
 
@@ -44,7 +44,7 @@ def collect(sweep: SweepFolder) -> Values:
     """All of a grid, JSON values: figures of each training, over seeds, and how each model differs
     from its objective's own; why others are missing; where everything comes from.
 
-    What the sweep lacks comes from its folder of known results (`read_known`).
+    What the sweep lacks comes from its known results (`add_known`).
 
     Raises:
         InputError: known results of something else, or figures of different data.
@@ -76,8 +76,7 @@ def collect(sweep: SweepFolder) -> Values:
         "time": time,
         "provenance": made_by(),
     }
-    for other in read_known(sweep.path):
-        add_known(values, other, measures)
+    add_known(values, sweep, measures)
     trainings = [training for model in models.values() for training in model["trainings"]]
     values["data"] = common_data({training["name"]: training for training in trainings})
     for training in trainings:
@@ -123,7 +122,8 @@ def _training(
         if results is None:
             missing[budget] = found["missing"]
             continue
-        origin = origin or {key: found[key] for key in _ORIGIN if key in found}
+        origin |= {key: found[key] for key in _ORIGIN if key in found}
+        origin.setdefault("evaluated_by", {})[budget] = found["evaluated_by"]
         record = results["encoders"][0]
         figures |= _beside(record)
         for measure, share in _accuracies(record, results["settings"], budget):

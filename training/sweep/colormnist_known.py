@@ -3,21 +3,35 @@
 A grid may take longer than a machine is there. What a sweep wrote, its `colormnist.json`, is small
 and keeps; put into another sweep's folder `known`, it stands there for what that sweep has not
 measured. Training is exact, so the same model may be trained again to measure more of it: its
-weights have the same checksum, or its figures are refused.
+weights are then the same, or figures of it are refused.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tf_avae.config import read_json
 from tf_avae.errors import InputError
 from tf_avae.files import shown
-from training.sweep.models import Values
-
-FOLDER = "known"
-"""The folder's name."""
+from training.sweep.cells import difference
+from training.sweep.colormnist import TIMING, attacked_by, check_data, trained
+from training.sweep.colormnist_measures import BESIDE, OF_RUN
+from training.sweep.folder import KNOWN, SweepFolder
+from training.sweep.models import BOUND, Values
 
 _READ = ("settings", "evaluation", "measures", "models", "time")
+
+
+def check(sweep: SweepFolder) -> None:
+    """Looks at the data and at known results before anything is done.
+
+    Raises:
+        InputError: they cannot be used.
+    """
+    check_data(sweep)
+    for other in read_known(sweep.path):
+        _check(sweep, other)
 
 
 def read_known(folder: Path) -> list[Values]:
@@ -27,9 +41,9 @@ def read_known(folder: Path) -> list[Values]:
         InputError: a file that holds no such results.
     """
     found = []
-    for path in sorted((folder / FOLDER).glob("*.json")):
+    for path in sorted((folder / KNOWN).glob("*.json")):
         values = read_json(path)
-        lacking = [key for key in _READ if key not in values]
+        lacking = [key for key in _READ if not isinstance(values.get(key), dict | list)]
         if lacking:
             raise InputError(
                 f"{path} holds no results of a grid on ColorMNIST, it has no "
@@ -39,92 +53,129 @@ def read_known(folder: Path) -> list[Values]:
     return found
 
 
-def check_known(folder: Path, settings: Values, evaluation: Values) -> None:
-    """Checks the known results in a sweep's folder before anything is done.
-
-    Args:
-        folder: the sweep's.
-        settings: the declaration's.
-        evaluation: the flags of `training.evaluate` under each budget.
-
-    Raises:
-        InputError: they are of another grid, or were attacked in another way.
-    """
-    for other in read_known(folder):
-        _check({"settings": settings, "evaluation": json.loads(json.dumps(evaluation))}, other)
-
-
-def add_known(values: Values, other: Values, measures: dict[str, Values]) -> None:
+def add_known(values: Values, sweep: SweepFolder, measures: dict[str, Values]) -> None:
     """Adds to a grid's figures those that it lacks and known results have.
 
     Args:
         values: the grid's, whose "models" and "time" are added to.
-        other: known results, of `read_known`.
+        sweep: where they come from.
         measures: by name; those of what is added are added.
 
     Raises:
-        InputError: they are of another grid, were attacked in another way, or are of a model with
-            another config or other weights.
+        InputError: known results are of another grid, were attacked in another way, or are of a
+            model with another config, other data or other weights.
     """
-    _check(values, other)
-    added = False
-    for name, model in values["models"].items():
-        theirs = other["models"].get(name)
-        if theirs is None:
-            continue
-        if theirs["config"] != model["config"]:
-            raise _refused(other, f"its {name} has another config")
-        for number, training in enumerate(model["trainings"]):
-            if number < len(theirs["trainings"]):
-                added |= _add(training, theirs["trainings"][number], other, values)
-    if added:
-        for measure in other["measures"]:
-            if "task" in measure:
-                measures.setdefault(measure["name"], measure)
-    if values["time"]["missing"] is not None and other["time"]["missing"] is None:
-        values["time"] = other["time"]
+    for other in read_known(sweep.path):
+        _check(sweep, other)
+        try:
+            _join(values, other, measures)
+            _join_times(values, other, sweep)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{other['file']} is damaged ({error!r}): take the file away"
+            ) from error
 
 
-def _check(values: Values, other: Values) -> None:
-    grids = (values["settings"]["grid"], other["settings"]["grid"])
-    if grids[0] != grids[1]:
-        raise _refused(other, f"it is of the grid {grids[1]}, this of {grids[0]}")
-    for budget, flags in values["evaluation"].items():
-        theirs = other["evaluation"].get(budget, flags)
-        if theirs != flags:
-            raise _refused(other, f"under {budget} it was evaluated with {theirs}, not {flags}")
+def _join(values: Values, other: Values, measures: dict[str, Values]) -> None:
+    of_budget = {m["name"]: m for m in other["measures"] if "budget" in m}
+    first = other["settings"]["budgets"][0]
+    for which, model in values["models"].items():
+        theirs = other["models"].get(which, {"trainings": []})["trainings"]
+        for training, their in zip(model["trainings"], theirs, strict=False):
+            for budget in _new(training, their, other):
+                _check_same(training, their, other)
+                names = [n for n, m in of_budget.items() if m["budget"] == budget]
+                if budget == first:
+                    names += [name for name in BESIDE if name not in OF_RUN]
+                found = {n: their["figures"][n] for n in names if n in their["figures"]}
+                training["figures"] |= found
+                measures |= {n: of_budget[n] for n in found if n in of_budget and n not in measures}
+                _add_origin(training, their, budget)
+            training["missing"] = training["not_measured"].get(values["settings"]["budgets"][0])
+
+
+def _new(training: Values, their: Values, other: Values) -> list[str]:
+    """The budgets that a training lacks and the known one has been evaluated under."""
+    there = [b for b in other["settings"]["budgets"] if b not in their["not_measured"]]
+    return [budget for budget in training["not_measured"] if budget in there]
+
+
+def _check_same(training: Values, their: Values, other: Values) -> None:
+    """Refuses figures of another model, or on other data.
+
+    The weights' checksum is known of what has been evaluated; two runs with the same bound to the
+    last bit have the same weights too.
+    """
+    pairs = {
+        "SHA-256 of the weights": (training.get("sha256"), their.get("sha256")),
+        BOUND: (training["figures"].get(BOUND), their["figures"].get(BOUND)),
+        "data": (training.get("data"), their.get("data")),
+    }
+    for what, (mine, found) in pairs.items():
+        if None not in (mine, found) and mine != found:
+            raise _refused(
+                other, f"of its {training['name']}, {what}: {found}, here {mine}; it was trained "
+                "on another kind of processor, by other versions or on other data"
+            )  # fmt: skip
+
+
+def _add_origin(training: Values, their: Values, budget: str) -> None:
+    """Notes where the figures of a budget come from; a run that was made here stays ours."""
+    del training["not_measured"][budget]
+    training["seconds"]["evaluated_in"][budget] = their["seconds"]["evaluated_in"][budget]
+    training.setdefault("evaluated_by", {})[budget] = their["evaluated_by"][budget]
+    training["elsewhere"] = [*training.get("elsewhere", []), budget]
+    if BOUND not in training["figures"]:
+        training["figures"] |= {n: their["figures"][n] for n in OF_RUN if n in their["figures"]}
+        training["seconds"]["trained_in"] = their["seconds"]["trained_in"]
+    for key in ("data", "sha256", "trained_at_commit"):
+        if key in their:
+            training.setdefault(key, their[key])
+
+
+def _join_times(values: Values, other: Values, sweep: SweepFolder) -> None:
+    """Takes the times of steps where this sweep has none, if they are of the same models."""
+    timed = sweep.cells[TIMING].options["configs"]
+    if values["time"]["missing"] is None or other["time"]["missing"] is not None:
+        return
+    if other["time"]["rates"].keys() == timed.keys() <= other["models"].keys():
+        values["time"] = other["time"] | {"elsewhere": True}
+
+
+def _check(sweep: SweepFolder, other: Values) -> None:
+    """Refuses known results that are not of this grid, these attacks and these models."""
+    try:
+        for where, mine, found in _declared(sweep, other):
+            differs = difference(_plain(mine), _plain(found), where)
+            if differs:
+                raise _refused(other, f"here {differs}")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{other['file']} is damaged ({error!r}): take the file away") from error
+
+
+def _declared(sweep: SweepFolder, other: Values) -> Iterator[tuple[str, Any, Any]]:
+    """What must be the same: what it is, how it is here, how there."""
+    settings = sweep.declaration.settings
+    yield "the grid", settings["grid"], other["settings"]["grid"]
+    names = [row["name"] for row in settings["models"]]
+    for budget in settings["budgets"]:
+        if budget in other["settings"]["budgets"]:
+            mine = sweep.cells[attacked_by(trained(names[0], 0), budget)].options
+            yield budget, mine, other["evaluation"][budget]
+    for name in names:
+        if name in other["models"]:
+            mine = sweep.cells[trained(name, 0)].options
+            yield name, mine, other["models"][name]["config"]
+
+
+def _plain(value: Any) -> Any:
+    """As a file has it; where the data are is no part of what was done."""
+    plain = json.loads(json.dumps(value))
+    return {k: v for k, v in plain.items() if k != "data_dir"} if isinstance(plain, dict) else plain
 
 
 def _refused(other: Values, why: str) -> InputError:
-    return InputError(f"{other['file']} does not fit this sweep: {why}; take the file away")
-
-
-def _add(training: Values, theirs: Values, other: Values, values: Values) -> bool:
-    """Adds what a training lacks, in place; returns whether there was something."""
-    lacking = training["not_measured"]
-    new = [budget for budget in lacking if budget not in theirs["not_measured"]]
-    new = [budget for budget in new if budget in other["settings"]["budgets"]]
-    if not new:
-        return False
-    sums = [t.get("sha256") for t in (training, theirs)]
-    if None not in sums and sums[0] != sums[1]:
-        raise _refused(
-            other, f"the weights of its {training['name']} are others (SHA-256 {sums[1]}, here "
-            f"{sums[0]}): trained on another kind of processor or by another version"
-        )  # fmt: skip
-    training["figures"] = theirs["figures"] | training["figures"]
-    for budget in new:
-        del lacking[budget]
-        took = theirs["seconds"]["evaluated_in"][budget]
-        training["seconds"]["evaluated_in"][budget] = took
-        training.setdefault("elsewhere", {})[budget] = (
-            theirs.get("elsewhere", {}).get(budget) or theirs["evaluated_by"]
-        )
-    training["missing"] = lacking.get(values["settings"]["budgets"][0])
-    training["seconds"]["trained_in"] = (
-        training["seconds"]["trained_in"] or theirs["seconds"]["trained_in"]
+    return InputError(
+        f"{other['file']} does not fit this sweep: {why}. Take the file away, or give the options "
+        "that it was made with"
     )
-    for key in ("data", "sha256", "trained_at_commit", "evaluated_by"):
-        if key in theirs:
-            training.setdefault(key, theirs[key])
-    return True

@@ -6,6 +6,8 @@ RISE = "its rise in the last fifth"
 MSE, LIKELIHOOD = "MSE: ‖x − g(μ(x))‖²", "log p(x) at least"
 UNITS, DIMENSION, CHECKS = "active units", "effective dimension", "honesty checks failed"
 PER_UNIT = "W2² per active unit"
+OF_RUN = (BOUND, RISE)
+"""Figures that a run has before it is evaluated."""
 
 BESIDE: dict[str, str] = {
     MSE: "", BOUND: NATS, RISE: NATS, LIKELIHOOD: NATS, INCONSISTENCY: "", PER_UNIT: "", UNITS: "",

@@ -191,7 +191,7 @@ def _beside(values: Values) -> str:
 
 
 def _digits(estimate: Values | None) -> int:
-    """Digits after the point, so that small figures keep two that say something."""
+    """Digits after the point: more of a small figure."""
     size = 10.0 if estimate is None else abs(estimate["value"])
     return 1 if size >= 10 else 3 if 0 < size < 0.1 else 2
 
@@ -204,7 +204,7 @@ def _claims(values: Values) -> Iterator[str]:
     yield (
         "Mean difference, seed by seed, ± half of the 95 % interval by Student's t. A difference "
         "counts for or against a claim where zero lies outside of that interval, and is open "
-        "where it does not."
+        "where it does not; one that a single seed has is left out."
     )
     for claim in claims:
         yield f"### {claim['title']}"
@@ -287,8 +287,12 @@ def _elsewhere(values: Values) -> Iterator[str]:
     found: dict[tuple[str, str], list[str]] = {}
     for model in in_order(values):
         for training in model["trainings"]:
-            for budget, made_by in training.get("elsewhere", {}).items():
-                found.setdefault((budget, made_by["commit"]), []).append(training["name"])
+            for budget in training.get("elsewhere", []):
+                commit = training["evaluated_by"][budget]["commit"] or "not known"
+                found.setdefault((budget, commit), []).append(training["name"])
     for (budget, commit), names in found.items():
         listed = ", ".join(names)
-        yield f"- measured by another sweep, under `{budget}` at commit {commit}: {listed}"
+        yield f"- measured by another sweep, under `{budget}`, commit {commit}: {listed}"
+    if values["time"].get("elsewhere"):
+        commit = values["time"]["timed_by"].get("commit") or "not known"
+        yield f"- timed by another sweep, commit {commit}"

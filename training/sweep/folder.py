@@ -127,7 +127,7 @@ class SweepFolder:
                     f"{path} holds another sweep: here {found}; give the options it was begun "
                     "with to go on with it, or another --out"
                 )
-        elif path.exists() and not (path.is_dir() and all(map(_hidden, path.iterdir()))):
+        elif path.exists() and not (path.is_dir() and all(map(_beside, path.iterdir()))):
             raise InputError(f"{path} is there and holds no sweep; give another --out")
         return cls(path, declaration)
 
@@ -292,9 +292,13 @@ STOPPED_CODES = (130, 143, -2, -15)
 before they took notice of signals."""
 
 
-def _hidden(path: Path) -> bool:
-    """The lock, or what is left of a file that was being written."""
-    return path.name.startswith(".")
+KNOWN = "known"
+"""The folder of a sweep that holds what other sweeps have measured; it may be there first."""
+
+
+def _beside(path: Path) -> bool:
+    """The lock, what is left of a file that was being written, or results of other sweeps."""
+    return path.name.startswith(".") or path.name == KNOWN
 
 
 def _ending(code: int) -> str:

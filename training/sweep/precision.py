@@ -18,6 +18,7 @@ from tf_avae.registry import Registry
 from tf_avae.runs import resolve
 from training.options import add_config_options, given_options
 from training.sweep.cells import Cell, Declaration, evaluate_cell, fit_cell, timing_cell
+from training.sweep.folder import SweepFolder
 from training.sweep.models import Values, check_evaluation, evaluated, open_fields
 
 DATASET = "color_mnist"
@@ -148,11 +149,11 @@ def _evaluation(arguments: argparse.Namespace, config: Config) -> Values:
     return found
 
 
-def check_data(declaration: Declaration) -> None:
+def check_data(sweep: SweepFolder) -> None:
     """Opens the data.
 
     Raises:
         InputError: there are none, or they cannot be used, or do not fit the architecture.
     """
-    config = Config.from_dict(next(c.options for c in declaration.cells if c.kind == "fit"))
+    config = Config.from_dict(next(c.options for c in sweep.declaration.cells if c.kind == "fit"))
     ARCHITECTURES[config.arch].check(open_data(config).image_shape)

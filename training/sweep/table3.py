@@ -298,13 +298,13 @@ def _by(shape: ImageShape) -> str:
     return "x".join(map(str, shape))
 
 
-def check_data(declaration: Declaration) -> None:
+def check_data(sweep: SweepFolder) -> None:
     """Opens the data, unless they are drawn; what can be prepared of them is.
 
     Raises:
         InputError: there are none, or they cannot be used.
     """
-    settings = declaration.settings
+    settings = sweep.declaration.settings
     if not settings["drawn"]:
         open_data(Config(dataset=DATASET, data_dir=settings["data_dir"]))
 
