@@ -250,6 +250,23 @@ def test_the_readme_and_the_results_say_what_the_grid_found():
         assert interval in page
 
 
+def test_the_results_say_what_was_found_on_the_convolutional_network():
+    values = json.loads((RESULTS / "conv" / "colormnist.json").read_text())
+    results = (ROOT / "docs" / "results.md").read_text()
+    section = results.split("## The convolutional network")[1].split("\n## ")[0]
+    assert colormnist_page.in_short(values) in section
+    page = (RESULTS / "conv" / "colormnist.md").read_text()
+    # The standard error of a half of 200 in percent, and a default.
+    others = {"3.5", "0.975"}
+    assert {*re.findall(r"\d+\.\d+", page)} | others >= {*re.findall(r"\d+\.\d+", section)}
+    for name in ("se", "se_avae"):
+        (encoder,) = json.loads((RESULTS / "conv" / f"strong_{name}.json").read_text())["encoders"]
+        (row,) = encoder["robustness"]["rows"]
+        shares = zip(row["trials"], row["accuracy_after"][1:], strict=True)
+        after = {trial.split("/")[0]: f"{100 * share:.1f}" for trial, share in shares}
+        assert f"{', '.join(after.values())} " in results.split("What would help next")[1]
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_page_of_nothing_yet(tmp_path, grid):
     sweep = SweepFolder(tmp_path / "s", declare(tmp_path / "s", "--grid", grid))
