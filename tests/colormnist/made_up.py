@@ -137,10 +137,10 @@ def finish(sweep, model, seed, of=figure, **more):
         write(sweep, f"{training}-{budget}", results)
 
 
-def finish_all(sweep, of=figure):
+def finish_all(sweep, of=figure, **more):
     settings = sweep.declaration.settings
     for row, seed in itertools.product(settings["models"], range(settings["seeds"])):
-        finish(sweep, row["name"], seed, of)
+        finish(sweep, row["name"], seed, of, **more)
 
 
 def collected(sweep):

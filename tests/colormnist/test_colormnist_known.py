@@ -7,7 +7,7 @@ import pytest
 from sweep_results import write
 from test_table3 import printed
 
-from tests.colormnist.made_up import BOUND, RADII, RATES, collected, created, finish
+from tests.colormnist.made_up import BOUND, RADII, RATES, collected, created, finish, finish_all
 from tf_avae.errors import InputError
 from training.sweep import colormnist_page
 
@@ -35,9 +35,7 @@ def without(sweep, *cells):
 def whole(path, *more, words=WORDS, **of):
     """A sweep that has everything."""
     sweep = created(path, *words, *more)
-    for row in sweep.declaration.settings["models"]:
-        for seed in range(sweep.declaration.settings["seeds"]):
-            finish(sweep, row["name"], seed, **of)
+    finish_all(sweep, **of)
     rates = {row["name"]: RATES[row["name"]] for row in sweep.declaration.settings["models"]}
     write(sweep, "timing", {"rates": rates, "provenance": {"commit": "c-timing"}})
     return sweep

@@ -95,28 +95,31 @@ def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
     given = given_options(arguments) | {n: v[0] for n, v in axes.items() if len(v) == 1}
     axes = {name: values for name, values in axes.items() if len(values) > 1}
     made = models(grid, given, axes, tuple(arguments.algos))
-    evaluations = _evaluations(arguments, grid)
-    first, *others = evaluations
-    settings = {
-        "grid": grid.name,
-        "seeds": seeds,
-        "budgets": list(evaluations),
-        "heads": list(grid.heads),
-        "models": [
-            {"name": m.name, "algo": m.algo, "differs": m.differs, "starts_from": m.starts_from}
-            for m in made
-        ],
-    }
+    flags = _flags(arguments, grid)
+    first, *others = flags
     runs = [(trained(model.name, seed), model, seed) for seed in range(seeds) for model in made]
     cells: list[Cell] = [_timing(made)]
     # Seed by seed, so that what is there first can be compared already.
     for name, model, seed in runs:
         source = trained(model.starts_from, seed) if model.starts_from else None
         cells.append(fit_cell(name, replace(model.config, seed=seed), source))
-        cells.append(evaluate_cell(attacked_by(name, first), name, evaluations[first]))
+        cells.append(evaluate_cell(attacked_by(name, first), name, flags[first]))
     for name, _, _ in runs:
-        cells += [evaluate_cell(attacked_by(name, b), name, evaluations[b]) for b in others]
-    return Declaration("colormnist", settings, tuple(cells))
+        cells += [evaluate_cell(attacked_by(name, b), name, flags[b]) for b in others]
+    return Declaration(
+        "colormnist",
+        {
+            "grid": grid.name,
+            "seeds": seeds,
+            "budgets": list(flags),
+            "heads": list(grid.heads),
+            "models": [
+                {"name": m.name, "algo": m.algo, "differs": m.differs, "starts_from": m.starts_from}
+                for m in made
+            ],
+        },
+        tuple(cells),
+    )
 
 
 def trained(model: str, seed: int) -> str:
@@ -127,6 +130,13 @@ def trained(model: str, seed: int) -> str:
 def attacked_by(name: str, budget: str) -> str:
     """The cell that evaluates a trained model under a budget."""
     return f"{name}-{budget}"
+
+
+def evaluations(sweep: SweepFolder) -> dict[str, Values]:
+    """The flags of `training.evaluate` under each budget of a sweep, the same for each model."""
+    settings = sweep.declaration.settings
+    any_run = trained(settings["models"][0]["name"], 0)
+    return {b: sweep.cells[attacked_by(any_run, b)].options for b in settings["budgets"]}
 
 
 def _check_once(*lists: Any) -> None:
@@ -146,15 +156,15 @@ def _timing(made: list[Model]) -> Cell:
     )
 
 
-def _evaluations(arguments: argparse.Namespace, grid: Grid) -> dict[str, Values]:
+def _flags(arguments: argparse.Namespace, grid: Grid) -> dict[str, Values]:
     """The flags of `training.evaluate` under each budget, the same for each model."""
     of_grid, most = {row.budget: row for row in grid.attacks}, arguments.images
-    evaluations: dict[str, Values] = {}
+    made: dict[str, Values] = {}
     for budget in arguments.budget or of_grid:
         row = of_grid.get(budget) or Attacks(budget, BUDGETS[budget].images)
         found: Values = {
-            "head": grid.heads[:1] if evaluations else grid.heads,
-            "section": ("robustness",) if evaluations else grid.sections,
+            "head": grid.heads[:1] if made else grid.heads,
+            "section": ("robustness",) if made else grid.sections,
             "budget": budget,
             "epsilon": tuple(arguments.radii or row.radii or grid.radii),
             "validation": grid.common.get("validation", 0),
@@ -165,8 +175,8 @@ def _evaluations(arguments: argparse.Namespace, grid: Grid) -> dict[str, Values]
         if images is not None:
             found["images"] = images
         check_evaluation(found)
-        evaluations[budget] = found
-    return evaluations
+        made[budget] = found
+    return made
 
 
 def check_data(sweep: SweepFolder) -> None:

@@ -61,7 +61,7 @@ def judged(claim: Claim, values: Values) -> Values:
     """
     measures = _about(claim, values)
     own = {m["algo"]: m for m in values["models"].values() if not m["differs"]}
-    rows = []
+    rows, several = [], values["settings"]["seeds"] > 1
     for algo, baseline in claim.pairs:
         if algo not in own or baseline not in own:
             continue
@@ -70,13 +70,12 @@ def judged(claim: Claim, values: Values) -> Values:
             pair = (by_seed(own[which]["trainings"], name) for which in (algo, baseline))
             estimate = paired(*pair)
             # Of several seeds, one alone has no interval to judge by.
-            lone = values["settings"]["seeds"] > 1 and estimate and estimate["high"] is None
-            if estimate is not None and not lone:
-                word = _word(claim, estimate)
-                rows.append({
-                    "algo": algo, "baseline": baseline, "measure": measure,
-                    "difference": estimate, "word": word,
-                })  # fmt: skip
+            if estimate is None or (several and estimate["high"] is None):
+                continue
+            rows.append({
+                "algo": algo, "baseline": baseline, "measure": measure,
+                "difference": estimate, "word": _word(claim, estimate),
+            })  # fmt: skip
     return {"title": claim.title, "keeps": claim.keeps, "rows": rows}
 
 

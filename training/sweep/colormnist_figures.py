@@ -7,9 +7,9 @@ from typing import Any
 
 from tf_avae.config import read_json
 from tf_avae.evaluation.table import attacked, failed
-from training.sweep.colormnist import TIMING, attacked_by, trained
+from training.sweep.colormnist import TIMING, attacked_by, evaluations, trained
 from training.sweep.colormnist_claims import CLAIMS, judged
-from training.sweep.colormnist_known import add_known
+from training.sweep.colormnist_known import ORIGIN, add_known
 from training.sweep.colormnist_measures import (
     BESIDE,
     CHECKS,
@@ -36,9 +36,6 @@ from training.sweep.models import (
 from training.sweep.seeds import by_seed, over_seeds, paired
 from training.timing import time_factor
 
-_ORIGIN = ("data", "sha256", "trained_at_commit")
-"""What a training's record says of where its figures come from."""
-
 
 def collect(sweep: SweepFolder) -> Values:
     """All of a grid, JSON values: figures of each training, over seeds, and how each model differs
@@ -63,17 +60,11 @@ def collect(sweep: SweepFolder) -> Values:
             "config": config,
             "trainings": [_training(sweep, row["name"], seed, budgets, measures) for seed in seeds],
         }
-    evaluation = {
-        budget: sweep.cells[attacked_by(trained(next(iter(models)), 0), budget)].options
-        for budget in budgets
-    }
-    time = _time(sweep)
     values: Values = {
         "settings": {key: settings[key] for key in ("grid", "seeds", "budgets", "heads")},
-        # As a file has it, so that it compares with one.
-        "evaluation": json.loads(json.dumps(evaluation)),
+        "evaluation": evaluations(sweep),
         "models": models,
-        "time": time,
+        "time": _time(sweep),
         "provenance": made_by(),
     }
     add_known(values, sweep, measures)
@@ -122,7 +113,7 @@ def _training(
         if results is None:
             missing[budget] = found["missing"]
             continue
-        origin |= {key: found[key] for key in _ORIGIN if key in found}
+        origin |= {key: found[key] for key in ORIGIN if key in found}
         origin.setdefault("evaluated_by", {})[budget] = found["evaluated_by"]
         record = results["encoders"][0]
         figures |= _beside(record)

@@ -6,6 +6,7 @@ measured. Training is exact, so the same model may be trained again to measure m
 weights are then the same, or figures of it are refused.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,13 @@ from tf_avae.config import read_json
 from tf_avae.errors import InputError
 from tf_avae.files import shown
 from training.sweep.cells import difference
-from training.sweep.colormnist import TIMING, attacked_by, check_data, trained
+from training.sweep.colormnist import TIMING, check_data, evaluations, trained
 from training.sweep.colormnist_measures import BESIDE, OF_RUN
 from training.sweep.folder import KNOWN, SweepFolder
 from training.sweep.models import BOUND, Values
+
+ORIGIN = ("data", "sha256", "trained_at_commit")
+"""What a training's record says of where its figures come from."""
 
 _READ = ("settings", "evaluation", "measures", "models", "time")
 
@@ -67,30 +71,29 @@ def add_known(values: Values, sweep: SweepFolder, measures: dict[str, Values]) -
     """
     for other in read_known(sweep.path):
         _check(sweep, other)
-        try:
+        with _damage_told(other):
             _join(values, other, measures)
             _join_times(values, other, sweep)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{other['file']} is damaged ({error!r}): take the file away"
-            ) from error
+
+
+@contextlib.contextmanager
+def _damage_told(other: Values) -> Iterator[None]:
+    """Known results that lack something are refused."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{other['file']} is damaged ({error!r}): take the file away") from error
 
 
 def _join(values: Values, other: Values, measures: dict[str, Values]) -> None:
-    of_budget = {m["name"]: m for m in other["measures"] if "budget" in m}
-    first = other["settings"]["budgets"][0]
-    for which, model in values["models"].items():
-        theirs = other["models"].get(which, {"trainings": []})["trainings"]
+    for name, model in values["models"].items():
+        theirs = other["models"].get(name, {"trainings": []})["trainings"]
         for training, their in zip(model["trainings"], theirs, strict=False):
-            for budget in _new(training, their, other):
+            new = _new(training, their, other)
+            if new:
                 _check_same(training, their, other)
-                names = [n for n, m in of_budget.items() if m["budget"] == budget]
-                if budget == first:
-                    names += [name for name in BESIDE if name not in OF_RUN]
-                found = {n: their["figures"][n] for n in names if n in their["figures"]}
-                training["figures"] |= found
-                measures |= {n: of_budget[n] for n in found if n in of_budget and n not in measures}
-                _add_origin(training, their, budget)
+            for budget in new:
+                _take(training, their, other, budget, measures)
             training["missing"] = training["not_measured"].get(values["settings"]["budgets"][0])
 
 
@@ -119,16 +122,28 @@ def _check_same(training: Values, their: Values, other: Values) -> None:
             )  # fmt: skip
 
 
-def _add_origin(training: Values, their: Values, budget: str) -> None:
-    """Notes where the figures of a budget come from; a run that was made here stays ours."""
+def _take(
+    training: Values, their: Values, other: Values, budget: str, measures: dict[str, Values]
+) -> None:
+    """Takes the figures of a budget and notes where they come from; a run that was made here stays
+    ours."""
+    of_budget = {m["name"]: m for m in other["measures"] if m.get("budget") == budget}
+    # The other sections are those of the first budget.
+    beside = BESIDE if budget == other["settings"]["budgets"][0] else ()
+    taken = [*of_budget, *(name for name in beside if name not in OF_RUN)]
+    if BOUND not in training["figures"]:
+        taken += OF_RUN
+        training["seconds"]["trained_in"] = their["seconds"]["trained_in"]
+    figures = {name: their["figures"][name] for name in taken if name in their["figures"]}
+    training["figures"] |= figures
+    for name, measure in of_budget.items():
+        if name in figures:
+            measures.setdefault(name, measure)
     del training["not_measured"][budget]
     training["seconds"]["evaluated_in"][budget] = their["seconds"]["evaluated_in"][budget]
     training.setdefault("evaluated_by", {})[budget] = their["evaluated_by"][budget]
     training["elsewhere"] = [*training.get("elsewhere", []), budget]
-    if BOUND not in training["figures"]:
-        training["figures"] |= {n: their["figures"][n] for n in OF_RUN if n in their["figures"]}
-        training["seconds"]["trained_in"] = their["seconds"]["trained_in"]
-    for key in ("data", "sha256", "trained_at_commit"):
+    for key in ORIGIN:
         if key in their:
             training.setdefault(key, their[key])
 
@@ -144,28 +159,24 @@ def _join_times(values: Values, other: Values, sweep: SweepFolder) -> None:
 
 def _check(sweep: SweepFolder, other: Values) -> None:
     """Refuses known results that are not of this grid, these attacks and these models."""
-    try:
+    with _damage_told(other):
         for where, mine, found in _declared(sweep, other):
             differs = difference(_plain(mine), _plain(found), where)
             if differs:
                 raise _refused(other, f"here {differs}")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{other['file']} is damaged ({error!r}): take the file away") from error
 
 
 def _declared(sweep: SweepFolder, other: Values) -> Iterator[tuple[str, Any, Any]]:
     """What must be the same: what it is, how it is here, how there."""
     settings = sweep.declaration.settings
     yield "the grid", settings["grid"], other["settings"]["grid"]
-    names = [row["name"] for row in settings["models"]]
-    for budget in settings["budgets"]:
+    for budget, flags in evaluations(sweep).items():
         if budget in other["settings"]["budgets"]:
-            mine = sweep.cells[attacked_by(trained(names[0], 0), budget)].options
-            yield budget, mine, other["evaluation"][budget]
-    for name in names:
+            yield budget, flags, other["evaluation"][budget]
+    for name in (row["name"] for row in settings["models"]):
         if name in other["models"]:
-            mine = sweep.cells[trained(name, 0)].options
-            yield name, mine, other["models"][name]["config"]
+            config = sweep.cells[trained(name, 0)].options
+            yield name, config, other["models"][name]["config"]
 
 
 def _plain(value: Any) -> Any:
