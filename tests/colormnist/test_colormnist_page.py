@@ -267,6 +267,20 @@ def test_the_results_say_what_was_found_on_the_convolutional_network():
         assert f"{', '.join(after.values())} " in results.split("What would help next")[1]
 
 
+def test_the_results_say_what_a_longer_training_of_se_keeps():
+    found = json.loads((RESULTS / "conv" / "strong_se_12000.json").read_text())
+    (encoder,) = found["encoders"]
+    assert (encoder["config"]["algo"], encoder["step"]) == ("se", 12000) and encoder["complete"]
+    (row,) = encoder["robustness"]["rows"]
+    shares = zip(row["trials"], row["accuracy_after"][1:], strict=True)
+    after = {trial.split("/")[0]: f"{100 * share:.1f}" for trial, share in shares}
+    said = (ROOT / "docs" / "results.md").read_text().split("it gets there")[1].split("```")[0]
+    nominal = f"{100 * encoder['probes']['digit']['linear']['nominal']['value']:.1f}"
+    settings = (f"ε {found['settings']['epsilons'][0]}", str(found["settings"]["images"]))
+    for words in (*after.values(), nominal, *settings):
+        assert re.search(rf"\b{re.escape(words)}\b", said), words
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_page_of_nothing_yet(tmp_path, grid):
     sweep = SweepFolder(tmp_path / "s", declare(tmp_path / "s", "--grid", grid))
