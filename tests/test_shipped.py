@@ -10,11 +10,14 @@ import tensorflow as tf
 from serving_process import ROOT, Server
 
 import tf_avae
+from benchmarks import tables
 from serving.client import EmbeddingClient
 from serving.server import flags
 from tf_avae.encoders import locate, open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import table
+from tf_avae.exports import figures
+from tf_avae.objectives import OBJECTIVES
 from tf_avae.saved_models import PROVENANCE
 from tf_avae.shipped import SHIPPED, located
 
@@ -43,26 +46,26 @@ def nearest(embedding, means):
     return -distances
 
 
-def test_its_embeddings_tell_digits_and_colours_and_colours_under_attack(images_and_labels):
+@pytest.mark.parametrize("task", ["digit", "color"])
+def test_its_embeddings_tell_the_task_also_under_attack(images_and_labels, task):
     """By the nearest class mean of other images: no probe, no evaluation of this project's."""
-    images, labels = images_and_labels
+    images, labels = images_and_labels[0], images_and_labels[1][task]
     encoder = tf_avae.load_encoder(NAME, outputs=["embedding"])
     embedding = encoder(tf.constant(images))["embedding"].numpy()
     fitted, tried = slice(0, 400), slice(400, 500)
-    for task, least in (("digit", 0.6), ("color", 0.9)):
-        means = tf.constant(centroids(embedding[fitted], labels[task][fitted]))
-        said = nearest(embedding[tried], means).numpy().argmax(1)
-        assert np.mean(said == labels[task][tried]) > least
+    means = tf.constant(centroids(embedding[fitted], labels[fitted]))
+    said = nearest(embedding[tried], means).numpy().argmax(1)
+    assert np.mean(said == labels[tried]) > 0.75
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
 
     def cross_entropy(x):
-        return loss(labels["color"][tried], nearest(encoder(x)["embedding"], means))
+        return loss(labels[tried], nearest(encoder(x)["embedding"], means))
 
     attacked = tf_avae.pgd(
         cross_entropy, tf.constant(images[tried]), epsilon=0.05, steps=10, seed=tf.constant([0, 0])
     )
     said = nearest(encoder(attacked)["embedding"], means).numpy().argmax(1)
-    assert np.mean(said == labels["color"][tried]) > 0.9
+    assert np.mean(said == labels[tried]) > 0.65
 
 
 def test_a_server_serves_it_with_one_word(tmp_path, images_and_labels):
@@ -97,53 +100,62 @@ def kept(name):
     return json.loads((ROOT / "docs/results" / NAME / f"{name}.json").read_text())
 
 
-def line(*cells):
-    """A row of a Markdown table."""
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+def accuracies(task):
+    """What the linear head reads: as they are, under `paper` at each ε, under `strong` at 0.1."""
+    of = {}
+    for name in ("paper", f"strong_{task}"):
+        (record,) = kept(name)["encoders"]
+        for row in record["robustness"]["rows"]:
+            if (row["task"], row["head"]) == (task, "linear"):
+                of[name.split("_")[0], row["epsilon"]] = row["accuracy"]
+        of["nominal", 0] = record["probes"][task]["linear"]["nominal"]
+    return {key: table.percent(share) for key, share in of.items()}
 
 
-@pytest.mark.parametrize("name", ["paper", "strong_digit", "strong_color"])
-def test_the_model_cards_figures_are_those_kept(provenance, name):
-    results = kept(name)
-    assert results["settings"]["budget"] == name.split("_")[0]
-    (record,) = results["encoders"]
-    assert record["sha256"] == provenance["weights_sha256"]
+def test_the_model_cards_figures_are_those_kept(provenance):
     card = (ROOT / "docs" / "model_card.md").read_text()
-    for row in table.rows(results):
-        assert line(row.group, row.label, row.cells[0].line) in card
+    assert tables.markdown(kept("paper"), [NAME]) in card
+    for name in ("paper", "strong_digit", "strong_color"):
+        results = kept(name)
+        assert results["settings"]["budget"] == name.split("_")[0]
+        (record,) = results["encoders"]
+        assert record["sha256"] == provenance["weights_sha256"]
+    for task, word in (("digit", "digits"), ("color", "colours")):
+        found = accuracies(task)
+        shown = [("nominal", 0), ("paper", 0.1), ("strong", 0.1), ("paper", 0.2)]
+        assert f"| {word} | {' | '.join(found[key].line for key in shown)} |" in card
 
 
 def test_the_readme_says_what_was_measured():
     readme = (ROOT / "README.md").read_text()
+    digits, colours = (accuracies(task) for task in ("digit", "color"))
 
-    def percent(name, task, epsilon):
-        (record,) = kept(name)["encoders"]
-        rows = [record["probes"][task]["linear"]["nominal"]] if not epsilon else [
-            row["accuracy"] for row in record["robustness"]["rows"]
-            if (row["task"], row["head"], row["epsilon"]) == (task, "linear", epsilon)
-        ]  # fmt: skip
-        return f"{100 * rows[0]['value']:.1f}"
+    def both(*key):
+        return digits[key].text, colours[key].text
 
-    digits, colours = (percent("paper", task, 0) for task in ("digit", "color"))
-    assert f"reads {digits} % of the digits and {colours} % of the colours" in readme
-    digits, colours = (percent("paper", task, 0.1) for task in ("digit", "color"))
-    assert f"at ε 0.1 it keeps {digits} and {colours} %" in readme
-    digits, colours = (percent(f"strong_{task}", task, 0.1) for task in ("digit", "color"))
-    assert f"does not make {digits} and {colours} %, at ε 0.3 nothing" in readme
-    assert {percent("paper", task, 0.3) for task in ("digit", "color")} == {"0.0"}
+    for words, key in (
+        ("reads {} % of the digits and {} % of the colours", ("nominal", 0)),
+        ("at ε 0.1 it keeps {} and {} % (first 500 test images)", ("paper", 0.1)),
+        ("that the paper does not make too {} and {} %", ("strong", 0.1)),
+        ("at ε 0.2, twice what it was trained against, the paper's attack leaves {} and {} %",
+         ("paper", 0.2)),
+    ):  # fmt: skip
+        assert words.format(*both(*key)) in readme
 
 
-def test_the_model_card_has_its_provenance_and_its_figures(provenance):
+def test_the_model_card_has_its_provenance_and_that_has_its_figures(provenance):
     card = (ROOT / "docs" / "model_card.md").read_text()
-    assert provenance["complete"] and provenance["evaluation"]
+    assert provenance["complete"]
     assert provenance["weights_sha256"] in card and provenance["trained"]["commit"] in card
-    rows = [line(r["group"], r["figure"], r["value"]) for r in provenance["evaluation"]]
-    shown = re.findall(r"^\| .* \|$", card, re.MULTILINE)
-    assert [row for row in shown if row in rows] == rows
+    evaluated = ROOT / "docs/results" / NAME / "paper.json"
+    assert provenance["evaluation"] == figures(evaluated, provenance["weights_sha256"])
     config = provenance["config"]
-    for name in ("algo", "arch", "obs_var", "rho", "rho_se", "epsilon", "pgd_steps", "steps",
-                 "latent_dim", "learning_rate", "seed"):  # fmt: skip
+    used = OBJECTIVES[config["algo"]].uses
+    given = ("algo", "arch", "obs_var", "steps", "latent_dim", "learning_rate", "seed", *used)
+    for name in (name for name in given if config[name] is not None):
         assert f"`{name}` {config[name]}" in card
+    for name in {"rho", "rho_se", "epsilon"} - {*used}:
+        assert f"`{name}`" not in card
 
 
 def test_it_is_small_and_says_nothing_of_the_machine_it_was_made_on(provenance):

@@ -220,17 +220,10 @@ def figures(path: Path, checksum: str) -> list[dict[str, str]]:
                 f"{path} is about other weights ({names}); evaluate this run: "
                 "python -m training.evaluate RUN"
             )
+        one = {**results, "encoders": records[:1]}
         rows = [
             (row.group, row.label, row.cells[0].line)
-            for row in table.rows({**results, "encoders": records[:1]})
-        ]
-        rows += [
-            (
-                "failed check",
-                f"{of['task']}, {of['head']}, ε {of['epsilon']:g}, {c['name']}",
-                c["found"],
-            )
-            for of, c in (table.failed(records[0]["checks"]) if "checks" in records[0] else ())
+            for row in (*table.rows(one), *table.failed_rows(one))
         ]
         rows.append(("protocol", "budget", results["settings"]["budget"]))
         return [dict(zip(("group", "figure", "value"), row, strict=True)) for row in rows]

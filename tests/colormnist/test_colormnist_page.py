@@ -250,17 +250,6 @@ def test_the_readme_and_the_results_say_what_the_grid_found():
         assert interval in page
 
 
-def under_strong(name):
-    """Kept results of one encoder under `strong`, the encoder's part of them, and the percentages
-    left after each attack."""
-    found = json.loads((RESULTS / "conv" / f"strong_{name}.json").read_text())
-    (encoder,) = found["encoders"]
-    (row,) = encoder["robustness"]["rows"]
-    shares = zip(row["trials"], row["accuracy_after"][1:], strict=True)
-    after = {trial.split("/")[0]: f"{100 * share:.1f}" for trial, share in shares}
-    return found, encoder, list(after.values())
-
-
 def test_the_results_say_what_was_found_on_the_convolutional_network():
     values = json.loads((RESULTS / "conv" / "colormnist.json").read_text())
     results = (ROOT / "docs" / "results.md").read_text()
@@ -270,19 +259,6 @@ def test_the_results_say_what_was_found_on_the_convolutional_network():
     # The standard error of a half of 200 in percent, and a default.
     others = {"3.5", "0.975"}
     assert {*re.findall(r"\d+\.\d+", page)} | others >= {*re.findall(r"\d+\.\d+", section)}
-    for name in ("se", "se_avae"):
-        _, _, after = under_strong(name)
-        assert f"{', '.join(after)} " in results.split("What would help next")[1]
-
-
-def test_the_results_say_what_a_longer_training_of_se_keeps():
-    found, encoder, after = under_strong("se_12000")
-    assert (encoder["config"]["algo"], encoder["step"]) == ("se", 12000) and encoder["complete"]
-    said = (ROOT / "docs" / "results.md").read_text().split("it gets there")[1].split("```")[0]
-    nominal = f"{100 * encoder['probes']['digit']['linear']['nominal']['value']:.1f}"
-    settings = (f"ε {found['settings']['epsilons'][0]}", str(found["settings"]["images"]))
-    for words in (*after, nominal, *settings):
-        assert re.search(rf"\b{re.escape(words)}\b", said), words
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -174,6 +174,27 @@ def failed(checks: Record) -> list[tuple[Record, Record]]:
     ]
 
 
+def failed_rows(results: dict[str, Any]) -> list[Row]:
+    """Rows of the checks that an encoder failed, with what was found; of the others, whether it
+    passed the same check, or whether none was made of it at that radius.
+
+    Args:
+        results: of an `Evaluation`.
+    """
+    made: list[dict[str, Cell]] = []
+    labels: dict[str, None] = {}
+    for encoder in results["encoders"]:
+        found = {}
+        for of in encoder["checks"]["groups"] if "checks" in encoder else ():
+            for check in of["checks"]:
+                label = f"{of['task']}, {of['head']}, ε {of['epsilon']:g}, {check['name']}"
+                found[label] = Cell("passed" if check["passed"] else check["found"])
+                if not check["passed"]:
+                    labels[label] = None
+        made.append(found)
+    return [Row("failed check", label, [of.get(label, NONE) for of in made]) for label in labels]
+
+
 def percent(estimate: Record) -> Cell:
     """A share in percent."""
     value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))

@@ -1,0 +1,117 @@
+"""`python -m benchmarks.tables`, and what the results and the model card say of the trainings of
+12,000 steps."""
+
+import json
+
+from test_resume import ROOT
+
+from benchmarks import tables
+from tf_avae.evaluation import table
+
+RESULTS = ROOT / "docs" / "results"
+LONGER = {
+    name: [RESULTS / "colormnist-robust" / f"{name}.json",
+           RESULTS / "conv" / f"se_avae_12000_{name}.json"]
+    for name in ("paper", "strong_digit", "strong_color")
+}  # fmt: skip
+STRONG = [
+    *LONGER["strong_digit"],
+    *LONGER["strong_color"],
+    RESULTS / "conv" / "strong_se.json",
+    RESULTS / "conv" / "strong_se_avae.json",
+]
+
+
+def left_after(path):
+    """The percentages that kept results of one encoder under `strong` have after each attack."""
+    (encoder,) = json.loads(path.read_text())["encoders"]
+    (row,) = (r for r in encoder["robustness"]["rows"] if r["epsilon"] == 0.1)
+    shares = zip(row["trials"], row["accuracy_after"][1:], strict=True)
+    after = {trial.split("/")[0]: f"{100 * share:.1f}" for trial, share in shares}
+    return list(after.values())
+
+
+def test_the_results_show_the_longer_trainings_side_by_side():
+    results = (ROOT / "docs" / "results.md").read_text()
+    for files in LONGER.values():
+        both = tables.joined(files)
+        assert [e["config"]["algo"] for e in both["encoders"]] == ["se", "se_avae"]
+        assert {(e["config"]["arch"], e["step"]) for e in both["encoders"]} == {("conv", 12000)}
+    assert tables.markdown(tables.joined(LONGER["paper"]), ["se", "se_avae"]) in results
+    for file in STRONG:
+        link = f"([file]({file.relative_to(ROOT / 'docs')})) | {' | '.join(left_after(file))} |"
+        assert link in results
+
+
+def test_the_text_says_what_the_files_do():
+    """Sentences of the results and of the card, with the figures put in anew."""
+    results, card = ((ROOT / "docs" / name).read_text() for name in ("results.md", "model_card.md"))
+    both = tables.joined(LONGER["paper"])
+
+    def shares(task, head, epsilon):
+        return [
+            f"{100 * table.attacked(e['robustness'], task, head, epsilon)['accuracy']['value']:.1f}"
+            for e in both["encoders"]
+        ]
+
+    lost = [shares("color", "linear", 0.2), shares("color", "margin", 0.2),
+            shares("digit", "margin", 0.2)]  # fmt: skip
+    words = "of the colours {} % beside {} ({} beside {} through `margin`), of the digits {} beside"
+    assert words.format(*lost[0], *lost[1], lost[2][0]) + f" {lost[2][1]} " in results
+    probes = both["encoders"][0]["probes"]
+    nominal = {t: f"{100 * probes[t]['linear']['nominal']['value']:.1f}" for t in probes}
+    near = f"{100 * probes['digit']['retrieval']['accuracy']['value']:.1f}"
+    digits, colours = (left_after(LONGER[f"strong_{task}"][0]) for task in ("digit", "color"))
+    for said in (
+        f"**Colours: reached**, {nominal['color']} and {shares('color', 'linear', 0.1)[0]} under "
+        f"`paper`, and {colours[-1]} under `strong`",
+        f"reached, {digits[0]} under `paper` and {digits[-1]} under `strong`",
+        f"missed by a point and a half**, {nominal['digit']}.",
+        f"ten nearest neighbours read {near} %",
+    ):
+        assert said in results
+    assert digits[0] == shares("digit", "linear", 0.1)[0]
+    before = left_after(LONGER["strong_digit"][1])[-1]
+    for said in (
+        f"{digits[0]} % of the digits are left after PGD, {digits[2]} after Auto-PGD too, and "
+        f"{digits[3]} after Square",
+        f"`se_avae`, trained as long, keeps {before} % of the digits under `strong`",
+    ):
+        assert said in card
+
+
+def test_only_what_measured_the_same_stands_side_by_side(tmp_path, capsys):
+    paper, strong = LONGER["paper"][0], LONGER["strong_digit"][0]
+    kept = json.loads(paper.read_text())
+    strange = tmp_path / "strange.json"
+    cases = [
+        ([paper, strong], kept, ["differ in settings", "budget"]),
+        ([paper, "--names", "a", "b"], kept, ["2 names for 1 encoders"]),
+        ([tmp_path / "none.json"], kept, ["cannot read"]),
+    ]
+    for encoders in (3, [], [3], [{}]):
+        cases.append(
+            ([paper, strange], {**kept, "encoders": encoders}, ["results", "strange.json"])
+        )
+    for given, content, words in cases:
+        strange.write_text(json.dumps(content))
+        assert tables.main([str(word) for word in given]) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and all(word in said.err for word in words)
+
+
+def test_a_failed_check_stands_beside_what_the_others_found_there():
+    def encoder(name, *checks):
+        made = [{"name": "falls", "passed": passed, "found": found} for passed, found in checks]
+        group = {"task": "digit", "head": "linear", "epsilon": 0.1, "checks": made}
+        return {"name": name, "checks": {"groups": [group]}}
+
+    rows = table.failed_rows({
+        "encoders": [encoder("a", (False, "it rises")), encoder("b", (True, "it falls")),
+                     encoder("c"), {"name": "d"}]
+    })  # fmt: skip
+    assert [(row.group, row.label) for row in rows] == [
+        ("failed check", "digit, linear, ε 0.1, falls")
+    ]
+    assert [cell.text for cell in rows[0].cells] == ["it rises", "passed", "–", "–"]
+    assert table.failed_rows({"encoders": [encoder("b", (True, "it falls"))]}) == []
