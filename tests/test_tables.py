@@ -31,13 +31,17 @@ def left_after(path):
     return list(after.values())
 
 
-def test_the_results_show_the_longer_trainings_side_by_side():
+def test_the_results_show_the_trainings_side_by_side():
     results = (ROOT / "docs" / "results.md").read_text()
     for files in LONGER.values():
         both = tables.joined(files)
         assert [e["config"]["algo"] for e in both["encoders"]] == ["se", "se_avae"]
         assert {(e["config"]["arch"], e["step"]) for e in both["encoders"]} == {("conv", 12000)}
     assert tables.markdown(tables.joined(LONGER["paper"]), ["se", "se_avae"]) in results
+    variances = tables.joined([RESULTS / "conv" / f"se_3000_v{v}.json" for v in (0.1, 0.02)])
+    assert [encoder["config"]["obs_var"] for encoder in variances["encoders"]] == [0.1, 0.02]
+    assert variances["data"]["validation"] == 10_000
+    assert tables.markdown(variances, ["v 0.1", "v 0.02"]) in results
     for file in STRONG:
         link = f"([file]({file.relative_to(ROOT / 'docs')})) | {' | '.join(left_after(file))} |"
         assert link in results
