@@ -100,35 +100,41 @@ def kept(name):
     return json.loads((ROOT / "docs/results" / NAME / f"{name}.json").read_text())
 
 
-def accuracies(task):
-    """What the linear head reads: as they are, under `paper` at each ε, under `strong` at 0.1."""
+def accuracies(task, head):
+    """What a head reads: as they are, under `paper` at each ε, under `strong` at 0.1."""
     of = {}
-    for name in ("paper", f"strong_{task}"):
+    which = "" if head == "linear" else f"_{head}"
+    for name in (f"paper{which}", f"strong_{task}{which}"):
         (record,) = kept(name)["encoders"]
         for row in record["robustness"]["rows"]:
-            if (row["task"], row["head"]) == (task, "linear"):
+            if (row["task"], row["head"]) == (task, head):
                 of[name.split("_")[0], row["epsilon"]] = row["accuracy"]
-        of["nominal", 0] = record["probes"][task]["linear"]["nominal"]
+        of["nominal", 0] = record["probes"][task][head]["nominal"]
     return {key: table.percent(share) for key, share in of.items()}
 
 
 def test_the_model_cards_figures_are_those_kept(provenance):
     card = (ROOT / "docs" / "model_card.md").read_text()
     assert tables.markdown(kept("paper"), [NAME]) in card
-    for name in ("paper", "strong_digit", "strong_color"):
-        results = kept(name)
-        assert results["settings"]["budget"] == name.split("_")[0]
+    files = [*(ROOT / "docs" / "results" / NAME).glob("*.json")]
+    assert len(files) == 6
+    for file in files:
+        results = kept(file.stem)
+        assert results["settings"]["budget"] == file.stem.split("_")[0]
+        assert results["settings"]["images"] == 500
         (record,) = results["encoders"]
         assert record["sha256"] == provenance["weights_sha256"]
     for task, word in (("digit", "digits"), ("color", "colours")):
-        found = accuracies(task)
-        shown = [("nominal", 0), ("paper", 0.1), ("strong", 0.1), ("paper", 0.2)]
-        assert f"| {word} | {' | '.join(found[key].line for key in shown)} |" in card
+        for head in ("linear", "mlp"):
+            found = accuracies(task, head)
+            shown = [("nominal", 0), ("paper", 0.1), ("strong", 0.1), ("paper", 0.2)]
+            cells = " | ".join(found[key].line for key in shown)
+            assert f"| {word}, `{head}` | {cells} |" in card
 
 
 def test_the_readme_says_what_was_measured():
     readme = (ROOT / "README.md").read_text()
-    digits, colours = (accuracies(task) for task in ("digit", "color"))
+    digits, colours = (accuracies(task, "linear") for task in ("digit", "color"))
 
     def both(*key):
         return digits[key].text, colours[key].text
@@ -141,6 +147,12 @@ def test_the_readme_says_what_was_measured():
          ("paper", 0.2)),
     ):  # fmt: skip
         assert words.format(*both(*key)) in readme
+    hidden = accuracies("digit", "mlp")
+    said = (
+        "One hidden layer in the place of the linear classifier reads {} % of the digits and keeps "
+    )
+    keys = ("nominal", 0), ("paper", 0.1), ("strong", 0.1)
+    assert (said + "{} and {} % at ε 0.1").format(*(hidden[key].text for key in keys)) in readme
 
 
 def test_the_model_card_has_its_provenance_and_that_has_its_figures(provenance):

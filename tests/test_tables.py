@@ -17,6 +17,7 @@ LONGER = {
 STRONG = [
     *LONGER["strong_digit"],
     *LONGER["strong_color"],
+    *(RESULTS / "colormnist-robust").glob("strong_*_mlp.json"),
     RESULTS / "conv" / "strong_se.json",
     RESULTS / "conv" / "strong_se_avae.json",
 ]
@@ -71,10 +72,12 @@ def test_the_text_says_what_the_files_do():
         f"`paper`, and {colours[-1]} under `strong`",
         f"reached, {digits[0]} under `paper` and {digits[-1]} under `strong`",
         f"missed by a point and a half**, {nominal['digit']}.",
-        f"ten nearest neighbours read {near} %",
+        f"ten nearest neighbours read {near} % of them",
     ):
         assert said in results
     assert digits[0] == shares("digit", "linear", 0.1)[0]
+    hidden = left_after(RESULTS / "colormnist-robust" / "strong_digit_mlp.json")
+    assert f"keeps more under attack, {hidden[0]} and {hidden[-1]} at ε 0.1" in results
     before = left_after(LONGER["strong_digit"][1])[-1]
     for said in (
         f"{digits[0]} % of the digits are left after PGD, {digits[2]} after Auto-PGD too, and "
