@@ -102,14 +102,14 @@ def kept(name):
 
 def accuracies(task, head):
     """What a head reads: as they are, under `paper` at each ε, under `strong` at 0.1."""
-    of = {}
     which = "" if head == "linear" else f"_{head}"
-    for name in (f"paper{which}", f"strong_{task}{which}"):
-        (record,) = kept(name)["encoders"]
-        for row in record["robustness"]["rows"]:
-            if (row["task"], row["head"]) == (task, head):
-                of[name.split("_")[0], row["epsilon"]] = row["accuracy"]
-        of["nominal", 0] = record["probes"][task][head]["nominal"]
+    paper, strong = kept(f"paper{which}"), kept(f"strong_{task}{which}")
+    of = {("nominal", 0): paper["encoders"][0]["probes"][task][head]["nominal"]}
+    for results in (paper, strong):
+        budget, epsilons = (results["settings"][name] for name in ("budget", "epsilons"))
+        for epsilon in epsilons:
+            robustness = results["encoders"][0]["robustness"]
+            of[budget, epsilon] = table.attacked(robustness, task, head, epsilon)["accuracy"]
     return {key: table.percent(share) for key, share in of.items()}
 
 
@@ -148,11 +148,13 @@ def test_the_readme_says_what_was_measured():
     ):  # fmt: skip
         assert words.format(*both(*key)) in readme
     hidden = accuracies("digit", "mlp")
-    said = (
-        "One hidden layer in the place of the linear classifier reads {} % of the digits and keeps "
+    nominal, paper, strong = (
+        hidden[key].text for key in (("nominal", 0), ("paper", 0.1), ("strong", 0.1))
     )
-    keys = ("nominal", 0), ("paper", 0.1), ("strong", 0.1)
-    assert (said + "{} and {} % at ε 0.1").format(*(hidden[key].text for key in keys)) in readme
+    assert (
+        f"One hidden layer in the place of the linear classifier reads {nominal} % of the digits "
+        f"and keeps {paper} and {strong} % at ε 0.1"
+    ) in readme
 
 
 def test_the_model_card_has_its_provenance_and_that_has_its_figures(provenance):

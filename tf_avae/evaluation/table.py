@@ -181,18 +181,22 @@ def failed_rows(results: dict[str, Any]) -> list[Row]:
     Args:
         results: of an `Evaluation`.
     """
-    made: list[dict[str, Cell]] = []
-    labels: dict[str, None] = {}
-    for encoder in results["encoders"]:
-        found = {}
-        for of in encoder["checks"]["groups"] if "checks" in encoder else ():
-            for check in of["checks"]:
-                label = f"{of['task']}, {of['head']}, ε {of['epsilon']:g}, {check['name']}"
-                found[label] = Cell("passed" if check["passed"] else check["found"])
-                if not check["passed"]:
-                    labels[label] = None
-        made.append(found)
-    return [Row("failed check", label, [of.get(label, NONE) for of in made]) for label in labels]
+    made: list[dict[str, Record]] = [
+        {
+            f"{of['task']}, {of['head']}, ε {of['epsilon']:g}, {check['name']}": check
+            for of in (encoder["checks"]["groups"] if "checks" in encoder else ())
+            for check in of["checks"]
+        }
+        for encoder in results["encoders"]
+    ]
+
+    def cell(check: Record | None) -> Cell:
+        return NONE if check is None else Cell("passed" if check["passed"] else check["found"])
+
+    labels = dict.fromkeys(
+        label for of in made for label, check in of.items() if not check["passed"]
+    )
+    return [Row("failed check", label, [cell(of.get(label)) for of in made]) for label in labels]
 
 
 def percent(estimate: Record) -> Cell:
