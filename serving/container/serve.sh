@@ -6,9 +6,9 @@
 # SIGINT the server goes on for DRAIN_SECONDS (5), in which load balancers turn away and requests
 # end; then it is stopped, and that is a success. A second signal stops it at once.
 set -u
-server=
 
 stop() {
+    server=${!:-} # not noted after its start: a signal may come in between
     trap 'kill -KILL "$server" 2> /dev/null' TERM INT
     [[ -n $server ]] || exit 0
     sleep "${DRAIN_SECONDS:-5}" &
@@ -20,5 +20,4 @@ stop() {
 trap stop TERM INT
 
 tensorflow_model_server "$@" &
-server=$!
-wait "$server"
+wait $!
