@@ -5,6 +5,7 @@ They are made of what `python -m training.evaluate RUN ... --section detection` 
 
 import argparse
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,18 @@ _HEADS = ("encoder", "ε", "noise: ROC AUC", "flagged", "PGD: ROC AUC", "flagged
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """A row for each encoder and radius, and how many images are flagged that nobody attacked."""
-    task = results["settings"]["tasks"][0]
+    """A row for each encoder, task and radius, and how many images are flagged that nobody
+    attacked. The tasks are named where there are several."""
+    tasks = results["settings"]["tasks"]
     lines = [f"| {' | '.join(_HEADS)} |", "|---|" + "--:|" * (len(_HEADS) - 1)]
     alarms = []
     for encoder in results["encoders"]:
         found = encoder["detection"]
-        for epsilon in sorted(results["settings"]["epsilons"]):
+        for task, epsilon in product(tasks, sorted(results["settings"]["epsilons"])):
             attacks = table.told(found, task, epsilon)
             noise, plain, knowing = (attacks[name] for name in (NOISE, PGD, KNOWING))
             cells = [
-                f"`{encoder['name']}`", f"{epsilon:g}",
+                f"`{encoder['name']}`" + f", {task}" * (len(tasks) > 1), f"{epsilon:g}",
                 *(_area(noise["auc"]), _share(noise["flagged"])),
                 *(_area(plain["auc"]), _share(plain["flagged"])),
                 *(_share(plain["success"]), f"**{_share(plain['undetected'])}**"),
@@ -62,7 +64,9 @@ def main(argv: list[str] | None = None) -> int:
     """Prints the table, and draws the picture where asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--from", dest="source", type=Path, required=True, help="a results.json")
-    parser.add_argument("--picture", type=Path, help="where to write the chart, as PNG")
+    parser.add_argument(
+        "--picture", type=Path, help="where to write the chart of the first task, as PNG"
+    )
     return exit_code(lambda: _main(parser.parse_args(argv)))
 
 

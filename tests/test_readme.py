@@ -166,6 +166,7 @@ def test_make_targets_exist():
         ("benchmarks.serving", "docs/results/serving_conv.json", "docs/serving.md"),
         ("benchmarks.frozen", "docs/results/frozen.json", "docs/downstream.md"),
         ("benchmarks.detection", "docs/results/detection.json", "docs/detection.md"),
+        ("benchmarks.detection", "docs/results/detection_shipped.json", "docs/detection.md"),
         ("benchmarks.counts", "docs/results/counts.json", "docs/performance.md"),
         ("benchmarks.levers", "docs/results/levers.json", "docs/performance.md"),
         ("benchmarks.train", "docs/results/train_mlp.json", "docs/performance.md"),

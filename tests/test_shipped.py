@@ -16,6 +16,7 @@ from serving.server import flags
 from tf_avae.encoders import locate, open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import table
+from tf_avae.evaluation.detection import KNOWING, PGD
 from tf_avae.exports import figures
 from tf_avae.objectives import OBJECTIVES
 from tf_avae.saved_models import PROVENANCE
@@ -130,6 +131,18 @@ def test_the_model_cards_figures_are_those_kept(provenance):
             shown = [("nominal", 0), ("paper", 0.1), ("strong", 0.1), ("paper", 0.2)]
             cells = " | ".join(found[key].line for key in shown)
             assert f"| {word}, `{head}` | {cells} |" in card
+
+
+def test_the_model_card_says_what_inconsistency_was_found_to_tell():
+    card = (ROOT / "docs" / "model_card.md").read_text()
+    (record,) = json.loads((ROOT / "docs/results/detection_shipped.json").read_text())["encoders"]
+    assert record["sha256"] == open_encoder(NAME).notes["sha256"]
+    digits, colours = (table.told(record["detection"], task, 0.2) for task in ("digit", "color"))
+    assert [attacks[PGD]["undetected"]["value"] for attacks in (digits, colours)] == [0, 0]
+    unseen, also = (
+        table.percent(attacks[KNOWING]["undetected"]).text for attacks in (digits, colours)
+    )
+    assert f"still breaks {unseen} % of the digits and {also} % of the colours unseen" in card
 
 
 def test_the_readme_says_what_was_measured():
