@@ -11,6 +11,7 @@ from typing import Any
 
 from tf_avae.commands import exit_code
 from tf_avae.config import read_json
+from tf_avae.errors import InputError
 from tf_avae.evaluation import charts, table
 from tf_avae.evaluation.detection import KNOWING, NOISE, PGD
 from tf_avae.files import write_bytes
@@ -72,7 +73,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(given: argparse.Namespace) -> int:
     results = read_json(given.source)
-    print(markdown(results))
+    try:
+        print(markdown(results))
+    except (LookupError, TypeError) as error:
+        raise InputError(
+            f"{given.source} has no results of an evaluation with --section detection ({error!r})"
+        ) from error
     if given.picture:
         chart = charts.unseen(results["encoders"], results["settings"]["tasks"][0])
         write_bytes(given.picture, rendered(chart, "png"))

@@ -1,11 +1,11 @@
-"""`python -m benchmarks.tables`, and what the results and the model card say of the trainings of
-12,000 steps."""
+"""`python -m benchmarks.tables` and `benchmarks.detection`, and what the results and the model card
+say of the trainings of 12,000 steps."""
 
 import json
 
 from test_resume import ROOT
 
-from benchmarks import tables
+from benchmarks import detection, tables
 from tf_avae.evaluation import table
 
 RESULTS = ROOT / "docs" / "results"
@@ -104,6 +104,15 @@ def test_only_what_measured_the_same_stands_side_by_side(tmp_path, capsys):
         assert tables.main([str(word) for word in given]) == 2
         said = capsys.readouterr()
         assert said.out == "" and all(word in said.err for word in words)
+
+
+def test_the_table_of_detection_needs_an_evaluation_of_it(tmp_path, capsys):
+    empty = tmp_path / "empty.json"
+    empty.write_text(json.dumps({"settings": {"tasks": ["digit"]}, "encoders": []}))
+    for file in (*LONGER["paper"], RESULTS / "terms.json", empty):
+        assert detection.main(["--from", str(file)]) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and f"{file} has no results of an evaluation with" in said.err
 
 
 def test_a_failed_check_stands_beside_what_the_others_found_there():
