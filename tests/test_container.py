@@ -243,7 +243,7 @@ def test_the_server_goes_on_for_a_while_when_asked_to_stop(start, name):
     process.send_signal(signal.Signals[name])
     assert process.communicate(timeout=10)[0] == "ended by TERM\n"
     assert process.returncode == 0
-    assert time.monotonic() - before >= 0.3
+    assert 0.3 <= time.monotonic() - before < 3  # 5 if DRAIN_SECONDS were not heeded
 
 
 def test_a_signal_right_after_the_start_stops_the_server_too(start, tmp_path):
@@ -258,13 +258,14 @@ def test_a_signal_right_after_the_start_stops_the_server_too(start, tmp_path):
 
 
 def test_a_second_signal_stops_at_once(start):
-    process = start(drain="30")
+    process, before = start(drain="30"), time.monotonic()
     process.terminate()
     time.sleep(0.3)
     process.terminate()
-    # Well before the 30 s are over; and nothing is left that holds its output open.
+    # Nothing is left that holds its output open.
     assert process.communicate(timeout=10)[0] == ""
     assert process.returncode == 0
+    assert time.monotonic() - before < 3
 
 
 def test_a_server_that_ends_by_itself_gives_its_exit_code(start):
