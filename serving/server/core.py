@@ -14,8 +14,9 @@ from tensorflow_serving.apis import (
 )
 
 from serving.server import metrics, tensors
-from serving.server.batching import Scheduler
+from serving.server.batching import Arrays, Scheduler
 from serving.server.manager import Manager, Options, Version
+from serving.server.servable import Call
 from serving.server.status import Code, StatusError, invalid, number
 
 Answer = TypeVar("Answer")
@@ -65,19 +66,28 @@ class Core:
         Raises:
             StatusError: the request is refused.
         """
+        version, call, outputs = await self.compute(request)
+        response = predict_pb2.PredictResponse()
+        response.model_spec.name = request.model_spec.name
+        response.model_spec.signature_name = call.signature
+        response.model_spec.version.value = version
+        for alias, output in zip(call.outputs, outputs, strict=True):
+            response.outputs[alias].CopyFrom(tensors.to_proto(output, as_content=self._as_content))
+        return response
+
+    async def compute(self, request: predict_pb2.PredictRequest) -> tuple[int, Call, Arrays]:
+        """What `predict` answers before it is made a message: the version's number, what was
+        asked, and its outputs in the order in which they are wanted.
+
+        Raises:
+            StatusError: the request is refused.
+        """
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         with self.manager.using(request.model_spec) as version:
             assert version.servable is not None
             call = version.servable.prepare(request)
-            outputs = await version.run(call, self._scheduler)
-        response = predict_pb2.PredictResponse()
-        response.model_spec.name = request.model_spec.name
-        response.model_spec.signature_name = call.signature
-        response.model_spec.version.value = version.number
-        for alias, output in zip(call.outputs, outputs, strict=True):
-            response.outputs[alias].CopyFrom(tensors.to_proto(output, as_content=self._as_content))
-        return response
+            return version.number, call, await version.run(call, self._scheduler)
 
     def metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest

@@ -1,0 +1,123 @@
+"""Processes that read large bodies and write large replies, so that nobody waits for those.
+
+A process does one job at a time. It is ended when the request that it works for ends: its client
+went away, its time is up, the server stops. One is started when there is a job and none is free.
+"""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from serving.bodies import worker
+from serving.bodies.compressed import Buffer
+from serving.bodies.refusals import Refused
+
+MEMORY = 3 * 2**29  # bytes that a process may take: 128 MiB of JSON numbers of ten digits fit
+_ROOT = Path(__file__).parent.parent.parent
+
+Answer = tuple[dict[str, Any], memoryview]
+
+
+class Lane:
+    """Processes for jobs of about one size, and those who wait for one, first come first served.
+
+    Args:
+        count: jobs at once.
+        niceness: of the processes: 0 to 19, from the server's own priority down.
+        kept: whether a process does one job after another; else, it frees all its memory.
+        memory: bytes that each may take.
+    """
+
+    def __init__(self, count: int, *, niceness: int, kept: bool, memory: int = MEMORY):
+        self._kept = kept
+        self._limits = niceness, memory
+        self._slots = asyncio.Semaphore(count)
+        self._threads = ThreadPoolExecutor(count, "worker")
+        self._idle: list[_Process] = []
+        self._busy: set[_Process] = set()
+
+    async def perform(self, head: dict[str, Any], parts: Sequence[Buffer]) -> Answer:
+        """What a process answers to a job.
+
+        Args:
+            head, parts: see `serving.bodies.worker`.
+
+        Raises:
+            Refused: the body or the reply is refused.
+        """
+        loop = asyncio.get_running_loop()
+        async with self._slots:
+            process = self._idle.pop() if self._idle else _Process(*self._limits)
+            self._busy.add(process)
+            try:
+                answer, payload = await loop.run_in_executor(
+                    self._threads, process.exchange, head, parts
+                )
+            except (OSError, EOFError) as error:
+                self._end(process)
+                raise Refused(
+                    f"The process that was to {head['job']} it was ended", "UNAVAILABLE"
+                ) from error
+            except BaseException:  # nobody waits for it any more
+                self._end(process)
+                raise
+            finally:
+                self._busy.discard(process)
+            if self._kept:
+                self._idle.append(process)
+            else:
+                self._end(process)
+        if "refused" in answer:
+            raise Refused(answer["refused"], answer["code"])
+        return answer, payload
+
+    def close(self) -> None:
+        """Ends the processes, whatever they do."""
+        for process in (*self._idle, *self._busy):
+            self._end(process)
+        self._idle.clear()
+
+    def _end(self, process: "_Process") -> None:
+        process.kill()
+        self._threads.submit(process.wait)  # it takes a moment to free much memory
+
+
+class _Process:
+    """A process of `serving.bodies.worker`."""
+
+    def __init__(self, niceness: int, memory: int):
+        paths = [str(_ROOT), *(str(Path(path).absolute()) for path in sys.path)]
+        # It multiplies no matrices, and each thread that could would count as its memory.
+        settings = {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", worker.__name__, str(niceness), str(memory)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | settings,
+        )  # fmt: skip
+
+    def exchange(self, head: dict[str, Any], parts: Sequence[Buffer]) -> Answer:
+        """Hands over a job and waits for the answer, in a thread.
+
+        Raises:
+            OSError, EOFError: the process has ended.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        worker.send(self._process.stdin, head, parts)
+        return worker.receive(self._process.stdout)
+
+    def kill(self) -> None:
+        """Tells it to end; a thread that waits for its answer goes on when it has."""
+        self._process.kill()
+
+    def wait(self) -> None:
+        """Waits until it has ended, in a thread."""
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):  # what it did not read
+                pipe.close()
