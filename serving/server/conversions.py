@@ -19,6 +19,7 @@ _IN_THREAD = 2**16  # bytes of a body whose parsing, some milliseconds, may hold
 _QUICK = 2**22  # bytes of a body that is read in a tenth of a second
 _WRITTEN_IN_THREAD = 10_000  # values of a reply
 _QUICKLY_WRITTEN = 100_000
+_VALUE = 40  # bytes of JSON that are read in the time in which a value is written
 
 
 class Conversions:
@@ -63,7 +64,7 @@ class Conversions:
             "limit": LARGEST,
             "signatures": inputs,
         }
-        answer, payload = await lane.perform(head, [body])
+        answer, payload = await lane.perform(head, [body], LARGEST if encoding else len(body))
         arrays = worker.unpack(answer.get("arrays", ()), payload)
         return reading.Document(answer["signature"], answer["form"], arrays)
 
@@ -80,7 +81,8 @@ class Conversions:
         quick = values <= _QUICKLY_WRITTEN and strings <= _QUICK
         described, parts = await asyncio.to_thread(worker.pack, outputs)
         head = {"job": "write", "form": form, "arrays": described}
-        return (await (self._quick if quick else self._slow).perform(head, parts))[1]
+        lane = self._quick if quick else self._slow
+        return (await lane.perform(head, parts, _VALUE * values + strings))[1]
 
     def close(self) -> None:
         """Ends all that is under way."""

@@ -6,11 +6,13 @@ went away, its time is up, the server stops. One is started when there is a job 
 
 import asyncio
 import contextlib
+import heapq
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,17 @@ from serving.bodies.compressed import Buffer
 from serving.bodies.refusals import Refused
 
 MEMORY = 3 * 2**29  # bytes that a process may take: 128 MiB of JSON numbers of ten digits fit
+_SPEED = 2**23  # bytes of JSON that a process reads in a second, or more
 _ROOT = Path(__file__).parent.parent.parent
 
 Answer = tuple[dict[str, Any], memoryview]
 
 
 class Lane:
-    """Processes for jobs of about one size, and those who wait for one, first come first served.
+    """Processes for jobs, and those who wait for one.
+
+    Of two that came about the same time, the smaller job goes first: so large ones keep few others
+    waiting, and are overtaken only by what comes within the time that they take themselves.
 
     Args:
         count: jobs at once.
@@ -37,22 +43,25 @@ class Lane:
     def __init__(self, count: int, *, niceness: int, kept: bool, memory: int = MEMORY):
         self._kept = kept
         self._limits = niceness, memory
-        self._slots = asyncio.Semaphore(count)
+        self._free = count
+        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._asked = 0
         self._threads = ThreadPoolExecutor(count, "worker")
         self._idle: list[_Process] = []
         self._busy: set[_Process] = set()
 
-    async def perform(self, head: dict[str, Any], parts: Sequence[Buffer]) -> Answer:
+    async def perform(self, head: dict[str, Any], parts: Sequence[Buffer], size: int = 0) -> Answer:
         """What a process answers to a job.
 
         Args:
             head, parts: see `serving.bodies.worker`.
+            size: bytes of JSON at the most.
 
         Raises:
             Refused: the body or the reply is refused.
         """
         loop = asyncio.get_running_loop()
-        async with self._slots:
+        async with self._turn(size):
             process = self._idle.pop() if self._idle else _Process(*self._limits)
             self._busy.add(process)
             try:
@@ -76,6 +85,35 @@ class Lane:
         if "refused" in answer:
             raise Refused(answer["refused"], answer["code"])
         return answer, payload
+
+    @asynccontextmanager
+    async def _turn(self, size: int) -> AsyncIterator[None]:
+        """Waits for a process to be free, which it is not within the block."""
+        loop = asyncio.get_running_loop()
+        if self._free:
+            self._free -= 1
+        else:
+            self._asked += 1
+            turn = loop.create_future()
+            heapq.heappush(self._waiting, (loop.time() + size / _SPEED, self._asked, turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():  # it came at the same moment
+                    self._next()
+                raise
+        try:
+            yield
+        finally:
+            self._next()
+
+    def _next(self) -> None:
+        while self._waiting:
+            *_, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
     def close(self) -> None:
         """Ends the processes, whatever they do."""
