@@ -1,8 +1,8 @@
 """How long good requests wait at the local server beside bad ones: a case of `benchmarks.serving`.
 
-For each load a server of its own is started. Four clients ask it for good things, one request after
-another, first by themselves and then beside the load: one image over gRPC, and one, 200 and 800 over
-REST. Then the load's clients go away, and the server is told to stop.
+For each load a server of its own is started. Four clients ask it for good things, one request
+after another, first by themselves and then beside the load: one image over gRPC, and one, 200 and
+800 over REST. Then the load's clients go away, and the server is told to stop.
 """
 
 import contextlib
@@ -59,14 +59,16 @@ def loads(images: np.ndarray) -> list[Load]:
         images: float32 [MANY, H, W, C].
     """
     good = rows(images)
-    flat = rows(images.ravel())
-    values = b"0.5," * (15 * 2**20)
+    cut = rows(np.tile(images, (7, 1, 1, 1)))[: 2**24]
+    numbers = b"0.5," * (15 * 2**20) + b"0.5]}"
     return [
         Load(GOOD, good, _JSON, 8),
-        Load("numbers in one flat list", flat, _JSON, 8),
-        Load("JSON of 16 MB that ends in an error", b'{"instances": [' + values[: 2**24], _JSON, 4),
-        Load("60 MB of numbers in 58 KB",
-             gzip.compress(b'{"instances": [' + values + b"0.5]}"), _GZIP, 2),
+        Load("2.4 MB of numbers in one flat list", rows(images.ravel()), _JSON, 8),
+        Load("16 MB of JSON that ends in an error", cut, _JSON, 4),
+        Load("60 MB of numbers in 58 KB, as rows",
+             gzip.compress(b'{"instances": [' + numbers), _GZIP, 2),
+        Load("60 MB of numbers in 58 KB, as a column",
+             gzip.compress(b'{"inputs": [' + numbers), _GZIP, 2),
         Load("1 GiB of blanks in 1 MB", _blanks(2**30), _GZIP, 4),
     ]  # fmt: skip
 

@@ -38,7 +38,7 @@ IMAGE = {"x": info("float32", (-1, 2, 2))}
 
 
 def filled(document, inputs):
-    return reading.fill(parsing.parse(json.dumps(document).encode()), inputs)
+    return reading.fill(parsing.parse(json.dumps(document)), inputs)
 
 
 @pytest.mark.parametrize(
@@ -120,14 +120,14 @@ def test_forms_that_do_not_fit(document, inputs, words):
 
 
 def test_parsing_stops_where_the_document_ends():
-    assert parsing.parse(b' {"a": NaN} rubbish').keys() == {"a"}
-    assert parsing.parse(b'{"a": 1, "a": 2}') == {"a": 1}  # as there
+    assert parsing.parse('{"a": NaN} rubbish').keys() == {"a"}
+    assert parsing.parse('{"a": 1, "a": 2}') == {"a": 1}  # as there
 
 
 @pytest.mark.parametrize("depth", [64, 65, 300, 900, 100_000])
 @pytest.mark.parametrize("key", ["instances", "inputs"])
 def test_deep_lists_are_read_or_refused(depth, key):
-    body = json.dumps({key: 0}).replace("0", "[" * depth + "1" + "]" * depth).encode()
+    body = json.dumps({key: 0}).replace("0", "[" * depth + "1" + "]" * depth)
     refusal = pytest.raises(Refused) if depth > 64 else contextlib.suppress(Refused)
     with refusal:  # and nothing else is raised
         reading.fill(parsing.parse(body), ONE)
@@ -141,7 +141,7 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_for_numbers_are_those_of_rapidjson(name):
-    found = parsing.parse(f'{{"Inf": "-Inf \\" NaN", "x": [1, {name}, NaN, -Inf,Inf]}}'.encode())
+    found = parsing.parse(f'{{"Inf": "-Inf \\" NaN", "x": [1, {name}, NaN, -Inf,Inf]}}')
     assert found["Inf"] == '-Inf " NaN'
     np.testing.assert_array_equal(found["x"], [1, NAMES[name], np.nan, -np.inf, np.inf])
 
@@ -152,7 +152,7 @@ def test_names_for_numbers_are_those_of_rapidjson(name):
 )
 def test_other_names_are_refused_where_they_stand(text, offset):
     with pytest.raises(Refused, match=rf"JSON Parse error: .* at offset: {offset + 5}$"):
-        parsing.parse(f'{{"x":{text}}}'.encode())
+        parsing.parse(f'{{"x":{text}}}')
 
 
 class Counted(list):
@@ -164,6 +164,34 @@ class Counted(list):
         for item in super().__iter__():
             Counted.looked += 1
             yield item
+
+
+@pytest.mark.parametrize(
+    ("head", "parsed"),
+    [
+        ('{"instances": [', False),
+        ('\ufeff {"signature_name": "serving_default", "instances":[ ', False),
+        ('{"instances": [[[1, 2], [3, 4]], ', True),  # the first row fits
+        ('{"other": 1, "instances": [', True),
+    ],
+)
+def test_rows_after_one_that_does_not_fit_are_not_parsed(head, parsed, monkeypatch):
+    whole = []
+    monkeypatch.setattr(reading, "parse", lambda text: whole.append(text) or parsing.parse(text))
+    body = (head + "1, " * 1000 + "1]}").encode()
+    with pytest.raises(Refused, match="Expecting"):
+        reading.read(body, "", 10**6, {"serving_default": IMAGE})
+    assert bool(whole) == parsed
+
+
+@pytest.mark.parametrize(
+    "tail", ['], "signature_name": "other"}', '], "signature\\u005fname": "other"}']
+)
+def test_the_signature_may_be_named_after_the_rows(tail):
+    found = reading.read(
+        b'{"instances": [1, 2' + tail.encode(), "", 10**6, {"serving_default": IMAGE, "other": ONE}
+    )
+    assert found.signature == "other" and found.arrays["x"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("key", ["instances", "inputs"])

@@ -423,7 +423,7 @@ def test_a_process_that_needs_too_much_memory_says_so():
     bomb = gzip.compress(b'{"x": [' + b"[]," * 10**7 + b"[]]}")  # lists: 720 MB
 
     async def run():
-        lane = workers.Lane(1, niceness=0, kept=False, memory=2**28)
+        lane = workers.Lane(1, niceness=0, memory=2**28)
         try:
             await lane.perform(head, [bomb])
         finally:

@@ -12,31 +12,54 @@ from serving.bodies.refusals import Refused
 _SHOWN = 256  # characters of a value in an error
 # Names that stand for numbers, and strings, in which they do not.
 _NAMES = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(-?)(?:Infinity|Inf|NaN)', re.DOTALL)
+_ROWS = re.compile(r'\{\s*(?:"signature_name"\s*:\s*"([^"\\]*)"\s*,\s*)?"instances"\s*:\s*\[\s*')
 _NAME = re.compile("-?(Inf|NaN)")
 
 
-def parse(body: Buffer) -> dict[str, Any]:
-    """The JSON object in a request's body; what follows it is ignored.
+def text_of(body: Buffer) -> str:
+    """A body as text.
+
+    Raises:
+        Refused: it is empty, or not UTF-8.
+    """
+    try:
+        text = str(body, "utf-8-sig").lstrip(" \t\r\n")
+    except UnicodeDecodeError as error:
+        raise Refused(
+            f"JSON Parse error: Invalid encoding in string. at offset: {error.start}"
+        ) from error
+    if not text:
+        raise Refused("JSON Parse error: The document is empty")
+    return text
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The JSON object in a request's text; what follows it is ignored.
 
     Raises:
         Refused: it is not JSON, or no object.
     """
     try:
-        text = str(body, "utf-8-sig").lstrip(" \t\r\n")
-        if not text:
-            raise Refused("JSON Parse error: The document is empty")
         document = _decoded_json(text)
     except json.JSONDecodeError as error:
         raise Refused(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
-    except UnicodeDecodeError as error:
-        raise Refused(
-            f"JSON Parse error: Invalid encoding in string. at offset: {error.start}"
-        ) from error
     except (RecursionError, ValueError) as error:
         raise Refused(f"JSON Parse error: {error}") from error
     if not isinstance(document, dict):
         raise Refused(f"JSON Value: {shown(document)} Is not object")
     return document
+
+
+def first_row(text: str) -> tuple[str, Any] | None:
+    """The signature's name and the first of the instances of a document in row form, without the
+    rest of it; None where that is not as plain to see as in what most programs write."""
+    start = _ROWS.match(text)
+    if start is None or "\\" in text or text.find('"signature_name"', start.end()) >= 0:
+        return None
+    try:
+        return start[1] or "", _decoder().raw_decode(text, start.end())[0]
+    except (ValueError, RecursionError):
+        return None
 
 
 def _decoded_json(text: str) -> Any:

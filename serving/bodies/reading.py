@@ -10,7 +10,7 @@ import numpy as np
 
 from serving.bodies import values
 from serving.bodies.compressed import Buffer, unpacked
-from serving.bodies.parsing import parse, shown
+from serving.bodies.parsing import first_row, parse, shown, text_of
 from serving.bodies.refusals import Refused
 from serving.bodies.values import Input, Kind, Shape, is_object, is_text
 
@@ -46,7 +46,10 @@ def read(
     Raises:
         Refused: it does not unpack, is no JSON object, or does not fit its signature.
     """
-    document = parse(unpacked(body, encoding, limit))
+    text = text_of(unpacked(body, encoding, limit))
+    if signatures is not None:
+        _refuse_first_row(text, signatures)
+    document = parse(text)
     signature = signature_name(document)
     if signatures is None:
         return Document(signature)
@@ -57,6 +60,14 @@ def read(
         raise Refused(f"Failed to get input map for signature: {signature or 'DEFAULT'}")
     form, arrays = fill(document, signatures[name])
     return Document(signature, form, arrays)
+
+
+def _refuse_first_row(text: str, signatures: Mapping[str, Inputs]) -> None:
+    """Raises `Refused` where the first row does not fit, before the others are parsed."""
+    found = first_row(text)
+    inputs = signatures.get(found[0] or "serving_default") if found else None
+    if found and inputs:
+        fill({"instances": [found[1]]}, inputs)
 
 
 def signature_name(document: dict[str, Any]) -> str:

@@ -31,8 +31,8 @@ class Conversions:
 
     def __init__(self) -> None:
         count = max(1, (os.cpu_count() or 1) // 2)
-        self._quick = Lane(count, niceness=0, kept=True)
-        self._slow = Lane(count, niceness=10, kept=False)
+        self._quick = Lane(count, niceness=0)
+        self._slow = Lane(count, niceness=5)
 
     async def read(
         self,

@@ -21,6 +21,7 @@ from serving.bodies.compressed import Buffer
 from serving.bodies.refusals import Refused
 
 MEMORY = 3 * 2**29  # bytes that a process may take: 128 MiB of JSON numbers of ten digits fit
+_KEPT = 2**27  # bytes: a process that has more after a job is ended
 _SPEED = 2**23  # bytes of JSON that a process reads in a second, or more
 _ROOT = Path(__file__).parent.parent.parent
 
@@ -36,12 +37,10 @@ class Lane:
     Args:
         count: jobs at once.
         niceness: of the processes: 0 to 19, from the server's own priority down.
-        kept: whether a process does one job after another; else, it frees all its memory.
         memory: bytes that each may take.
     """
 
-    def __init__(self, count: int, *, niceness: int, kept: bool, memory: int = MEMORY):
-        self._kept = kept
+    def __init__(self, count: int, *, niceness: int, memory: int = MEMORY):
         self._limits = niceness, memory
         self._free = count
         self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
@@ -78,7 +77,7 @@ class Lane:
                 raise
             finally:
                 self._busy.discard(process)
-            if self._kept:
+            if answer["resident"] <= _KEPT:
                 self._idle.append(process)
             else:
                 self._end(process)
