@@ -2,7 +2,7 @@
 
 For each load a server of its own is started. Four clients ask it for good things, one request
 after another, first by themselves and then beside the load: one image over gRPC, and one, 200 and
-800 over REST. Then the load's clients go away, and the server is told to stop.
+400 over REST. Then the load's clients go away, and the server is told to stop.
 """
 
 import contextlib
@@ -228,7 +228,7 @@ def measure(
 
 def _one(base: Path, images: np.ndarray, body: bytes, load: Load, seconds: float) -> dict[str, Any]:
     server = Server(base)
-    one, many, most = (rows(part) for part in (images[:1], images, np.tile(images, (4, 1, 1, 1))))
+    one, many, most = (rows(part) for part in (images[:1], images, np.tile(images, (2, 1, 1, 1))))
     options = [("grpc.max_receive_message_length", -1)]
     try:
         server.ready()
@@ -238,7 +238,7 @@ def _one(base: Path, images: np.ndarray, body: bytes, load: Load, seconds: float
                 "gRPC, 1 image": lambda: call(body, timeout=_LONGEST),
                 "REST, 1 image": lambda: server.post(one, _JSON, lambda _: None),
                 f"REST, {MANY} images": lambda: server.post(many, _JSON, lambda _: None),
-                f"REST, {4 * MANY} images": lambda: server.post(most, _JSON, lambda _: None),
+                f"REST, {2 * MANY} images": lambda: server.post(most, _JSON, lambda _: None),
             }
             _together({name: Client(ask) for name, ask in asks.items()}, 1.0)  # warms up
             alone = {name: Client(ask) for name, ask in asks.items()}

@@ -173,12 +173,13 @@ class Counted(list):
         ('\ufeff {"signature_name": "serving_default", "instances":[ ', False),
         ('{"instances": [[[1, 2], [3, 4]], ', True),  # the first row fits
         ('{"other": 1, "instances": [', True),
+        ('{"inputs": [', False),
     ],
 )
 def test_rows_after_one_that_does_not_fit_are_not_parsed(head, parsed, monkeypatch):
     whole = []
     monkeypatch.setattr(reading, "parse", lambda text: whole.append(text) or parsing.parse(text))
-    body = (head + "1, " * 1000 + "1]}").encode()
+    body = (head + "1, " * 30_000 + "1]}").encode()
     with pytest.raises(Refused, match="Expecting"):
         reading.read(body, "", 10**6, {"serving_default": IMAGE})
     assert bool(whole) == parsed
@@ -189,7 +190,10 @@ def test_rows_after_one_that_does_not_fit_are_not_parsed(head, parsed, monkeypat
 )
 def test_the_signature_may_be_named_after_the_rows(tail):
     found = reading.read(
-        b'{"instances": [1, 2' + tail.encode(), "", 10**6, {"serving_default": IMAGE, "other": ONE}
+        b'{"instances": [1, 2' + b" " * 70_000 + tail.encode(),
+        "",
+        10**6,
+        {"serving_default": IMAGE, "other": ONE},
     )
     assert found.signature == "other" and found.arrays["x"].tolist() == [1, 2]
 

@@ -12,7 +12,9 @@ from serving.bodies.refusals import Refused
 _SHOWN = 256  # characters of a value in an error
 # Names that stand for numbers, and strings, in which they do not.
 _NAMES = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(-?)(?:Infinity|Inf|NaN)', re.DOTALL)
-_ROWS = re.compile(r'\{\s*(?:"signature_name"\s*:\s*"([^"\\]*)"\s*,\s*)?"instances"\s*:\s*\[\s*')
+_LIST = re.compile(
+    r'\{\s*(?:"signature_name"\s*:\s*"([^"\\]*)"\s*,\s*)?"(instances|inputs)"\s*:\s*\[\s*'
+)
 _NAME = re.compile("-?(Inf|NaN)")
 
 
@@ -50,14 +52,14 @@ def parse(text: str) -> dict[str, Any]:
     return document
 
 
-def first_row(text: str) -> tuple[str, Any] | None:
-    """The signature's name and the first of the instances of a document in row form, without the
+def first_of(text: str) -> tuple[str, str, Any] | None:
+    """The signature's name, "instances" or "inputs", and the first item of that list, without the
     rest of it; None where that is not as plain to see as in what most programs write."""
-    start = _ROWS.match(text)
+    start = _LIST.match(text)
     if start is None or "\\" in text or text.find('"signature_name"', start.end()) >= 0:
         return None
     try:
-        return start[1] or "", _decoder().raw_decode(text, start.end())[0]
+        return start[1] or "", start[2], _decoder().raw_decode(text, start.end())[0]
     except (ValueError, RecursionError):
         return None
 

@@ -10,9 +10,11 @@ import numpy as np
 
 from serving.bodies import values
 from serving.bodies.compressed import Buffer, unpacked
-from serving.bodies.parsing import first_row, parse, shown, text_of
+from serving.bodies.parsing import first_of, parse, shown, text_of
 from serving.bodies.refusals import Refused
 from serving.bodies.values import Input, Kind, Shape, is_object, is_text
+
+_LONG = 2**16  # characters of a document whose beginning is looked at before it is parsed
 
 Inputs = Mapping[str, Input]
 
@@ -47,8 +49,8 @@ def read(
         Refused: it does not unpack, is no JSON object, or does not fit its signature.
     """
     text = text_of(unpacked(body, encoding, limit))
-    if signatures is not None:
-        _refuse_first_row(text, signatures)
+    if signatures is not None and len(text) > _LONG:
+        _refuse_first(text, signatures)
     document = parse(text)
     signature = signature_name(document)
     if signatures is None:
@@ -62,12 +64,22 @@ def read(
     return Document(signature, form, arrays)
 
 
-def _refuse_first_row(text: str, signatures: Mapping[str, Inputs]) -> None:
-    """Raises `Refused` where the first row does not fit, before the others are parsed."""
-    found = first_row(text)
-    inputs = signatures.get(found[0] or "serving_default") if found else None
-    if found and inputs:
-        fill({"instances": [found[1]]}, inputs)
+def _refuse_first(text: str, signatures: Mapping[str, Inputs]) -> None:
+    """Raises `Refused` where the first item of a list does not fit, before the others are
+    parsed."""
+    name, key, first = first_of(text) or ("", "", None)
+    inputs = signatures.get(name or "serving_default")
+    if not key or not inputs:
+        return
+    if key == "instances":
+        fill({key: [first]}, inputs)
+    elif len(inputs) == 1:
+        (info,) = inputs.values()
+        shape = values.shape_of(first)
+        if not values.fits(shape, info.row):
+            values.look_for_words(first, shape, Kind(info))
+            got = values.shape_text((-1, *shape))
+            raise Refused(f"Expecting shape {values.shape_text(info.shape)} but got: {got}")
 
 
 def signature_name(document: dict[str, Any]) -> str:
