@@ -18,7 +18,6 @@ from tf_avae.evaluation import table
 from tf_avae.files import absolute
 from tf_avae.image_bytes import decode_images
 from tf_avae.model import AVAE
-from tf_avae.networks import float32_compute
 from tf_avae.provenance import provenance, session
 from tf_avae.runs import Run, load_trained
 from tf_avae.types import Images, ImageShape, Latents, Tensor
@@ -39,8 +38,7 @@ def served_encoder(model: AVAE) -> Served:
     training; the weights are shared, not copied."""
 
     def decode(latent: Latents) -> dict[str, Tensor]:
-        with float32_compute(model.decoder):
-            return {"image": model.decode(latent)}
+        return {"image": model.decode(latent, float32=True)}
 
     def trials() -> Iterable[Trial]:
         images = _random_images(model.image_shape)
