@@ -12,11 +12,12 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tf_avae.colours import colour
 from tf_avae.errors import InputError
 from tf_avae.registry import unknown
 
@@ -38,6 +39,8 @@ class Option:
         above: every value must be larger than this.
         below: every value must be smaller than this.
         choices: the values allowed, where no registry has them.
+        form: a text to the one way to write what it says, which is kept; raises `InputError`.
+        metavar: how `--help` calls the value, where its type does not say it.
     """
 
     help: str
@@ -48,6 +51,8 @@ class Option:
     above: float | None = None
     below: float | None = None
     choices: tuple[str, ...] = ()
+    form: Callable[[str], str] | None = None
+    metavar: str = ""
 
     def limit(self) -> str:
         """The range in words, for an error message."""
@@ -63,7 +68,10 @@ class Option:
         return " and ".join(bounds)
 
     def check(self, name: str, value: Any) -> None:
-        """Raises `InputError` where a number is not finite or out of range, or not a choice."""
+        """Raises `InputError` where a number is not finite or out of range, or a text is not a
+        choice or has another form."""
+        if self.form:
+            self.form(value)
         if self.choices and value not in self.choices:
             raise unknown(name, value, list(self.choices))
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -124,6 +132,14 @@ class Config:
         "error", "what to do with files that cannot be read (image_folder)", DATA,
         choices=("error", "skip"),
     )  # fmt: skip
+    background: str = _option(
+        "white",
+        "colour that transparent pictures are laid on, in training and by the served model: black, "
+        "grey, white, or a number such as #ffffff (image_folder)",
+        DATA,
+        form=colour,
+        metavar="COLOUR",
+    )
     split_seed: int = _option(
         0, "which tenth of the pictures is held out where no folder test/ says so (image_folder)",
         DATA, low=0, below=2**31,
@@ -219,9 +235,10 @@ class Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = _typed(field.name, getattr(self, field.name), _types()[field.name])
-            object.__setattr__(self, field.name, value)
+            limits = option(field.name)
             if value is not None:
-                option(field.name).check(field.name, value)
+                limits.check(field.name, value)
+            object.__setattr__(self, field.name, limits.form(value) if limits.form else value)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
