@@ -54,7 +54,9 @@ def decode_images(files: Tensor, image_shape: ImageShape, background: str = WHIT
         fn_output_signature=tf.TensorSpec(image_shape, tf.uint8),
         parallel_iterations=_AT_ONCE,
     )
-    return tf.cast(pixels, tf.float32) / 255.0
+    # In 64 bits: TensorFlow makes a product of a division by a number in some graphs and not in
+    # others, and in 32 bits the two differ in the last bit.
+    return tf.cast(tf.cast(pixels, tf.float64) / 255.0, tf.float32)
 
 
 def decode_pixels(file: Tensor, image_shape: ImageShape, background: str = WHITE) -> Tensor:
