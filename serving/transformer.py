@@ -149,6 +149,7 @@ class _Loaded:
     def __init__(self, path: str):
         import tensorflow as tf
 
+        from tf_avae.colours import WHITE
         from tf_avae.encoders import open_encoder
         from tf_avae.evaluation.batches import compiled, image_spec
         from tf_avae.image_bytes import decode_images
@@ -158,9 +159,12 @@ class _Loaded:
             raise ValueError(f"{path} takes images of any size; give an encoder of one size")
         self.path, shape = path, encoder.image_shape
         self.image_shape = shape
+        background = encoder.notes.get("background", WHITE)
         files = tf.TensorSpec([None], tf.string)
         self._of_images = compiled(image_spec(shape))(encoder.embed)
-        self._of_files = compiled(files)(lambda files: encoder.embed(decode_images(files, shape)))
+        self._of_files = compiled(files)(
+            lambda files: encoder.embed(decode_images(files, shape, background))
+        )
         self._encoder = encoder  # holds the variables
 
     def embed(self, images: np.ndarray | list[bytes], batch_size: int) -> np.ndarray:

@@ -13,8 +13,10 @@ from scipy.special import softmax
 import tf_avae
 from tests.conformance.prepare import untrained_run
 from tf_avae.classifiers import classifier
+from tf_avae.config import Config
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
+from tf_avae.evaluation import Encoder
 from tf_avae.evaluation import subject as subjects
 from tf_avae.exports import CLASSIFIER_SIGNATURES, export_classifier, served_encoder
 from tf_avae.frozen import load_encoder
@@ -164,6 +166,20 @@ def test_stops_when_asked_to(run, few_digits, tmp_path, capsys, monkeypatch):
     )
     assert code == 130 and "The same command goes on" in said
     assert not (tmp_path / "out" / "classifier.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "notes", "expected"),
+    [
+        ("image_folder", {"background": "#808080"}, "#000000"),
+        ("color_mnist", {"background": "#808080"}, "#808080"),
+        ("color_mnist", {}, "#ffffff"),
+    ],
+)
+def test_files_lie_on_the_background_of_the_heads_data(dataset, notes, expected):
+    """Where those have one; then on that of the encoder's, where that is known."""
+    config = Config(dataset=dataset, background="black")
+    assert classify._background(config, Encoder("e", lambda x: x, notes=notes)) == expected
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Which parts of tf_avae each part may import, its own aside.
-FOUNDATIONS = {"types", "errors", "registry", "config", "files", "replicas", "inputs"}
+FOUNDATIONS = {
+    "types", "errors", "registry", "colours", "config", "files", "replicas", "inputs"
+}  # fmt: skip
 ALLOWED = {
     "types": set(),
     "errors": set(),
@@ -21,7 +23,8 @@ ALLOWED = {
     "progress": set(),
     "commands": {"errors"},
     "registry": {"errors"},
-    "config": {"errors", "registry"},
+    "colours": {"errors"},
+    "config": {"colours", "errors", "registry"},
     "distributions": FOUNDATIONS,
     "networks": FOUNDATIONS,
     "float32": FOUNDATIONS,
@@ -41,7 +44,10 @@ ALLOWED = {
     "runs": FOUNDATIONS
     | {"attacks", "checkpoints", "datasets", "model", "networks", "objectives", "optimizers"}
     | {"provenance"},
-    "image_bytes": FOUNDATIONS,
+    "file_bytes": FOUNDATIONS,
+    "exif": FOUNDATIONS | {"file_bytes"},
+    "image_headers": FOUNDATIONS | {"exif", "file_bytes"},
+    "image_bytes": FOUNDATIONS | {"exif", "file_bytes", "image_headers"},
     "versions": FOUNDATIONS | {"saved_models"},
     "flat_graphs": FOUNDATIONS,
     "shipped": FOUNDATIONS,

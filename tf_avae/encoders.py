@@ -78,6 +78,7 @@ def _of_run(path: Path, name: str) -> Encoder:
     notes = {
         "kind": "run",
         "config": run.config.to_dict(),
+        "background": run.config.background,
         "step": int(model.step.numpy()),
         "complete": run.result_path.is_file(),
         "sha256": weights_checksum(model),
@@ -122,11 +123,14 @@ def _of_saved_model(path: Path, name: str) -> Encoder:
 
 
 def _trained_as(path: Path) -> dict[str, Any]:
-    """The config that an exported encoder was trained with, where the export says so."""
+    """The config that an exported encoder was trained with, and the colour that it lays transparent
+    pictures on, where the export says so."""
     if not (path / PROVENANCE).is_file():
         return {}
-    config = read_json(path / PROVENANCE).get("config")
-    return {"config": config} if config else {}
+    said = read_json(path / PROVENANCE)
+    config = said.get("config") or {}
+    background = said.get("background") or config.get("background")
+    return {n: v for n, v in (("config", config), ("background", background)) if v}
 
 
 def _of_keras_model(path: Path, name: str) -> Encoder:

@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_avae.classifiers import classifier
+from tf_avae.colours import WHITE
 from tf_avae.commands import Parser, exit_code
-from tf_avae.config import read_json
-from tf_avae.datasets import ImageData
+from tf_avae.config import Config, read_json
+from tf_avae.datasets import DATASETS, ImageData
 from tf_avae.encoders import locate
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, Evaluation, Settings, evaluate
@@ -35,7 +36,7 @@ from training.evaluate import (
     writable_folder,
     write_results,
 )
-from training.options import add_data_options, open_given
+from training.options import add_data_options, data_config, open_given
 from training.session import Interrupted, StopSignals, say
 
 SECTIONS = ("probes", "robustness", "checks", "detection")
@@ -143,7 +144,8 @@ def _classify(arguments: argparse.Namespace) -> int:
             "accuracy": _accuracy(evaluation, arguments.task, arguments.head),
             "evaluation": figures(folder / RESULTS[0], encoder.notes["sha256"]),
         }
-        _publish(model, arguments.to, notes, arguments.version)
+        background = _background(data_config(arguments, [encoder]), encoder)
+        _publish(model, arguments.to, notes, arguments.version, background)
     return 0
 
 
@@ -198,9 +200,19 @@ def _accuracy(evaluation: Evaluation, task: str, head: str) -> dict[str, Any]:
     }
 
 
-def _publish(model: keras.Model, base: str, notes: dict[str, Any], version: int | None) -> None:
+def _background(config: Config, encoder: Encoder) -> str:
+    """The colour under transparent image files: that of the data that the head was fitted to, or,
+    where those have none, that of the encoder's own."""
+    if "background" in DATASETS[config.dataset].options:
+        return config.background
+    return encoder.notes.get("background", WHITE)
+
+
+def _publish(
+    model: keras.Model, base: str, notes: dict[str, Any], version: int | None, background: str
+) -> None:
     say("exporting")
-    folder = export_classifier(model, base, notes, version=version)
+    folder = export_classifier(model, base, notes, version=version, background=background)
     name = folder.parent.name
     say(
         f"version {folder.name} of {name}: {shown(folder)}, verified against the model\n"

@@ -51,7 +51,7 @@ def add_config_options(
 
 def _metavar(name: str) -> str:
     kind = config.field_type(name)
-    return {int: "N", float: "X"}.get(kind, "PATH")
+    return config.option(name).metavar or {int: "N", float: "X"}.get(kind, "PATH")
 
 
 def _word(value: Any) -> str:
