@@ -28,7 +28,8 @@ ALLOWED = {
     "checkpoints": FOUNDATIONS,
     "theory": FOUNDATIONS | {"distributions"},
     "plots": FOUNDATIONS,
-    "saved_models": FOUNDATIONS,
+    "operations": {"errors"},
+    "saved_models": FOUNDATIONS | {"operations"},
     # Probes and evaluation take callables and arrays, never the model class.
     "probes": FOUNDATIONS,
     "evaluation": FOUNDATIONS
@@ -41,7 +42,7 @@ ALLOWED = {
     | {"provenance"},
     "image_bytes": FOUNDATIONS,
     "versions": FOUNDATIONS | {"saved_models"},
-    "flat_graphs": FOUNDATIONS,
+    "flat_graphs": FOUNDATIONS | {"operations"},
     "shipped": FOUNDATIONS,
     "frozen": FOUNDATIONS | {"flat_graphs", "runs", "saved_models", "shipped"},
     "classifiers": FOUNDATIONS | {"frozen", "probes"},
