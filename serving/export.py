@@ -58,7 +58,7 @@ def _export(arguments: argparse.Namespace) -> int:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"version {folder.name} of {folder.parent.name}: {shown(folder)}")
     print(f"  {size / 1e6:.1f} MB, verified against the model, {time.monotonic() - start:.1f} s")
-    saved = SavedModel(folder)
+    saved = SavedModel(folder, trust=True)  # it was written here
     for name in SIGNATURES:
         takes = ", ".join(f"{k} {_spec(v)}" for k, v in saved.inputs(name).items())
         print(f"  {name}: {takes} -> {', '.join(sorted(saved.outputs(name)))}")

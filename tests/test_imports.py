@@ -33,7 +33,8 @@ ALLOWED = {
     "checkpoints": FOUNDATIONS,
     "theory": FOUNDATIONS | {"distributions"},
     "plots": FOUNDATIONS,
-    "saved_models": FOUNDATIONS,
+    "operations": {"errors"},
+    "saved_models": FOUNDATIONS | {"operations"},
     # Probes and evaluation take callables and arrays, never the model class.
     "probes": FOUNDATIONS,
     "evaluation": FOUNDATIONS
@@ -49,7 +50,7 @@ ALLOWED = {
     "image_headers": FOUNDATIONS | {"exif", "file_bytes"},
     "image_bytes": FOUNDATIONS | {"exif", "file_bytes", "image_headers"},
     "versions": FOUNDATIONS | {"saved_models"},
-    "flat_graphs": FOUNDATIONS,
+    "flat_graphs": FOUNDATIONS | {"operations"},
     "shipped": FOUNDATIONS,
     "frozen": FOUNDATIONS | {"flat_graphs", "runs", "saved_models", "shipped"},
     "classifiers": FOUNDATIONS | {"frozen", "probes"},

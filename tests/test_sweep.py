@@ -330,8 +330,8 @@ def test_bad_folders_are_named_and_left_as_they_are(tmp_path):
 def test_difference_and_flags():
     assert difference({"a": {"b": [1]}}, {"a": {"b": [1]}}) is None
     assert difference({"a": {"b": [1]}}, {"a": {"b": [2]}}) == "a.b is [1] (was [2])"
-    words = flags({"obs_var": 0.1, "task": ["Hat", "Black Hair"], "fid": None, "seed": 0})
-    assert words == ["--obs-var=0.1", "--task", "Hat", "Black Hair", "--seed=0"]
+    words = flags({"obs_var": 0.1, "task": ["Hat", "Black Hair"], "fid": None, "trust": True})
+    assert words == ["--obs-var=0.1", "--task", "Hat", "Black Hair", "--trust"]
     with pytest.raises(ValueError, match="before what it needs"):
         declared(script("b", "a"), script("a"))
 

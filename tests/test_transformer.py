@@ -148,9 +148,9 @@ def test_cross_validation_in_processes(base, small_images, labels):
 def test_is_loaded_once_and_keeps_to_what_it_was_fitted_with(base, tmp_path, small_images):
     copy = shutil.copytree(base, tmp_path / "copy")
     embed = RobustEmbedding(copy).fit(small_images)
-    loaded = transformer._CACHE[str(copy / "1")]
+    loaded = transformer._CACHE[str(copy / "1"), False]
     embed.transform(small_images)
-    assert transformer._CACHE[str(copy / "1")] is loaded
+    assert transformer._CACHE[str(copy / "1"), False] is loaded
     expected = embed.transform(small_images)
     other = small_model(seed=1, compiled=False)
     publish(served_encoder(other), copy, {}, version=2, batch_sizes=(1,))

@@ -32,6 +32,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE_ERROR, f"error: {message}; see {self.prog} --help\n")
 
 
+def add_trust(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds the flag that opens models of others whatever is in them."""
+    parser.add_argument(
+        "--trust", action="store_true",
+        help="open SavedModels and Keras models that may do more than compute: their authors may "
+        "read and write files as you can [refuse them]",
+    )  # fmt: skip
+
+
 def exit_code(command: Callable[[], int]) -> int:
     """The exit code of a command line: its own, or that of the error it ends with, which is shown
     in a line."""

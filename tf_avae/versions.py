@@ -178,7 +178,7 @@ def warm_up_requests(folder: Path) -> list[predict_pb2.PredictRequest]:
 
 def _verify(served: Served, folder: Path) -> None:
     """Raises unless the graph answers each warm-up request and agrees with what it is made from."""
-    saved = SavedModel(folder)
+    saved = SavedModel(folder, trust=True)  # it was written here, from what is in memory
     for request in warm_up_requests(folder):
         inputs = {alias: tf.make_ndarray(tensor) for alias, tensor in request.inputs.items()}
         saved.call(request.model_spec.signature_name, **_tensors(inputs))

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_avae.classifiers import classifier
 from tf_avae.colours import WHITE
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, add_trust, exit_code
 from tf_avae.config import Config, read_json
 from tf_avae.datasets import DATASETS, ImageData
 from tf_avae.encoders import locate
@@ -75,6 +75,7 @@ def parser() -> Parser:
         help="of what is published [one more than the largest version there]",
     )  # fmt: skip
     add_attack_options(made)
+    add_trust(made)
     add_data_options(made)
     return made
 
@@ -98,9 +99,9 @@ def _classify(arguments: argparse.Namespace) -> int:
         raise InputError(f"version is {arguments.version}, and nothing is published; give --to too")
     if arguments.out == "":
         raise InputError("--out is empty; give the folder to write to, such as classifiers/digits")
-    encoder = open_named(arguments.encoder)
+    encoder = open_named(arguments.encoder, trust=arguments.trust)
     path, _ = locate(encoder.notes["path"])
-    frozen = load_encoder(path)
+    frozen = load_encoder(path, trust=arguments.trust)
     data, described = open_given(arguments, [encoder])
     if arguments.task not in data.labels:
         raise unknown("task", arguments.task, list(data.labels))

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_avae.attacks import BALLS
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, add_trust, exit_code
 from tf_avae.config import Config
 from tf_avae.datasets import ImageData
 from tf_avae.encoders import open_encoder
@@ -170,6 +170,7 @@ def parser() -> Parser:
         action="store_true",
         help=f"exit with {FAILED_CHECKS} where an honesty check fails",
     )
+    add_trust(made)
     add_data_options(made)
     return made
 
@@ -190,8 +191,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     )
     if arguments.strict and "checks" not in settings.sections:
         raise InputError("--strict looks at the checks; name checks under --section too")
-    extractor = open_extractor(arguments.fid) if arguments.fid is not None else None
-    encoders = [open_named(words) for words in arguments.encoder]
+    extractor = None
+    if arguments.fid is not None:
+        extractor = open_extractor(arguments.fid, trust=arguments.trust)
+    encoders = [open_named(words, trust=arguments.trust) for words in arguments.encoder]
     _check_names([encoder.name for encoder in encoders])
     data, described = open_given(arguments, encoders)
     settings = replace(settings, tasks=settings.tasks or data.tasks or None)
@@ -239,12 +242,12 @@ def write_results(evaluation: Evaluation, folder: Path) -> None:
     say(f"\nresults: {shown(results)}\nreport:  {shown(report)}")
 
 
-def open_named(words: str) -> Encoder:
-    """The encoder at [NAME=]PATH."""
+def open_named(words: str, *, trust: bool = False) -> Encoder:
+    """The encoder at [NAME=]PATH, as `open_encoder` opens it."""
     name, separator, path = words.partition("=")
     if not separator or absolute(words).exists():
         name, path = "", words
-    encoder = open_encoder(path, name or None)
+    encoder = open_encoder(path, name or None, trust=trust)
     if not encoder.notes.get("complete", True):
         say(f"note: {path} is not complete: its weights are those after step "
             f"{encoder.notes['step']:,}")  # fmt: skip

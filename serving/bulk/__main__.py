@@ -3,7 +3,7 @@
 import sys
 
 from serving import bulk
-from tf_avae.commands import Parser, exit_code, sigterm_unwinds
+from tf_avae.commands import Parser, add_trust, exit_code, sigterm_unwinds
 
 
 def parser() -> Parser:
@@ -39,6 +39,7 @@ def parser() -> Parser:
     made.add_argument(
         "--shards", type=int, metavar="N", help="Parquet files [as many as the runner makes]"
     )
+    add_trust(made)
     return made
 
 

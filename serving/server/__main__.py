@@ -100,6 +100,7 @@ def _options(given: argparse.Namespace) -> Options:
         warm_up_iterations=given.num_request_iterations_for_warmup or 1,
         labels_for_unavailable=given.allow_version_labels_for_unavailable_models,
         session=session,
+        trust=given.trust,
     )
 
 

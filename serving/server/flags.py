@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.protocol import BatchingParameters, MonitoringConfig, SSLConfig
-from tf_avae.commands import Parser
+from tf_avae.commands import Parser, add_trust
 from tf_avae.errors import InputError
 from tf_avae.shipped import SHIPPED
 
@@ -57,6 +57,7 @@ def parser() -> Parser:
         help=f"serve what comes with the package ({listed}), under that name; no flag of the "
         "container",
     )  # fmt: skip
+    add_trust(made)
     flag("host", str, "127.0.0.1", "address to listen on; no flag of the container: it takes all")
     flag("port", int, 8500, "port for gRPC; 0: none")
     flag("grpc_socket_path", str, "", "UNIX socket for gRPC")

@@ -139,6 +139,8 @@ def flags(options: Mapping[str, Any]) -> list[str]:
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, list | tuple):
             words += [flag, *map(str, value)]
+        elif value is True:
+            words.append(flag)
         elif value is not None:
             words.append(f"{flag}={value}")
     return words

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tf_avae.commands import Parser
+from tf_avae.commands import Parser, add_trust
 from tf_avae.config import MODEL, OBJECTIVE, OPTIMISATION, Config
 from tf_avae.datasets import open_data
 from tf_avae.datasets.celeb_a_images import SHAPE
@@ -171,6 +171,7 @@ def add_options(parser: Parser) -> None:
         "--fid", metavar="PATH",
         help="feature extractor for the FID, as of training.evaluate [none: no FID]",
     )  # fmt: skip
+    add_trust(what)
     add_config_options(parser, {"coupling": COUPLINGS}, _OPEN)
 
 
@@ -198,7 +199,7 @@ def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
         name: resolve(Config.from_dict(common | model.config)) for name, model in MODELS.items()
     }
     ARCHITECTURES[configs["VAE"].arch].check(SHAPE)
-    taken = _taken(arguments.take, configs)
+    taken = _taken(arguments.take, configs, arguments.trust)
     fits = [
         taken_cell(name, taken[name])
         if name in taken
@@ -233,13 +234,15 @@ def _evaluation(
     if arguments.images is not None:
         found["images"] = arguments.images
     if arguments.fid is not None:
-        open_extractor(arguments.fid)
+        open_extractor(arguments.fid, trust=arguments.trust)
         found |= {"fid": str(absolute(arguments.fid)), "section": (*found["section"], "fid")}
+    if arguments.trust:
+        found["trust"] = True
     check_evaluation(found)
     return found
 
 
-def _taken(words: list[str], configs: dict[str, Config]) -> dict[str, str]:
+def _taken(words: list[str], configs: dict[str, Config], trust: bool) -> dict[str, str]:
     """The models that are taken: name to path.
 
     Raises:
@@ -253,7 +256,7 @@ def _taken(words: list[str], configs: dict[str, Config]) -> dict[str, str]:
         MODELS[name]
         if name in found:
             raise InputError(f"--take has {name} twice; give it one path")
-        _check_taken(name, absolute(path), configs[name])
+        _check_taken(name, absolute(path), configs[name], trust)
         found[name] = str(absolute(path))
     for name, model in MODELS.items():
         source = model.starts_from
@@ -265,9 +268,9 @@ def _taken(words: list[str], configs: dict[str, Config]) -> dict[str, str]:
     return found
 
 
-def _check_taken(name: str, path: Path, config: Config) -> None:
+def _check_taken(name: str, path: Path, config: Config, trust: bool) -> None:
     if not holds_run(path):
-        shape = open_encoder(path).image_shape
+        shape = open_encoder(path, trust=trust).image_shape
         if shape not in (None, SHAPE):
             raise InputError(
                 f"{path} takes images of {_by(shape)}; here they are {_by(SHAPE)}: it cannot be "
