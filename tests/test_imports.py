@@ -8,17 +8,19 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Which parts of tf_avae each part may import, its own aside.
-FOUNDATIONS = {"types", "errors", "registry", "config", "files", "replicas"}
+FOUNDATIONS = {"types", "errors", "registry", "config", "files", "records", "replicas"}
 ALLOWED = {
     "types": set(),
     "errors": set(),
     "files": {"errors"},
     "replicas": {"types"},
     "optimizers": {"types"},
-    "provenance": set(),
+    "printing": set(),
+    "provenance": {"commands"},
     "quiet": set(),
-    "progress": set(),
-    "commands": {"errors"},
+    "progress": {"printing"},
+    "commands": {"errors", "printing"},
+    "records": {"config", "errors"},
     "registry": {"errors"},
     "config": {"errors", "registry"},
     "distributions": FOUNDATIONS,
@@ -40,7 +42,7 @@ ALLOWED = {
     | {"attacks", "checkpoints", "datasets", "model", "networks", "objectives", "optimizers"}
     | {"provenance"},
     "image_bytes": FOUNDATIONS,
-    "versions": FOUNDATIONS | {"saved_models"},
+    "versions": FOUNDATIONS | {"provenance", "saved_models"},
     "flat_graphs": FOUNDATIONS,
     "shipped": FOUNDATIONS,
     "frozen": FOUNDATIONS | {"flat_graphs", "runs", "saved_models", "shipped"},
