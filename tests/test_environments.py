@@ -7,9 +7,12 @@ import importlib
 import io
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -249,6 +252,100 @@ def test_exports_and_evaluations_in_threads_and_notebooks(run, tmp_path, monkeyp
     assert """'--model_base_path=a '"'"'model'""" in text and """'--model=a '"'"'model'""" in text
     assert json.loads(Path("here/results.json").read_bytes())["encoders"][0]["name"] == "ε"
     assert "ε" in Path("here/report.html").read_bytes().decode()
+
+
+@pytest.fixture
+def small_disk():
+    """Files of this process cannot grow beyond 100 kB for as long as the test runs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_with_the_file_and_leaves_nothing_behind(
+    run, tmp_path, monkeypatch, capsys, request
+):
+    monkeypatch.chdir(tmp_path)
+    left = shutil.copytree(run[0], tmp_path / "left", ignore=ignored)
+    request.getfixturevalue("small_disk")
+    for words, named in (
+        (("serving.export", run[0], "--to", "models/encoder"), "models/encoder: File too large"),
+        (("training.fit", "--run-dir", left, "--resume"), "left/model.keras: File too large"),
+        (
+            ("training.fit", "--algo", "vae", "--steps", 1, "--run-dir", "new/run"),
+            "new/run/checkpoints/0-vae-000000000.ckpt: File too large",
+        ),
+    ):
+        assert called(*words) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("error: cannot use ") and named in said, said
+    assert not (tmp_path / "models").exists()
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def ignored(folder, names):
+    """What a run had not written that was killed before its results."""
+    return {"result.json", "model.keras", "encoder.keras"} & set(names)
+
+
+def test_an_export_ends_well_once_it_is_published(run, tmp_path, monkeypatch, capsys):
+    error = OSError(28, "No space left on device")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Full(error), write_through=True))
+    (tmp_path / "encoder" / ".tmp-killed").mkdir(parents=True)
+    assert called("serving.export", run[0], "--to", tmp_path / "encoder", "--batch-sizes", 1) == 0
+    assert [path.name for path in (tmp_path / "encoder").iterdir()] == ["1"]
+    assert "standard output cannot be written: No space left" in capsys.readouterr().err
+
+
+def test_what_is_published_names_nobody(run, tmp_path, monkeypatch):
+    """Neither folders above, nor what was typed as a secret, also in sessions of older runs."""
+    path = shutil.copytree(run[0], tmp_path / "alice" / "run")
+    notes = json.loads((path / "provenance.json").read_bytes())
+    notes["sessions"][0]["command"] = (
+        "python -m training.fit --data-dir /home/alice/faces --api-key=k3y --password pa55 "
+        "--config 'https://alice:pa55@host/c.json?sig=k3y' SECRET=k3y"
+    )
+    (path / "provenance.json").write_text(json.dumps(notes))
+    monkeypatch.chdir(tmp_path / "alice")
+    assert called("serving.export", path, "--to", tmp_path / "m", "--batch-sizes", 1) == 0
+    text = (tmp_path / "m/1/assets.extra/provenance.json").read_text(encoding="utf-8")
+    for word in ("alice", "pa55", "k3y", str(tmp_path), '"/', " /", "=/"):
+        assert word not in text, word
+    found = json.loads(text)
+    assert found["trained"]["sessions"][0]["command"] == (
+        "python -m training.fit --data-dir .../faces '--api-key=***' --password '***' "
+        "--config 'https://***@host/c.json?***' 'SECRET=***'"
+    )
+    assert found["exported"]["command"].startswith("python -m serving.export run --to .../m")
+    assert found["config"]["data_dir"].startswith(".../")
+    short = ("--section", "probes", "--images", 20, "--free-images", 20, "--out", tmp_path / "e")
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert called("training.evaluate", tmp_path / "m", *short) == 2
+    assert "give the folder with --data-dir" in sys.stderr.getvalue()
+
+
+def test_the_server_stops_in_a_notebook_and_says_what_is_wrong_in_a_thread(capsys, monkeypatch):
+    """A signal in a notebook, whose event loop is running, stops the server."""
+    server = importlib.import_module("serving.server.__main__")
+    serve = server._serve
+
+    async def interrupted(given, offer):
+        asyncio.get_running_loop().call_later(0.3, os.kill, os.getpid(), signal.SIGINT)
+        return await serve(given, offer)
+
+    before = state()
+    words = ("--port=0", "--rest_api_port=0", "--grpc_socket_path=/tmp/none/x")
+    for where in (in_thread, in_event_loop):
+        assert where(lambda: called("serving.server.__main__", *words)) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and "Traceback" not in said
+    assert state()[:-4] == before[:-4]
+    monkeypatch.setattr(server, "_serve", interrupted)
+    with tempfile.TemporaryDirectory() as short:  # socket paths have at most 107 bytes
+        words = ("--demo", "--port=0", f"--grpc_socket_path={short}/s")
+        assert in_event_loop(lambda: called("serving.server.__main__", *words)) == 0
+    assert state()[:-4] == before[:-4]
 
 
 # ---------------------------------------------------------------------- files

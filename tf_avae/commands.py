@@ -96,10 +96,13 @@ def exit_code(command: Callable[[], int]) -> int:
 
 
 @contextmanager
-def handling(handlers: Mapping[int, Callable[[int, FrameType | None], Any]]) -> Iterator[None]:
+def handling(handlers: Mapping[int, Any]) -> Iterator[None]:
     """Handles signals within the block, and puts back what handled them before.
 
     Outside of the main thread there is nothing to do: Python handles signals in that alone.
+
+    Args:
+        handlers: of each signal, as `signal.signal` takes them.
     """
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():

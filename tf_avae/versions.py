@@ -8,6 +8,7 @@ request, and has given the numbers of what it was made from.
 import contextlib
 import errno
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -154,7 +155,8 @@ def publish(
                 write_json(draft / PROVENANCE, published(dict(notes)))
                 _verify(served, draft)
             except tf.errors.OpError as error:  # of a full disk, for one
-                raise OSError(errno.EIO, reason(error), str(base)) from error
+                said = re.sub(r"{{.*?}}|\[Op:.*?\]", "", reason(error)).rpartition("; ")[2].strip()
+                raise OSError(errno.EIO, said, str(base)) from error
             return _publish(draft, base, version)
     except BaseException:
         for folder in made:

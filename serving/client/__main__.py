@@ -81,9 +81,8 @@ def _print(text: str, to: TextIO | None = None, end: str = "\n") -> None:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        if (
-            stream is sys.__stdout__ or stream is sys.__stderr__
-        ):  # or Python would try again as it exits
+        # Or Python would try again as it exits.
+        if any(stream is own for own in (sys.__stdout__, sys.__stderr__)):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tensorflow as tf
 from matplotlib.figure import Figure
 
 from tf_avae import plots
@@ -17,6 +16,7 @@ from tf_avae.errors import InputError
 from tf_avae.files import absolute, write_json, write_text
 from tf_avae.printing import say
 from tf_avae.provenance import provenance
+from tf_avae.quiet import without_warnings
 from tf_avae.registry import Registry
 from training.theory import circle, ppca, ppca_figures
 
@@ -95,13 +95,8 @@ def _run(arguments: argparse.Namespace) -> int:
             raise InputError(f"{path} is a folder; give another --out, or remove it")
     with tempfile.TemporaryFile(dir=folder):
         pass
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel("ERROR")  # each training is a graph of its own, which it warns of
-    try:
+    with without_warnings():  # each training is a graph of its own, which TensorFlow warns of
         numbers = case.measure(steps, arguments.seed)
-    finally:
-        logger.setLevel(level)
     write(case, {**provenance(), **numbers}, folder)
     say(f"written: {folder / case.name}.md")
     return 0
