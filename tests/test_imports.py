@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 # Which parts of tf_avae each part may import, its own aside.
 FOUNDATIONS = {
-    "types", "errors", "registry", "colours", "config", "files", "replicas", "inputs"
+    "types", "errors", "registry", "colours", "config", "files", "records", "replicas", "inputs"
 }  # fmt: skip
 ALLOWED = {
     "types": set(),
@@ -18,10 +18,12 @@ ALLOWED = {
     "inputs": {"errors", "types"},
     "replicas": {"types"},
     "optimizers": {"types"},
-    "provenance": set(),
+    "printing": set(),
+    "provenance": {"commands"},
     "quiet": set(),
-    "progress": set(),
-    "commands": {"errors"},
+    "progress": {"printing"},
+    "commands": {"errors", "printing"},
+    "records": {"config", "errors"},
     "registry": {"errors"},
     "colours": {"errors"},
     "config": {"colours", "errors", "registry"},
@@ -49,7 +51,7 @@ ALLOWED = {
     "exif": FOUNDATIONS | {"file_bytes"},
     "image_headers": FOUNDATIONS | {"exif", "file_bytes"},
     "image_bytes": FOUNDATIONS | {"exif", "file_bytes", "image_headers"},
-    "versions": FOUNDATIONS | {"saved_models"},
+    "versions": FOUNDATIONS | {"provenance", "saved_models"},
     "flat_graphs": FOUNDATIONS | {"operations"},
     "shipped": FOUNDATIONS,
     "frozen": FOUNDATIONS | {"flat_graphs", "runs", "saved_models", "shipped"},

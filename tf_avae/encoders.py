@@ -81,7 +81,7 @@ def _of_run(path: Path, name: str, trust: bool) -> Encoder:
         "config": run.config.to_dict(),
         "background": run.config.background,
         "step": int(model.step.numpy()),
-        "complete": run.result_path.is_file(),
+        "complete": run.result() is not None,
         "sha256": weights_checksum(model),
         "trained_at_commit": read_json(path / "provenance.json").get("commit"),
     }

@@ -184,17 +184,16 @@ def export_classifier(
 
 def _notes(run: Run, model: AVAE, evaluation: str | Path | None) -> dict[str, Any]:
     """Where a version comes from, and what is known of it."""
-    trained = read_json(run.path / "provenance.json")
+    trained, result = run.provenance(), run.result()
     checksum = weights_checksum(model)
-    complete = run.result_path.is_file()
     return {
         "algorithm": model.objective.name,
         "config": run.config.to_dict(),
         "image_shape": list(model.image_shape),
         "step": int(model.step.numpy()),
-        "complete": complete,
+        "complete": result is not None,
         "weights_sha256": checksum,
-        "held_out": read_json(run.result_path).get("held_out") if complete else None,
+        "held_out": result["held_out"] if result else None,
         "evaluation": figures(absolute(evaluation), checksum) if evaluation else None,
         "trained": {key: trained.get(key) for key in ("commit", "versions", "data", "sessions")},
         "exported": {**session(), **provenance()},

@@ -7,11 +7,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tf_avae.classifiers import classifier
 from tf_avae.colours import WHITE
-from tf_avae.commands import Parser, add_trust, exit_code
+from tf_avae.commands import Parser, add_trust, run_command, sigterm_unwinds
 from tf_avae.config import Config, read_json
 from tf_avae.datasets import DATASETS, ImageData
 from tf_avae.encoders import locate
@@ -22,10 +21,11 @@ from tf_avae.evaluation.subject import Subject
 from tf_avae.exports import export_classifier, figures
 from tf_avae.files import absolute, replacing, shown
 from tf_avae.frozen import FrozenEncoder, load_encoder
+from tf_avae.printing import say
 from tf_avae.probes import HEADS
 from tf_avae.registry import unknown
 from tf_avae.saved_models import PROVENANCE
-from tf_avae.versions import check_target
+from tf_avae.versions import check_target, serve_command
 from training.evaluate import (
     RESULTS,
     Progress,
@@ -37,7 +37,7 @@ from training.evaluate import (
     write_results,
 )
 from training.options import add_data_options, data_config, open_given
-from training.session import Interrupted, StopSignals, say
+from training.session import Interrupted, StopSignals, deterministic
 
 SECTIONS = ("probes", "robustness", "checks", "detection")
 """What is measured of a classifier: sections of the evaluation."""
@@ -82,8 +82,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    arguments = parser().parse_args(argv)
-    return exit_code(lambda: _classify(arguments))
+    return run_command(parser(), argv, _classify)
 
 
 def _classify(arguments: argparse.Namespace) -> int:
@@ -106,30 +105,30 @@ def _classify(arguments: argparse.Namespace) -> int:
     if arguments.task not in data.labels:
         raise unknown("task", arguments.task, list(data.labels))
     folder = writable_folder(absolute(arguments.out), (*RESULTS, _MODEL))
-    tf.config.experimental.enable_op_determinism()
-    _must_be_one(frozen, encoder, data)
-    signals = StopSignals()
-    try:
-        evaluation = evaluate(
-            [encoder],
-            train=data.train_images(_DATA_BATCH),
-            test=data.held_out(_DATA_BATCH),
-            settings=settings,
-            data=described,
-            folder=folder / "parts",
-            progress=Progress(signals).update,
-        )
-        signals.check()
-    except Interrupted as stop:
-        say(f"\nstopped; finished parts are in {shown(folder / 'parts')}. The same command goes on")
-        return 128 + stop.signum
-    subject = evaluation.subjects[encoder.name]
-    fitted = subject.fitted(arguments.task, arguments.head)
-    model = classifier(frozen, fitted.probe)
-    _must_agree(model, subject, arguments.task, arguments.head)
-    with replacing(folder / _MODEL) as temporary:
-        model.save(temporary)
-    write_results(evaluation, folder)
+    with deterministic(), StopSignals() as signals:
+        _must_be_one(frozen, encoder, data)
+        try:
+            evaluation = evaluate(
+                [encoder],
+                train=data.train_images(_DATA_BATCH),
+                test=data.held_out(_DATA_BATCH),
+                settings=settings,
+                data=described,
+                folder=folder / "parts",
+                progress=Progress(signals).update,
+            )
+            signals.check()
+        except Interrupted as stop:
+            parts = shown(folder / "parts")
+            say(f"\nstopped; finished parts are in {parts}. The same command goes on")
+            return 128 + stop.signum
+        subject = evaluation.subjects[encoder.name]
+        fitted = subject.fitted(arguments.task, arguments.head)
+        model = classifier(frozen, fitted.probe)
+        _must_agree(model, subject, arguments.task, arguments.head)
+        with replacing(folder / _MODEL) as temporary:
+            model.save(temporary)
+        write_results(evaluation, folder)
     say(f"model:   {shown(folder / _MODEL)}")
     if arguments.to is not None:
         if signals.received is not None:
@@ -146,7 +145,8 @@ def _classify(arguments: argparse.Namespace) -> int:
             "evaluation": figures(folder / RESULTS[0], encoder.notes["sha256"]),
         }
         background = _background(data_config(arguments, [encoder]), encoder)
-        _publish(model, arguments.to, notes, arguments.version, background)
+        with sigterm_unwinds():  # the draft is removed on the way out
+            _publish(model, arguments.to, notes, arguments.version, background)
     return 0
 
 
@@ -217,8 +217,7 @@ def _publish(
     name = folder.parent.name
     say(
         f"version {folder.name} of {name}: {shown(folder)}, verified against the model\n"
-        f"\nServe it here:   python -m serving.server --model_name={name} "
-        f"--model_base_path={shown(folder.parent)} --rest_api_port=8501"
+        f"\nServe it here:   {serve_command(folder)}"
     )
 
 

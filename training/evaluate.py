@@ -11,10 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from tf_avae.attacks import BALLS
-from tf_avae.commands import Parser, add_trust, exit_code
+from tf_avae.commands import Parser, add_trust, run_command
 from tf_avae.config import Config
 from tf_avae.datasets import ImageData
 from tf_avae.encoders import open_encoder
@@ -34,14 +32,15 @@ from tf_avae.evaluation.report import page
 from tf_avae.evaluation.sections import SECTIONS
 from tf_avae.evaluation.subject import Report
 from tf_avae.evaluation.table import text
-from tf_avae.files import absolute, shown, write_bytes, write_json
+from tf_avae.files import absolute, clear_drafts, shown, write_json, write_text
+from tf_avae.printing import say
 from tf_avae.probes import HEADS
 from tf_avae.progress import StatusLine, duration
 from tf_avae.provenance import provenance, session, source_checksum
 from tf_avae.registry import Registry
 from tf_avae.runs import build_model
 from training.options import add_data_options, open_given
-from training.session import Interrupted, StopSignals, say
+from training.session import Interrupted, StopSignals, deterministic
 from training.timing import fit_steps, paired_rates, time_factor
 
 RESULTS = ("results.json", "report.html")
@@ -177,8 +176,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    arguments = parser().parse_args(argv)
-    return exit_code(lambda: _evaluate(arguments))
+    return run_command(parser(), argv, _evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -199,28 +197,21 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     data, described = open_given(arguments, encoders)
     settings = replace(settings, tasks=settings.tasks or data.tasks or None)
     folder = _folder(arguments.out, encoders, settings)
-    tf.config.experimental.enable_op_determinism()
-    signals = StopSignals()
     try:
-        evaluation = evaluate(
-            encoders,
-            train=data.train_images(_DATA_BATCH),
-            test=data.held_out(_DATA_BATCH),
-            settings=settings,
-            extractor=extractor,
-            data=described,
-            folder=folder / "parts",
-            progress=Progress(signals).update,
-        )  # fmt: skip
-        if _TIME_FACTOR in arguments.section:
-            for record, factor in zip(
-                evaluation.results["encoders"], _time_factors(encoders, data, folder), strict=True
-            ):
-                if factor is None:
-                    record["left_out"][_TIME_FACTOR] = "no run: nothing is known of its training"
-                else:
-                    record[_TIME_FACTOR] = factor
-        signals.check()
+        with deterministic(), StopSignals() as signals:
+            evaluation = evaluate(
+                encoders,
+                train=data.train_images(_DATA_BATCH),
+                test=data.held_out(_DATA_BATCH),
+                settings=settings,
+                extractor=extractor,
+                data=described,
+                folder=folder / "parts",
+                progress=Progress(signals).update,
+            )
+            if _TIME_FACTOR in arguments.section:
+                _add_time_factors(evaluation, encoders, data, folder)
+            signals.check()
     except Interrupted as stop:
         say(f"\nstopped; finished parts are in {shown(folder / 'parts')}. The same command goes on")
         return 128 + stop.signum
@@ -233,9 +224,9 @@ def write_results(evaluation: Evaluation, folder: Path) -> None:
     """Writes results.json and report.html, and shows the table and the checks that failed."""
     evaluation.results["provenance"] = {"command": session()["command"], **provenance()}
     results, report = (folder / name for name in RESULTS)
-    content = page(evaluation).encode()
+    content = page(evaluation)
     write_json(results, evaluation.results)
-    write_bytes(report, content)
+    write_text(report, content)
     say("\n" + text(evaluation.results))
     for name, task, head, check in evaluation.failed_checks:
         say(f"honesty check failed: {name}, {head} probe of {task}: {check}")
@@ -281,9 +272,21 @@ def writable_folder(folder: Path, files: Iterable[str]) -> Path:
     for name in files:
         if (folder / name).is_dir():
             raise InputError(f"{folder / name} is a folder; give another --out, or remove it")
+    clear_drafts(folder, *(Path(name).suffix for name in files))
     with tempfile.TemporaryFile(dir=folder):
         pass
     return folder
+
+
+def _add_time_factors(
+    evaluation: Evaluation, encoders: list[Encoder], data: ImageData, folder: Path
+) -> None:
+    factors = _time_factors(encoders, data, folder)
+    for record, factor in zip(evaluation.results["encoders"], factors, strict=True):
+        if factor is None:
+            record["left_out"][_TIME_FACTOR] = "no run: nothing is known of its training"
+        else:
+            record[_TIME_FACTOR] = factor
 
 
 def _time_factors(encoders: list[Encoder], data: ImageData, folder: Path) -> list[dict | None]:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -164,7 +165,7 @@ def read_models(given: argparse.Namespace) -> model_server_config_pb2.ModelConfi
     if not base.is_dir():
         raise InputError(
             f"--model_base_path {base} is not a folder; export a model into it: "
-            f"python -m serving.export RUN --to {given.model_base_path}"
+            f"python -m serving.export RUN --to {shlex.quote(given.model_base_path)}"
         )
     return _models({given.model_name: base})
 

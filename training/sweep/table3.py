@@ -2,8 +2,6 @@
 
 import argparse
 import csv
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,14 @@ from tf_avae.datasets.drawn_celeb_a import draw_celeb_a
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Settings, open_extractor
-from tf_avae.files import absolute, shown
+from tf_avae.files import absolute, clear_drafts, drafting, shown
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
+from tf_avae.printing import say
 from tf_avae.registry import Registry
 from tf_avae.runs import Run, holds_run, resolve
 from tf_avae.types import ImageShape
 from training.options import add_config_options, given_options
-from training.session import say
 from training.sweep.cells import Declaration, evaluate_cell, fit_cell, taken_cell
 from training.sweep.folder import SweepFolder
 from training.sweep.models import check_evaluation, evaluated, open_fields
@@ -278,7 +276,7 @@ def _check_taken(name: str, path: Path, config: Config, trust: bool) -> None:
             )
         return
     run = Run.open(path)
-    if not run.result_path.is_file():
+    if run.result() is None:
         raise InputError(f"{path} is not complete; let its training end before it is taken")
     fields = ["dataset", "arch", "latent_dim", *MODELS[name].config]
     if OBJECTIVES[config.algo].attack:
@@ -319,10 +317,9 @@ def prepare(sweep: SweepFolder) -> None:
     if settings["drawn"] and not folder.exists():
         with sweep.locked():
             if not folder.exists():
-                for left_over in sweep.path.glob(".tmp-*"):  # of a process that was killed
-                    shutil.rmtree(left_over)
+                clear_drafts(sweep.path, "")
                 say(f"drawing {settings['drawn']:,} faces into {shown(folder)}")
-                draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=sweep.path))
-                draft.chmod(0o755)  # mkdtemp's folders are private
-                draw_celeb_a(draft, settings["drawn"], settings["seed"])
-                draft.rename(folder)
+                with drafting(sweep.path) as draft:
+                    draft.chmod(0o755)  # mkdtemp's folders are private
+                    draw_celeb_a(draft, settings["drawn"], settings["seed"])
+                    draft.rename(folder)
