@@ -41,7 +41,7 @@ class Parts:
         """A part that was finished before, with the same identity and settings."""
         file = self._file(name, settings)
         if file not in self._known and self._folder is not None:
-            part = _read(self._folder / file)
+            part = _read(self._folder, file)
             if part is not None:
                 self._known[file] = part
         return self._known.get(file)
@@ -52,7 +52,10 @@ class Parts:
         self._known[file] = part
         if self._folder is not None:
             with replacing(self._folder / file) as temporary:
-                arrays: dict[str, Any] = part.arrays | {_VALUES: np.array(json.dumps(part.values))}
+                arrays: dict[str, Any] = part.arrays | {
+                    _VALUES: np.array(json.dumps(part.values)),
+                    _NAME: np.array(file),
+                }
                 np.savez(temporary, **arrays)
 
     def drop(self, name: str, settings: dict[str, Any]) -> None:
@@ -67,14 +70,16 @@ class Parts:
         return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.npz"
 
 
-_VALUES = "_values"
+_VALUES, _NAME = "_values", "_name"
 
 
-def _read(path: Path) -> Part | None:
-    """A part from disk; None where it is missing or damaged, so that it is made again."""
+def _read(folder: Path, name: str) -> Part | None:
+    """A part from disk; None where it is missing, damaged, or another one under this name, so that
+    it is made again."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        return Part(json.loads(str(arrays.pop(_VALUES))), arrays)
+        with np.load(folder / name, allow_pickle=False) as file:
+            arrays = {array: file[array] for array in file.files}
+        same = str(arrays.pop(_NAME)) == name
+        return Part(json.loads(str(arrays.pop(_VALUES))), arrays) if same else None
     except Exception:  # whatever a damaged file makes numpy raise
         return None
