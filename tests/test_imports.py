@@ -24,6 +24,7 @@ ALLOWED = {
     "config": {"errors", "registry"},
     "distributions": FOUNDATIONS,
     "networks": FOUNDATIONS,
+    "float32": FOUNDATIONS,
     "attacks": FOUNDATIONS,
     "datasets": FOUNDATIONS | {"image_bytes", "progress"},
     "checkpoints": FOUNDATIONS,
@@ -36,8 +37,8 @@ ALLOWED = {
     "evaluation": FOUNDATIONS
     | {"attacks", "distributions", "neighbours", "plots", "probes", "provenance", "saved_models"},
     "objectives": FOUNDATIONS | {"distributions"},
-    "model": FOUNDATIONS | {"distributions", "networks", "attacks", "objectives"},
-    "pictures": FOUNDATIONS | {"networks", "model", "plots"},
+    "model": FOUNDATIONS | {"distributions", "float32", "networks", "attacks", "objectives"},
+    "pictures": FOUNDATIONS | {"model", "plots"},
     "runs": FOUNDATIONS
     | {"attacks", "checkpoints", "datasets", "model", "networks", "objectives", "optimizers"}
     | {"provenance"},
@@ -48,10 +49,10 @@ ALLOWED = {
     "frozen": FOUNDATIONS | {"flat_graphs", "runs", "saved_models", "shipped"},
     "classifiers": FOUNDATIONS | {"frozen", "probes"},
     "exports": FOUNDATIONS
-    | {"encoders", "evaluation", "image_bytes", "model", "networks", "provenance", "runs"}
+    | {"encoders", "evaluation", "image_bytes", "model", "provenance", "runs"}
     | {"versions"},
     "encoders": FOUNDATIONS
-    | {"distributions", "evaluation", "frozen", "networks", "runs", "saved_models", "shipped"},
+    | {"distributions", "evaluation", "float32", "frozen", "runs", "saved_models", "shipped"},
 }
 
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tf_avae.errors import InputError
 from tf_avae.registry import unknown
 
@@ -217,11 +219,9 @@ class Config:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = _typed(field.name, getattr(self, field.name), _types()[field.name])
-            object.__setattr__(self, field.name, value)
-            if value is not None:
-                option(field.name).check(field.name, value)
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name, value in check(**given).items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
@@ -261,14 +261,17 @@ def option(name: str) -> Option:
     return Config.__dataclass_fields__[name].metadata["option"]
 
 
-def check(**values: Any) -> None:
-    """Checks values against the limits of the fields of the same name.
+def check(**values: Any) -> dict[str, Any]:
+    """Values in the types of the fields of the same name, checked against their limits.
 
     Raises:
-        InputError: a value out of range, naming it and the limit.
+        InputError: a value of another type or out of range, naming it and the limit.
     """
-    for name, value in values.items():
-        option(name).check(name, value)
+    found = {name: _typed(name, value, _types()[name]) for name, value in values.items()}
+    for name, value in found.items():
+        if value is not None:
+            option(name).check(name, value)
+    return found
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
@@ -306,8 +309,15 @@ def field_type(name: str) -> type:
     return next(kind for kind in _types()[name] if kind is not type(None))
 
 
+def plain(value: Any) -> Any:
+    """A scalar of NumPy's as Python's; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _typed(name: str, value: Any, allowed: tuple[type, ...]) -> Any:
-    """The value in its field's type; an integer is taken for a float, nothing else is converted."""
+    """The value in its field's type. NumPy's scalars are taken for Python's, and an integer for a
+    float; nothing else is converted."""
+    value = plain(value)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         try:
             return float(value)

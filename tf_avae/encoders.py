@@ -14,8 +14,8 @@ from tf_avae.config import read_json
 from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError
 from tf_avae.evaluation.encoder import Encoder
+from tf_avae.float32 import Float32View
 from tf_avae.frozen import embedding_signature, freeze
-from tf_avae.networks import float32_compute
 from tf_avae.runs import Run, holds_run, load_trained
 from tf_avae.saved_models import (
     PROVENANCE,
@@ -70,12 +70,10 @@ def _of_run(path: Path, name: str) -> Encoder:
     run, model = Run.open(path), load_trained(path)
 
     def posterior(images: Images) -> Posterior:
-        with float32_compute(model.encoder):
-            return model.encode(images)
+        return model.encode(images, float32=True)
 
     def decode(latents: Latents) -> Images:
-        with float32_compute(model.decoder):
-            return model.decode(latents)
+        return model.decode(latents, float32=True)
 
     notes = {
         "kind": "run",
@@ -134,17 +132,14 @@ def _trained_as(path: Path) -> dict[str, Any]:
 def _of_keras_model(path: Path, name: str) -> Encoder:
     model = load_keras_model(path)
     shape = _shape(getattr(model, "input_shape", None), path)
+    run = Float32View(model)
     # Asked of an image: what a model says of its outputs differs from kind to kind.
     sides = shape or (_ANY_SIDE, _ANY_SIDE, model.input_shape[3] or 3)
-    output = model(tf.zeros((1, *sides)), training=False)
+    output = run(tf.zeros((1, *sides)))
     keys = set(output) if isinstance(output, dict) else set()
     if (keys and "mean" not in keys) or isinstance(output, list | tuple):
         given = listed(keys) if keys else f"{len(output)} outputs"
         raise InputError(f"{path} gives {given}; an encoder gives mean, or one tensor")
-
-    def run(images: Images) -> Any:
-        with float32_compute(model):
-            return model(images, training=False)
 
     def posterior(images: Images) -> Posterior:
         found = run(images)

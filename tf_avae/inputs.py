@@ -27,7 +27,10 @@ rounding may do. Training, evaluation and attacks allow nothing."""
 
 _SAYS = " must hold finite numbers in "
 _SAID = re.compile(r"\[([^\[\]]+" + _SAYS + r"\[.*?)\](?:\s*\n|$)")
-"""What a graph says of images, among what TensorFlow adds."""
+_SIDES = re.compile(
+    r"Shape of tensor \S+ (\[.*?\]) is not compatible with expected shape (\[.*?\])"
+)
+"""What a graph says of images, among what TensorFlow adds: of their values and of their shape."""
 
 
 def images_of(
@@ -60,7 +63,8 @@ def images_of(
     images = _tensor(value, what)
     _check_kind(images.shape, images.dtype.name, image_shape, bounds, none, what)
     images = tf.ensure_shape(images, [None, *(image_shape or [None] * 3)])
-    low, high = bounds[0] - margin, bounds[1] + margin
+    # Where there is no bound, infinity is outside all the same.
+    low, high = max(bounds[0] - margin, tf.float32.min), min(bounds[1] + margin, tf.float32.max)
     sound = tf.reduce_all((images >= low) & (images <= high))  # false for what is not a number
     if not none:
         sound &= tf.shape(images)[0] > 0
@@ -83,7 +87,9 @@ def image_array(
     """The same as an array, [N, H, W, C] float32; see `images_of`."""
     images = _array(value, what)
     _check_kind(images.shape, images.dtype.name, image_shape, bounds, False, what)
-    if not (images.min() >= bounds[0] - margin and images.max() <= bounds[1] + margin):
+    low, high = bounds[0] - margin, bounds[1] + margin
+    least, greatest = images.min(), images.max()  # not a number where one is not
+    if not (np.isfinite([least, greatest]).all() and low <= least and greatest <= high):
         _check_values(images, bounds, what)
     return images
 
@@ -167,9 +173,10 @@ def seed_of(value: Any) -> Tensor:
         InputError: it is neither.
     """
     if isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_):
-        if not 0 <= value < 2**31:
-            raise InputError(f"seed is {value}; it must be at least 0 and below 2^31")
-        return tf.constant([int(value), 0], tf.int32)
+        number = int(value)
+        if not 0 <= number < 2**31:
+            raise InputError(f"seed is {number}; it must be at least 0 and below 2^31")
+        return tf.constant([number, 0], tf.int32)
     seed = _tensor(value, "seed")
     if seed.shape == [] and seed.dtype.is_integer:
         return tf.stack([tf.cast(seed, tf.int32), 0])
@@ -187,10 +194,14 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        said = _SAID.search(error.message)
-        if said is None:
-            raise
-        raise InputError(said[1].replace("] [", " ")) from error
+        if said := _SAID.search(error.message):
+            raise InputError(said[1].replace("] [", " ")) from error
+        if sides := _SIDES.search(error.message):
+            raise InputError(
+                f"images have shape {sides[1]}; they must be {sides[2]}: resize them, or make a "
+                "model for this shape"
+            ) from error
+        raise
 
 
 def _tensor(value: Any, what: str) -> Tensor:
@@ -236,9 +247,7 @@ def _check_kind(
     if sides is None:
         remedy = "set its shape with tf.ensure_shape"
     elif len(sides) == 3:
-        remedy = (
-            "give grey images a channel axis, images[..., np.newaxis], or one image a first axis"
-        )
+        remedy = "give grey images a last axis, images[..., np.newaxis], or one image a first"
     elif len(sides) != 4:
         remedy = "reshape them"
     elif image_shape is not None and any(
@@ -278,8 +287,8 @@ def _assertion(sound: Tensor, images: Images, bounds: tuple[float, float], what:
         return tf.raw_ops.Assert(
             condition=False,
             data=[
-                f"{what}{_SAYS}{_span(bounds)}; number, least, greatest, and how many are not "
-                "finite:",
+                f"{what}{_SAYS}{_span(bounds)}, at least one; how many there are, least, greatest, "
+                "and how many are not finite:",
                 tf.size(images), tf.reduce_min(images), tf.reduce_max(images),
                 tf.math.count_nonzero(~tf.math.is_finite(images)),
                 f"; {_remedy(bounds)}",
