@@ -39,8 +39,9 @@ ALLOWED = {
     "saved_models": FOUNDATIONS | {"operations"},
     # Probes and evaluation take callables and arrays, never the model class.
     "probes": FOUNDATIONS,
+    "neighbours": FOUNDATIONS,
     "evaluation": FOUNDATIONS
-    | {"attacks", "distributions", "plots", "probes", "provenance", "saved_models"},
+    | {"attacks", "distributions", "neighbours", "plots", "probes", "provenance", "saved_models"},
     "objectives": FOUNDATIONS | {"distributions"},
     "model": FOUNDATIONS | {"distributions", "float32", "networks", "attacks", "objectives"},
     "pictures": FOUNDATIONS | {"model", "plots"},

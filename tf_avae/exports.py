@@ -225,6 +225,7 @@ def figures(path: Path, checksum: str) -> list[dict[str, str]]:
             (row.group, row.label, row.cells[0].line)
             for row in (*table.rows(one), *table.failed_rows(one))
         ]
+        rows += [("left out", name, why) for name, why in table.left_out(results)]
         rows.append(("protocol", "budget", results["settings"]["budget"]))
         return [dict(zip(("group", "figure", "value"), row, strict=True)) for row in rows]
     except (KeyError, TypeError, AttributeError) as error:

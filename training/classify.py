@@ -18,6 +18,7 @@ from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, Evaluation, Settings, evaluate
 from tf_avae.evaluation.batches import in_batches
 from tf_avae.evaluation.subject import Subject
+from tf_avae.evaluation.tasks import class_name
 from tf_avae.exports import export_classifier, figures
 from tf_avae.files import absolute, replacing, shown
 from tf_avae.frozen import FrozenEncoder, load_encoder
@@ -116,6 +117,7 @@ def _classify(arguments: argparse.Namespace) -> int:
                 data=described,
                 folder=folder / "parts",
                 progress=Progress(signals).update,
+                class_names=data.class_names,
             )
             signals.check()
         except Interrupted as stop:
@@ -130,13 +132,18 @@ def _classify(arguments: argparse.Namespace) -> int:
             model.save(temporary)
         write_results(evaluation, folder)
     say(f"model:   {shown(folder / _MODEL)}")
+    classes = [int(number) for number in fitted.probe.classes]
+    names = [class_name(arguments.task, number, data.class_names) for number in classes]
+    if names != list(data.class_names[arguments.task]):
+        say(f"columns of its logits: {', '.join(names)}")
     if arguments.to is not None:
         if signals.received is not None:
             say("stopped before it was published. The same command goes on")
             return 128 + signals.received
         notes = {
             "task": arguments.task,
-            "class_names": list(data.class_names[arguments.task]),
+            "class_names": names,
+            "classes": classes,
             "head": {"name": arguments.head, **fitted.notes},
             "data": described,
             "encoder": _of_encoder(path, encoder.notes),
@@ -165,9 +172,10 @@ def _must_be_one(frozen: FrozenEncoder, encoder: Encoder, data: ImageData) -> No
 def _must_agree(model: keras.Model, subject: Subject, task: str, head: str) -> None:
     """Raises unless the Keras model is the classifier that was attacked."""
     expected = subject.logits(task, head)
+    images, _ = subject.attacked(task, len(expected))
     found = in_batches(
         lambda images: model(images)["logits"],
-        subject.test.images,
+        images,
         batch_size=subject.settings.batch_size,
     )
     off, largest = np.abs(found - expected).max(), max(1.0, np.abs(expected).max())

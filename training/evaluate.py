@@ -167,7 +167,7 @@ def parser() -> Parser:
     made.add_argument(
         "--strict",
         action="store_true",
-        help=f"exit with {FAILED_CHECKS} where an honesty check fails",
+        help=f"exit with {FAILED_CHECKS} where an honesty check fails, or cannot be made",
     )
     add_trust(made)
     add_data_options(made)
@@ -208,6 +208,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
                 data=described,
                 folder=folder / "parts",
                 progress=Progress(signals).update,
+                class_names=data.class_names,
             )
             if _TIME_FACTOR in arguments.section:
                 _add_time_factors(evaluation, encoders, data, folder)
@@ -216,8 +217,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         say(f"\nstopped; finished parts are in {shown(folder / 'parts')}. The same command goes on")
         return 128 + stop.signum
     write_results(evaluation, folder)
-    failed = evaluation.failed_checks
-    return FAILED_CHECKS if arguments.strict and failed else 0
+    sound = evaluation.checked and not evaluation.failed_checks
+    return FAILED_CHECKS if arguments.strict and not sound else 0
 
 
 def write_results(evaluation: Evaluation, folder: Path) -> None:
@@ -230,6 +231,8 @@ def write_results(evaluation: Evaluation, folder: Path) -> None:
     say("\n" + text(evaluation.results))
     for name, task, head, check in evaluation.failed_checks:
         say(f"honesty check failed: {name}, {head} probe of {task}: {check}")
+    if "checks" in evaluation.results["settings"]["sections"] and not evaluation.checked:
+        say("the honesty checks could not be made")
     say(f"\nresults: {shown(results)}\nreport:  {shown(report)}")
 
 

@@ -15,6 +15,7 @@ from tf_avae.distributions import w2_squared_full
 from tf_avae.errors import InputError, reason
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches
 from tf_avae.files import absolute
+from tf_avae.inputs import image_array
 from tf_avae.saved_models import SavedModel, load_keras_model
 from tf_avae.types import Images, Tensor
 
@@ -106,8 +107,9 @@ def features_of(extractor: Extractor, images: np.ndarray, batch_size: int) -> np
     """The features of images, [N, F] float32.
 
     Raises:
-        InputError: the extractor does not take these images, or gives no matrix.
+        InputError: they are no images, or the extractor does not take them, or gives no matrix.
     """
+    images = image_array(images)
     try:
         graph = compiled(image_spec(images.shape[1:]))(extractor.features)
         found = in_batches(graph, images, batch_size=batch_size)
