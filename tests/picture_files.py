@@ -120,6 +120,7 @@ READABLE = {
     "PNG palette": file_of(COLOUR.quantize(16), "PNG"),
     "PNG palette, 2 bits": png(_LEVELS % 4, 3, bits=2, before=_PALETTE),
     "PNG alpha": file_of(ALPHA, "PNG"),
+    "PNG alpha, many pixels": file_of(ALPHA.resize((700, 400)), "PNG"),
     "PNG grey, alpha": file_of(ALPHA.convert("LA"), "PNG"),
     "PNG grey, alpha, 16 bits": png(np.stack([_LEVELS * 121, _LEVELS[::-1] * 121], -1), 4, bits=16),
     "PNG alpha, 16 bits": png(np.stack([_LEVELS * 121, _LEVELS[::-1] * 97] * 2, -1), 6, bits=16),

@@ -579,6 +579,24 @@ def test_a_run_on_altered_pictures_is_refused(run, capsys):
         write(path, before)
 
 
+def test_a_run_on_pictures_that_were_decoded_otherwise_is_refused(run, capsys):
+    """Its config has no background, and its checksum does not say how: that of an older version."""
+    kept = {name: (run / "run" / name).read_bytes() for name in ("config.json", "provenance.json")}
+    config, notes = map(json.loads, kept.values())
+    del config["background"]
+    notes["data"]["pictures"] = notes["data"]["pictures"].partition(",")[0]
+    try:
+        write(run / "run" / "config.json", json.dumps(config).encode())
+        write(run / "run" / "provenance.json", json.dumps(notes).encode())
+        assert fit.main(["--run-dir", str(run / "run"), "--resume"]) == 2
+        said = capsys.readouterr().err
+        assert "pictures: not what this run was trained on" in said
+        assert ", decoding 2 on #ffffff, was " in said
+    finally:
+        for name, content in kept.items():
+            write(run / "run" / name, content)
+
+
 def test_an_evaluation_says_that_there_are_no_labels(run, capsys, tmp_path):
     assert evaluate.main([str(run / "run"), "--out", str(tmp_path / "out")]) == 2
     assert "the data have no labels" in capsys.readouterr().err

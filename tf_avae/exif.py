@@ -133,17 +133,18 @@ def jpeg_segment(file: Tensor, marker: int, mark: bytes) -> Tensor:
     return _content(file, 2, read)
 
 
-def png_chunk(file: Tensor, name: bytes) -> Tensor:
+def png_chunk(file: Tensor, name: bytes, before: bytes = b"IEND") -> Tensor:
     """The content of the first chunk of a name; empty where there is none.
 
     Args:
         file: string [], a PNG.
         name: four letters.
+        before: the name of a chunk behind which it cannot be.
     """
 
     def read(part: Tensor) -> _Part:
         size = number(part[:4], big_endian=True)
-        return _Part(size + 12, are(part[4:8], name), are(part[4:8], b"IEND"), 8, size)
+        return _Part(size + 12, are(part[4:8], name), are(part[4:8], before), 8, size)
 
     return _content(file, 8, read)
 

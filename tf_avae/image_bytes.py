@@ -31,7 +31,7 @@ somebody wants it so. Encoders write about ten."""
 
 _AT_ONCE = 2  # decoded in parallel, which bounds the memory that a batch of large files takes
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG and Pillow make grey
-_PALETTE = 3  # a PNG's colour type
+_BLENDED = 2**18  # pixels at once, which bounds the memory that this takes
 
 
 def decode_images(files: Tensor, image_shape: ImageShape, background: str = WHITE) -> Images:
@@ -161,21 +161,14 @@ def _check(file: Tensor, head: Tensor, kinds: Tensor) -> tf.Operation:
 
 
 def _png_pixels(file: Tensor, head: Tensor) -> Tensor:
-    """Pixels, uint8 [H, W, 3 or 4], of which the fourth is opacity.
-
-    A palette's opacity comes where the file has one. Of the other kinds it is always asked for: a
-    file may name one colour that is transparent.
-    """
-    bits, colour_type = head[24], head[25]
-
-    def with_opacity() -> Tensor:
-        pixels = tf.io.decode_png(file, channels=4)
-        # Where pixels have fewer than 8 bits, the decoder has 1, 3 or 15 for opaque.
-        opacity = tf.where(pixels[:, :, 3:] > 0, tf.constant(255, tf.uint8), 0)
-        return tf.cond(bits < 8, lambda: tf.concat([pixels[:, :, :3], opacity], 2), lambda: pixels)
-
+    """Pixels, uint8 [H, W, 3], or [H, W, 4] where the file says how opaque they are."""
+    colour_type = head[25]
+    # In each pixel, or for levels of a palette, or one that is all transparent.
+    opacity = (colour_type >= 4) | tf.not_equal(png_chunk(file, b"tRNS", before=b"IDAT"), b"")
     return tf.cond(
-        tf.equal(colour_type, _PALETTE), lambda: tf.io.decode_png(file, channels=0), with_opacity
+        opacity,
+        lambda: tf.io.decode_png(file, channels=4),
+        lambda: tf.io.decode_png(file, channels=3),
     )
 
 
@@ -209,13 +202,29 @@ def _laid_on(colour: Tensor, pixels: Tensor) -> Tensor:
         uint8 [H, W, 3].
     """
 
-    def blended() -> Tensor:
-        # 16 bits hold it: 255 * 255 + 127 is the most.
-        opacity, wide = tf.cast(pixels[:, :, 3:], tf.uint16), tf.cast(pixels[:, :, :3], tf.uint16)
-        mixed = wide * opacity + tf.cast(colour, tf.uint16) * (255 - opacity)
-        return tf.cast((mixed + 127) // 255, tf.uint8)
+    height, width = tf.unstack(tf.shape(pixels)[:2])
 
-    opaque = tf.reduce_all(tf.equal(pixels[:, :, 3:], 255))  # true where there is no fourth
-    seen = tf.cond(opaque, lambda: pixels[:, :, :3], blended)
-    height, width = tf.unstack(tf.shape(seen)[:2])
-    return tf.broadcast_to(seen, (height, width, 3))
+    def blended() -> Tensor:
+        flat = tf.reshape(pixels, (height * width, 4))
+
+        def goes_on(at: Tensor, done: tf.TensorArray) -> Tensor:
+            return at < height * width
+
+        def blend(at: Tensor, done: tf.TensorArray) -> tuple[Tensor, tf.TensorArray]:
+            part = tf.cast(flat[at : at + _BLENDED], tf.uint16)  # 255 * 255 + 127 is the most
+            opacity, colours = part[:, 3:], part[:, :3]
+            mixed = colours * opacity + tf.cast(colour, tf.uint16) * (255 - opacity)
+            seen = tf.cast((mixed + 127) // 255, tf.uint8)
+            return at + _BLENDED, done.write(at // _BLENDED, seen)
+
+        done = tf.TensorArray(
+            tf.uint8, 0, dynamic_size=True, infer_shape=False, element_shape=(None, 3)
+        )
+        done = tf.while_loop(goes_on, blend, (0, done), parallel_iterations=1)[1]
+        return tf.reshape(done.concat(), (height, width, 3))
+
+    return tf.cond(
+        tf.equal(tf.shape(pixels)[2], 4),
+        blended,
+        lambda: tf.broadcast_to(pixels, (height, width, 3)),
+    )
