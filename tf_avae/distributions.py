@@ -15,6 +15,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_avae.inputs import seed_of
 from tf_avae.replicas import own_rows
 from tf_avae.types import Images, Latents, PerExample, Tensor
 
@@ -46,8 +47,9 @@ class Posterior(NamedTuple):
         """One z = mu + sigma * noise for each example, shape [B, D].
 
         Args:
-            seed: a stateless seed, an int32 tensor of shape [2].
+            seed: an integer, at least 0, or a stateless seed, an int32 tensor of shape [2].
         """
+        seed = seed_of(seed)
         noise = own_rows(
             lambda shape: tf.random.stateless_normal(shape, seed=seed, dtype=self.mean.dtype),
             tf.shape(self.mean),

@@ -12,6 +12,7 @@ from keras.src.saving.serialization_lib import in_safe_mode
 
 from tf_avae.errors import InputError
 from tf_avae.flat_graphs import FlatGraph, flatten
+from tf_avae.inputs import MARGIN, images_of
 from tf_avae.runs import holds_run, load_trained
 from tf_avae.saved_models import SavedModel, holds_saved_model, listed
 from tf_avae.shipped import SHIPPED, located
@@ -75,11 +76,7 @@ class FrozenEncoder(keras.layers.Layer):
         _LIVE.add(self)
 
     def call(self, images: Images) -> dict[str, Tensor]:
-        if images.dtype != tf.float32:
-            raise InputError(
-                f"images are {images.dtype.name}; an encoder takes float32 in [0, 1]: convert "
-                "them, and divide by 255 if they go up to 255"
-            )
+        images = images_of(images, image_shape=self.image_shape, margin=MARGIN, none=True)
         return self._graph(images, [weight.value for weight in self._values])
 
     def compute_output_spec(self, images: Any) -> dict[str, keras.KerasTensor]:

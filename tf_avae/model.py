@@ -1,7 +1,8 @@
 """The one Keras model, and the one train step that serves every objective."""
 
 import functools
-from collections.abc import Mapping
+import numbers
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -12,7 +13,9 @@ from tf_avae import config as options
 from tf_avae import replicas
 from tf_avae.attacks import BALLS, Ball, pgd
 from tf_avae.distributions import Posterior, prior_sample, w2_squared
+from tf_avae.errors import InputError
 from tf_avae.float32 import Float32View, quantised_config
+from tf_avae.inputs import MARGIN, image_array, images_of, refusals
 from tf_avae.networks import ARCHITECTURES, Architecture, image_shape_of, policy_of
 from tf_avae.objectives import (
     ADVERSARIAL,
@@ -32,13 +35,36 @@ from tf_avae.types import Images, ImageShape, Latents, Tensor, Terms
 _POSTERIOR, _PRIOR, _ATTACK, _USES = 0, 1, 2, 3  # uses of random numbers within a step
 
 
+_PLAIN = (list, dict, str, numbers.Number)
+"""Of what is given to `fit`, what is neither an array nor a stream of batches."""
+
+
+def _door(method: Callable, margin: float = 0.0) -> Callable:
+    """A method of Keras' that takes images, which refuses what are none in words: arrays before
+    anything is done with them, and what a step finds in a stream."""
+
+    @functools.wraps(method)
+    def checked(self: "AVAE", x: Any = None, *arguments: Any, **named: Any) -> Any:
+        held_out = named.get("validation_data")
+        for images in (x, held_out[0] if isinstance(held_out, tuple | list) else ()):
+            if images is None or isinstance(images, _PLAIN) or hasattr(images, "__array__"):
+                image_array(images, image_shape=self.image_shape, margin=margin)
+        with refusals():
+            return method(self, x, *arguments, **named)
+
+    return checked
+
+
 @keras.saving.register_keras_serializable("tf_avae")
 class AVAE(keras.Model):
     """A variational autoencoder trained by a row of `OBJECTIVES`.
 
     `compile(optimizer=...)`, then `fit` on batches of images [B, H, W, C] float32 in [0, 1], or on
     pairs of which the images come first (labels are ignored). `fit` and `evaluate` report the
-    mean over the examples of each term of the bound, in nats, and `loss`, minus the bound.
+    mean over the examples of each term of the bound, in nats, and `loss`, minus the bound. Images
+    that are none (`tf_avae.inputs`) are refused: arrays before anything is trained, those of a
+    stream when their batch comes. The check of a batch is part of the step, and XLA drops such
+    checks, so `compile` leaves `jit_compile` off unless it is asked for.
 
     Calling the model, and `predict`, give what the served model gives, computed in float32:
     "embedding" (the posterior mean, [B, D]), "variance" ([B, D]) and "inconsistency" ([B]), the
@@ -206,6 +232,7 @@ class AVAE(keras.Model):
         return self.decoder(latents, training=training)
 
     def call(self, images: Images) -> dict[str, Tensor]:
+        images = images_of(images, image_shape=self.image_shape, margin=MARGIN, none=True)
         q = self.encode(images, float32=True)
         again = self.encode(self.decode(q.mean, float32=True), float32=True)
         return {
@@ -221,15 +248,17 @@ class AVAE(keras.Model):
 
         Args:
             images: [B, H, W, C] in [0, 1].
-            seed: a stateless seed, an int32 tensor of shape [2].
+            seed: an integer, or a stateless seed, an int32 tensor of shape [2].
             q: q(z|x) in inference mode and float32, where it is known already.
 
         Raises:
+            InputError: the images are none.
             ValueError: the objective attacks nothing.
         """
         loss = self.objective.attack
         if loss is None:
             raise ValueError(f"objective {self.objective.name!r} attacks nothing")
+        images = images_of(images, image_shape=self.image_shape)
         encode = functools.partial(self.encode, float32=True)
         clean = (encode(images) if q is None else q).stop_gradient()
         return pgd(
@@ -281,9 +310,33 @@ class AVAE(keras.Model):
 
     # ------------------------------------------------------------------ Keras
 
+    def compile(self, *arguments: Any, jit_compile: bool | str = False, **named: Any) -> None:
+        """As Keras' own, without XLA unless it is asked for. The optimizer's variables are made
+        here: made in the first step, they would be lost where that step's images are refused."""
+        super().compile(*arguments, jit_compile=jit_compile, **named)
+        self.optimizer.build(self.trainable_variables)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Keras asks for this where `compile` is a model's own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    fit, train_on_batch = _door(keras.Model.fit), _door(keras.Model.train_on_batch)
+    evaluate, test_on_batch = _door(keras.Model.evaluate), _door(keras.Model.test_on_batch)
+    predict = _door(keras.Model.predict, MARGIN)
+    predict_on_batch = _door(keras.Model.predict_on_batch, MARGIN)
+
+    def _images(self, data: Any) -> Images:
+        """The images of a batch; labels are ignored."""
+        images, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if sample_weight is not None:
+            raise InputError(
+                "sample weights are given, and every example counts once; leave them out"
+            )
+        return images_of(images, image_shape=self.image_shape)
+
     def train_step(self, data: Any) -> dict[str, Tensor]:
         """One optimiser step on one batch: the same for every objective."""
-        images = _images(data)
+        images = self._images(data)
         seed = tf.stack([self.seed, tf.cast(self.step, tf.int32)])
         if self.objective.encodes == GENERATED:
             images = tf.stop_gradient(self.generate(tf.shape(images)[0], seed=_use(seed, _PRIOR)))
@@ -301,7 +354,8 @@ class AVAE(keras.Model):
         self.optimizer.apply(gradients, variables)
         terms = replicas.gather(terms)
         self._note_nonfinite(terms)
-        self.step.assign_add(1)
+        with tf.control_dependencies([images]):  # not where they are refused
+            self.step.assign_add(1)
         return self._report(terms)
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
@@ -312,7 +366,7 @@ class AVAE(keras.Model):
         """
         # Negative numbers: a stream apart from that of training.
         seed = tf.stack([self.seed, -1 - tf.cast(self.loss_mean.count, tf.int32)])
-        terms = self.terms(_images(data), seed=seed, float32=True)
+        terms = self.terms(self._images(data), seed=seed, float32=True)
         return self._report(replicas.gather(terms))
 
     @property
@@ -368,14 +422,6 @@ class AVAE(keras.Model):
             "seed": self.seed,
             **quantised_config({ENCODER: self.encoder, DECODER: self.decoder}),
         }
-
-
-def _images(data: Any) -> Images:
-    """The images of a batch; labels are ignored."""
-    images, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if sample_weight is not None:
-        raise ValueError("sample weights are not supported: every example counts once")
-    return images
 
 
 class _Mean(keras.metrics.Mean):

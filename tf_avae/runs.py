@@ -120,7 +120,6 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
         optimizer=FusedAdam(config.learning_rate),
         steps_per_execution=config.steps_per_execution if replicas.count() == 1 else 1,
     )
-    model.optimizer.build(model.trainable_variables)
     return model
 
 
