@@ -173,7 +173,7 @@ class AVAE(keras.Model):
         )
         self._float32_encoder = Float32View(self.encoder)
         self._float32_decoder = Float32View(self.decoder)
-        self.trainable = self.trainable  # of the networks too
+        self._train_networks()
         self.step = self.add_weight(
             shape=(), dtype="int64", trainable=False, initializer="zeros", name="step",
             aggregation="only_first_replica",
@@ -202,11 +202,15 @@ class AVAE(keras.Model):
 
     @keras.Model.trainable.setter
     def trainable(self, value: bool) -> None:
+        keras.Model.trainable.fset(self, value)
+        self._train_networks()
+
+    def _train_networks(self) -> None:
+        """Thaws the networks that the objective trains, unless the model is frozen."""
         # A network that is not trained also keeps its moving statistics: Keras runs batch
         # normalisation in inference mode where trainable is False.
-        keras.Model.trainable.fset(self, value)
-        self.encoder.trainable = value and ENCODER in self.objective.trains
-        self.decoder.trainable = value and DECODER in self.objective.trains
+        self.encoder.trainable = self.trainable and ENCODER in self.objective.trains
+        self.decoder.trainable = self.trainable and DECODER in self.objective.trains
 
     def encode(self, images: Images, *, training: bool = False, float32: bool = False) -> Posterior:
         """q(z|x): images [B, H, W, C] to means and variances [B, D].
