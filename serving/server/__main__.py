@@ -16,9 +16,11 @@ import tensorflow as tf
 from aiohttp import web
 
 from serving.server import flags, grpc_api, rest, tls
-from serving.server.batching import Parameters, Scheduler
+from serving.server.batching import Scheduler
 from serving.server.core import Core
-from serving.server.manager import ModelConfigList, Options
+from serving.server.manager import Options
+from serving.server.model_configs import ModelConfigList
+from serving.server.parameters import Parameters
 from serving.server.status import Code, StatusError
 from tf_avae.commands import handling, run_command
 from tf_avae.errors import InputError

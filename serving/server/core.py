@@ -15,8 +15,9 @@ from tensorflow_serving.apis import (
 
 from serving.server import metrics, tensors
 from serving.server.batching import Scheduler
-from serving.server.manager import Manager, Options, Version
+from serving.server.manager import Manager, Options
 from serving.server.status import Code, StatusError, invalid, number
+from serving.server.version import MUCH, Version
 
 Answer = TypeVar("Answer")
 
@@ -36,10 +37,11 @@ async def recorded(name: str, api: str, entrypoint: str, answer: Awaitable[Answe
         code = Code.INTERNAL
         raise
     finally:
-        metrics.request_count.labels(name, code.name).inc()
+        label = metrics.label(name)
+        metrics.request_count.labels(label, code.name).inc()
         if code is Code.OK:
             latency = 1e6 * (time.perf_counter() - start)
-            metrics.request_latency.labels(name, api, entrypoint).observe(latency)
+            metrics.request_latency.labels(label, api, entrypoint).observe(latency)
 
 
 class Core:
@@ -71,12 +73,24 @@ class Core:
             assert version.servable is not None
             call = version.servable.prepare(request)
             outputs = await version.run(call, self._scheduler)
+        dtypes = {
+            alias: info.dtype
+            for alias, info in version.servable.signatures[call.signature].outputs.items()
+        }
         response = predict_pb2.PredictResponse()
         response.model_spec.name = request.model_spec.name
         response.model_spec.signature_name = call.signature
         response.model_spec.version.value = version.number
-        for alias, output in zip(call.outputs, outputs, strict=True):
-            response.outputs[alias].CopyFrom(tensors.to_proto(output, as_content=self._as_content))
+
+        def write() -> None:
+            for alias, output in zip(call.outputs, outputs, strict=True):
+                tensor = tensors.to_proto(output, as_content=self._as_content, dtype=dtypes[alias])
+                response.outputs[alias].CopyFrom(tensor)
+
+        if sum(output.nbytes for output in outputs) > MUCH:
+            await asyncio.to_thread(write)
+        else:
+            write()
         return response
 
     def metadata(

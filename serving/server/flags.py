@@ -11,6 +11,8 @@ from google.protobuf.message import Message
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.protocol import BatchingParameters, MonitoringConfig, SSLConfig
+from serving.server.model_configs import folder_of
+from serving.server.status import StatusError
 from tf_avae.commands import Parser, add_trust
 from tf_avae.errors import InputError
 from tf_avae.shipped import SHIPPED
@@ -152,7 +154,8 @@ def read_models(given: argparse.Namespace) -> model_server_config_pb2.ModelConfi
     """The models that the flags ask for.
 
     Raises:
-        InputError: the file does not parse, or the one model's folder does not exist.
+        InputError: the file does not parse, or the one model's folder does not exist or is on a
+            storage that is not read here.
     """
     if given.model_config_file:
         config = _read(given.model_config_file, ModelServerConfig())
@@ -161,7 +164,10 @@ def read_models(given: argparse.Namespace) -> model_server_config_pb2.ModelConfi
         return config.model_config_list
     if given.demo:
         return _models({name: shipped.path for name, shipped in SHIPPED.items()})
-    base = Path(given.model_base_path).expanduser().absolute()
+    try:
+        base = folder_of(given.model_base_path).expanduser().absolute()
+    except StatusError as error:
+        raise InputError(f"--model_base_path: {error.message}") from error
     if not base.is_dir():
         raise InputError(
             f"--model_base_path {base} is not a folder; export a model into it: "

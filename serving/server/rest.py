@@ -23,7 +23,7 @@ from serving.server.status import HTTP, Code, StatusError, invalid
 
 log = logging.getLogger(__name__)
 
-_VERSION = r"(?:(?:/versions/(?P<version>\d+))|(?:/labels/(?P<label>[^/:]+)))?"
+_VERSION = r"(?:(?:/versions/(?P<version>[0-9]+))|(?:/labels/(?P<label>[^/:]+)))?"
 _POST = re.compile(
     rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>classify|regress|predict)", re.IGNORECASE
 )
@@ -131,9 +131,10 @@ def _spec(match: re.Match) -> model_pb2.ModelSpec:
     """What a path names."""
     spec = model_pb2.ModelSpec(name=unquote(match["name"] or ""))
     if match["version"]:
-        if int(match["version"][:20]) >= 2**63:
+        digits = match["version"].lstrip("0") or "0"
+        if len(digits) > 19 or int(digits) >= 2**63:
             raise invalid(f"Failed to convert version: {match['version']} to numeric.")
-        spec.version.value = int(match["version"])
+        spec.version.value = int(digits)
     if match["label"]:
         spec.version_label = unquote(match["label"])
     return spec
@@ -154,6 +155,9 @@ async def _predict(core: Core, spec: model_pb2.ModelSpec, method: str, body: byt
         if name not in version.servable.signatures:
             raise invalid(f'Serving signature name: "{name}" not found in signature def')
         inputs = version.servable.signatures[name].inputs
+        if not inputs:
+            asked = request.model_spec.signature_name or "DEFAULT"
+            raise invalid(f"Failed to get input map for signature: {asked}")
         form = await asyncio.to_thread(json_tensors.fill, request, document, inputs)
     response = await core.predict(request)
 
