@@ -5,6 +5,7 @@ process.
 serving/configs/batching.txt) and one that does not, and drives them over loopback from this
 process. All cases are timed in turn, several rounds, so that a machine's moods cancel in ratios.
 `--soak 300` asks for five minutes while versions are swapped every 20 seconds, and counts failures.
+`--beside` measures how long good requests wait beside bad ones.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
+from benchmarks import beside
 from benchmarks.pairing import megabytes, ratios, resident, shown
 from serving.client import EmbeddingClient
 from tf_avae.commands import Parser, run_command
@@ -251,6 +253,14 @@ def soak(base: Path, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def beside_bad(base: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    """Good requests beside bad ones; see `benchmarks.beside`."""
+    shape = SavedModel(base).inputs("serving_default")["image"].shape[1:]
+    images = np.random.default_rng(0).uniform(size=(beside.MANY, *shape)).astype(np.float32)
+    body = body_of(base.name, images[:1])
+    return {"beside": beside.measure(base, images, body, rounds, seconds)}
+
+
 def table(found: dict[str, Any]) -> str:
     """The figures, for a person."""
     lines = [f"in process: {found['in_process'][str(_REQUEST)]:,.0f} images/s by {_REQUEST}, "
@@ -274,6 +284,8 @@ def table(found: dict[str, Any]) -> str:
 
 def markdown(found: dict[str, Any]) -> str:
     """The same as a Markdown table."""
+    if "beside" in found:
+        return beside.markdown(found["beside"])
     heads = ("requests", "images", "at once", "images/s", "over in process", "p50 ms", "p95 ms",
              "p99 ms")  # fmt: skip
     alone = f"{found['in_process'][str(_REQUEST)]:,.0f}"
@@ -299,6 +311,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="per case and round")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="only this, for so long")
+    parser.add_argument("--beside", action="store_true", help="only good requests beside bad ones")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     return run_command(parser, argv, _main)
 
@@ -312,7 +325,10 @@ def _main(given: argparse.Namespace) -> int:
     if not given.model:
         raise InputError("no model is given; export one: python -m serving.export RUN --to DIR")
     base = absolute(given.model)
-    if given.soak:
+    if given.beside:
+        found = beside_bad(base, given.rounds, given.seconds)
+        print(markdown(found))
+    elif given.soak:
         found = soak(base, given.soak)
         answer(f"{found['answered']:,} answered, {found['failed']} failed, {found['swaps']} swaps, "
               f"{given.soak:.0f} s; p99 {found['p99_ms']:.1f} ms, longest "

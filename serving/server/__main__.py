@@ -163,17 +163,17 @@ def _listen(server: grpc.aio.Server, given: argparse.Namespace) -> None:
         log.info("gRPC%s at %s", " with TLS" if secure else "", address)
 
 
-async def _listen_http(core: Core, given: argparse.Namespace) -> web.AppRunner | None:
+async def _listen_http(core: Core, given: argparse.Namespace) -> rest.Runner | None:
     metrics_path = flags.read_metrics_path(given.monitoring_config_file)
     if not given.rest_api_port:
         return None
-    application = rest.application(
+    server = rest.Server(
         core,
         timeout=given.rest_api_timeout_in_ms / 1e3 or None,
         metrics_path=metrics_path,
         cors=given.rest_api_enable_cors_support,
     )
-    runner = web.AppRunner(application, shutdown_timeout=_GRACE)
+    runner = rest.Runner(server, _GRACE)
     await runner.setup()
     try:
         site = web.TCPSite(runner, given.host, given.rest_api_port)

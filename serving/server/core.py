@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from google.protobuf import any_pb2
 from tensorflow_serving.apis import (
@@ -14,8 +14,9 @@ from tensorflow_serving.apis import (
 )
 
 from serving.server import metrics, tensors
-from serving.server.batching import Scheduler
+from serving.server.batching import Arrays, Scheduler
 from serving.server.manager import Manager, Options
+from serving.server.servable import Call
 from serving.server.status import Code, StatusError, invalid, number
 from serving.server.version import MUCH, Version
 
@@ -44,6 +45,22 @@ async def recorded(name: str, api: str, entrypoint: str, answer: Awaitable[Answe
             metrics.request_latency.labels(label, api, entrypoint).observe(latency)
 
 
+class Computed(NamedTuple):
+    """What was computed for a request.
+
+    Attributes:
+        version: the number of the version that did.
+        call: what was asked.
+        outputs: in the order in which they are wanted.
+        dtypes: of each, the signature's.
+    """
+
+    version: int
+    call: Call
+    outputs: Arrays
+    dtypes: list[int]
+
+
 class Core:
     """The four calls of the protocol.
 
@@ -67,31 +84,39 @@ class Core:
         Raises:
             StatusError: the request is refused.
         """
+        done = await self.compute(request)
+        response = predict_pb2.PredictResponse()
+        response.model_spec.name = request.model_spec.name
+        response.model_spec.signature_name = done.call.signature
+        response.model_spec.version.value = done.version
+
+        def write() -> None:
+            for alias, output, dtype in zip(
+                done.call.outputs, done.outputs, done.dtypes, strict=True
+            ):
+                tensor = tensors.to_proto(output, as_content=self._as_content, dtype=dtype)
+                response.outputs[alias].CopyFrom(tensor)
+
+        if sum(output.nbytes for output in done.outputs) > MUCH:
+            await asyncio.to_thread(write)
+        else:
+            write()
+        return response
+
+    async def compute(self, request: predict_pb2.PredictRequest) -> "Computed":
+        """What `predict` answers before it is made a message.
+
+        Raises:
+            StatusError: the request is refused.
+        """
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         with self.manager.using(request.model_spec) as version:
             assert version.servable is not None
             call = version.servable.prepare(request)
-            outputs = await version.run(call, self._scheduler)
-        dtypes = {
-            alias: info.dtype
-            for alias, info in version.servable.signatures[call.signature].outputs.items()
-        }
-        response = predict_pb2.PredictResponse()
-        response.model_spec.name = request.model_spec.name
-        response.model_spec.signature_name = call.signature
-        response.model_spec.version.value = version.number
-
-        def write() -> None:
-            for alias, output in zip(call.outputs, outputs, strict=True):
-                tensor = tensors.to_proto(output, as_content=self._as_content, dtype=dtypes[alias])
-                response.outputs[alias].CopyFrom(tensor)
-
-        if sum(output.nbytes for output in outputs) > MUCH:
-            await asyncio.to_thread(write)
-        else:
-            write()
-        return response
+            found = await version.run(call, self._scheduler)
+            infos = version.servable.signatures[call.signature].outputs
+            return Computed(version.number, call, found, [infos[a].dtype for a in call.outputs])
 
     def metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
