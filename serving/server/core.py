@@ -14,8 +14,9 @@ from tensorflow_serving.apis import (
 )
 
 from serving.server import metrics, tensors
-from serving.server.batching import Scheduler
+from serving.server.batching import Arrays, Scheduler
 from serving.server.manager import Manager, Options
+from serving.server.servable import Call
 from serving.server.status import Code, StatusError, invalid, number
 from serving.server.version import MUCH, Version
 
@@ -67,24 +68,16 @@ class Core:
         Raises:
             StatusError: the request is refused.
         """
-        if not request.HasField("model_spec"):
-            raise invalid("Missing ModelSpec")
-        with self.manager.using(request.model_spec) as version:
-            assert version.servable is not None
-            call = version.servable.prepare(request)
-            outputs = await version.run(call, self._scheduler)
-        dtypes = {
-            alias: info.dtype
-            for alias, info in version.servable.signatures[call.signature].outputs.items()
-        }
+        version, call, outputs = await self.compute(request)
         response = predict_pb2.PredictResponse()
         response.model_spec.name = request.model_spec.name
         response.model_spec.signature_name = call.signature
-        response.model_spec.version.value = version.number
+        response.model_spec.version.value = version
 
         def write() -> None:
             for alias, output in zip(call.outputs, outputs, strict=True):
-                tensor = tensors.to_proto(output, as_content=self._as_content, dtype=dtypes[alias])
+                kind = call.dtypes[alias]
+                tensor = tensors.to_proto(output, as_content=self._as_content, dtype=kind)
                 response.outputs[alias].CopyFrom(tensor)
 
         if sum(output.nbytes for output in outputs) > MUCH:
@@ -92,6 +85,20 @@ class Core:
         else:
             write()
         return response
+
+    async def compute(self, request: predict_pb2.PredictRequest) -> tuple[int, Call, Arrays]:
+        """What `predict` answers before it is made a message: the version's number, what was
+        asked, and its outputs in the order in which they are wanted.
+
+        Raises:
+            StatusError: the request is refused.
+        """
+        if not request.HasField("model_spec"):
+            raise invalid("Missing ModelSpec")
+        with self.manager.using(request.model_spec) as version:
+            assert version.servable is not None
+            call = version.servable.prepare(request)
+            return version.number, call, await version.run(call, self._scheduler)
 
     def metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
