@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from google.protobuf import any_pb2
 from tensorflow_serving.apis import (
@@ -45,22 +45,6 @@ async def recorded(name: str, api: str, entrypoint: str, answer: Awaitable[Answe
             metrics.request_latency.labels(label, api, entrypoint).observe(latency)
 
 
-class Computed(NamedTuple):
-    """What was computed for a request.
-
-    Attributes:
-        version: the number of the version that did.
-        call: what was asked.
-        outputs: in the order in which they are wanted.
-        dtypes: of each, the signature's.
-    """
-
-    version: int
-    call: Call
-    outputs: Arrays
-    dtypes: list[int]
-
-
 class Core:
     """The four calls of the protocol.
 
@@ -84,27 +68,27 @@ class Core:
         Raises:
             StatusError: the request is refused.
         """
-        done = await self.compute(request)
+        version, call, outputs = await self.compute(request)
         response = predict_pb2.PredictResponse()
         response.model_spec.name = request.model_spec.name
-        response.model_spec.signature_name = done.call.signature
-        response.model_spec.version.value = done.version
+        response.model_spec.signature_name = call.signature
+        response.model_spec.version.value = version
 
         def write() -> None:
-            for alias, output, dtype in zip(
-                done.call.outputs, done.outputs, done.dtypes, strict=True
-            ):
-                tensor = tensors.to_proto(output, as_content=self._as_content, dtype=dtype)
+            for alias, output in zip(call.outputs, outputs, strict=True):
+                kind = call.dtypes[alias]
+                tensor = tensors.to_proto(output, as_content=self._as_content, dtype=kind)
                 response.outputs[alias].CopyFrom(tensor)
 
-        if sum(output.nbytes for output in done.outputs) > MUCH:
+        if sum(output.nbytes for output in outputs) > MUCH:
             await asyncio.to_thread(write)
         else:
             write()
         return response
 
-    async def compute(self, request: predict_pb2.PredictRequest) -> "Computed":
-        """What `predict` answers before it is made a message.
+    async def compute(self, request: predict_pb2.PredictRequest) -> tuple[int, Call, Arrays]:
+        """What `predict` answers before it is made a message: the version's number, what was
+        asked, and its outputs in the order in which they are wanted.
 
         Raises:
             StatusError: the request is refused.
@@ -114,9 +98,7 @@ class Core:
         with self.manager.using(request.model_spec) as version:
             assert version.servable is not None
             call = version.servable.prepare(request)
-            found = await version.run(call, self._scheduler)
-            infos = version.servable.signatures[call.signature].outputs
-            return Computed(version.number, call, found, [infos[a].dtype for a in call.outputs])
+            return version.number, call, await version.run(call, self._scheduler)
 
     def metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest

@@ -168,8 +168,8 @@ class Server(web.Server):
         request = predict_pb2.PredictRequest(model_spec=spec)
         request.model_spec.signature_name = document.signature
         await asyncio.to_thread(conversions.fill, request, document.arrays, signature)
-        done = await self._core.compute(request)
-        outputs = dict(sorted(zip(done.call.outputs, done.outputs, strict=True)))
+        _, call, found = await self._core.compute(request)
+        outputs = dict(sorted(zip(call.outputs, found, strict=True)))
         _check_values({alias: array.shape for alias, array in outputs.items()})
         return await self.conversions.write(outputs, document.form)
 

@@ -28,6 +28,7 @@ class Call:
         signature: the signature's name.
         inputs: input alias to tensor, as it came.
         outputs: output aliases, in the order in which they are wanted.
+        dtypes: output alias to the type that the signature says.
         shapes: of the inputs.
         size: bytes of inputs and outputs, as far as the signature says.
     """
@@ -35,6 +36,7 @@ class Call:
     signature: str
     inputs: Mapping[str, Any]
     outputs: tuple[str, ...]
+    dtypes: Mapping[str, int]
     shapes: Shapes
     size: int
 
@@ -119,7 +121,8 @@ class Servable:
                 )
         rows = max((shape[0] for shape in shapes if shape), default=1)
         size += sum(_takes(signature.outputs[alias], rows) for alias in outputs)
-        return Call(name, inputs, outputs, shapes, size)
+        dtypes = {alias: signature.outputs[alias].dtype for alias in outputs}
+        return Call(name, inputs, outputs, dtypes, shapes, size)
 
     def run(
         self, name: str, outputs: tuple[str, ...], arrays: list[np.ndarray]
