@@ -334,7 +334,7 @@ def test_takes_the_containers_flags_and_configs():
     (model,) = flags.read_models(given).config
     assert model.name == MODEL and given.enable_batching and given.port == 8500
     assert flags.read_metrics_path(given.monitoring_config_file) == flags.METRICS_PATH
-    assert set(vars(given)) - {"host", "demo"} == test_container.KNOWN_FLAGS
+    assert set(vars(given)) - {"host", "demo", "max_request_mib"} == test_container.KNOWN_FLAGS
 
 
 BAD = {
@@ -342,6 +342,7 @@ BAD = {
     "--model_base_path {tmp}/none": ["none is not a folder", "serving.export"],
     "--model_base_path {tmp} --port 70000": ["--port is 70000", "65535"],
     "--model_base_path {tmp} --port 0": ["--port is 0"],
+    "--model_base_path {tmp} --max_request_mib 0": ["--max_request_mib is 0", "1 to 2000"],
     "--model_base_path s3://bucket/m": ["--model_base_path: File system scheme 's3'", "copy"],
     "--model_base_path {tmp} --port 8500 --rest_api_port 8500": ["--rest_api_port is 8500"],
     "--model_base_path {tmp} --batching_parameters_file x": ["without --enable_batching"],

@@ -18,7 +18,6 @@ from tensorflow_serving.apis import (
     prediction_service_pb2,
 )
 
-from serving.server.budget import LARGEST_REQUEST
 from serving.server.core import Core, recorded
 from serving.server.status import StatusError, of_exception
 
@@ -31,8 +30,6 @@ _HEALTH_OF = ("", _PREDICTION, _MODEL, "PredictionService", "ModelService")
 log = logging.getLogger(__name__)
 
 _LONGEST_TEXT = 1024  # characters of an error, as there: trailers have little room
-# A message is a request of the most bytes that one may take, and what the wire adds to it.
-_LARGEST_MESSAGE = LARGEST_REQUEST + 2**20
 
 Method = tuple[type[Message], Callable[[Any], Awaitable[Message]]]
 """What a method takes, and what answers it."""
@@ -124,7 +121,7 @@ def server(core: Core, watched: Health, options: dict[str, int | str]) -> grpc.a
         options: gRPC channel arguments.
     """
     # Two servers on one port would each get some of the requests.
-    arguments = {"grpc.so_reuseport": 0, "grpc.max_receive_message_length": _LARGEST_MESSAGE,
+    arguments = {"grpc.so_reuseport": 0, "grpc.max_receive_message_length": -1,
                  "grpc.max_send_message_length": -1} | options  # fmt: skip
     made = grpc.aio.server(options=list(arguments.items()))
     for service, methods in _methods(core).items():
