@@ -228,7 +228,10 @@ def _unsigned(output: str) -> Iterator[None]:
         yield
     except BaseException as error:
         note(f"\n{shown(output)} is not whole: it has no {MANIFEST}; remove it to try again")
-        raise _of_system(error, output) or error from error
+        found = _of_system(error, output)
+        if found:
+            raise found from error
+        raise
 
 
 def _finished(pipeline: beam.Pipeline) -> PipelineResult:
