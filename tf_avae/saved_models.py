@@ -36,10 +36,12 @@ class SavedModel:
 
     def __init__(self, path: str | Path, *, trust: bool = False):
         self.path = newest_version(absolute(path))
-        if not trust:
-            check_saved_model(self.path)
         try:
+            if not trust:
+                check_saved_model(self.path)
             self._loaded = tf.saved_model.load(str(self.path))
+        except InputError:
+            raise
         except Exception as error:  # TensorFlow raises many kinds over a damaged file
             raise InputError(
                 f"{self.path} is damaged ({reason(error)}); export it again"
