@@ -41,7 +41,8 @@ class Core:
         pass
 
     async def compute(self, request):
-        return 1, Call("serving_default", {}, ("y",)), [await self.does(request)]
+        call = Call("serving_default", {}, ("y",), {}, (), 0)
+        return 1, call, [await self.does(request)]
 
     async def echo(self, request):
         return tf.make_ndarray(request.inputs["x"])
@@ -123,7 +124,8 @@ def test_timeout():
 
 def counted(code):
     sample = metrics.REGISTRY.get_sample_value(
-        ":tensorflow:serving:request_count_total", {"model_name": "m", "status": code}
+        ":tensorflow:serving:request_count_total",
+        {"model_name": "", "status": code},  # no config names it
     )
     return sample or 0
 

@@ -6,15 +6,17 @@ constant variance aside). An encoder maps images [B, H, W, C] to {"mean": [B, D]
 float32 under every precision policy. Distributions are built outside of them.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
 from tf_avae import replicas
+from tf_avae.config import check, option
 from tf_avae.errors import InputError
 from tf_avae.registry import Registry
 from tf_avae.types import ImageShape, Tensor
@@ -146,28 +148,35 @@ class ConstantVariance(layers.Layer):
         return {**super().get_config(), "latent_dim": self.latent_dim}
 
 
-@contextlib.contextmanager
-def float32_compute(*networks: keras.Model) -> Iterator[None]:
-    """Calls of these networks that are traced inside compute in float32, with the same weights.
+def image_shape_of(given: Any) -> ImageShape:
+    """(H, W, C) as plain integers.
 
-    Attacks, evaluation and exported models must not inherit the rounding of mixed precision.
+    Raises:
+        InputError: it is no such shape.
     """
-    parts = [part for network in networks for part in _with_layers(network)]
-    policies = [part.dtype_policy for part in parts]
-    for part in parts:
-        part.dtype_policy = "float32"
     try:
-        yield
-    finally:
-        for part, policy in zip(parts, policies, strict=True):
-            part.dtype_policy = policy
+        height, width, channels = (operator.index(side) for side in given)
+    except (TypeError, ValueError):
+        height = width = channels = 0
+    if min(height, width, channels) < 1:
+        raise InputError(
+            f"image_shape is {given!r}; it must be (height, width, channels), whole numbers of at "
+            "least 1"
+        )
+    return height, width, channels
 
 
-def _with_layers(layer: layers.Layer) -> Iterator[layers.Layer]:
-    """A layer and all within it."""
-    yield layer
-    for part in getattr(layer, "layers", ()):
-        yield from _with_layers(part)
+def policy_of(dtype: Any) -> str:
+    """The name of the dtype policy given, or of Keras' default: float32 where that is not one that
+    models train in.
+
+    Raises:
+        InputError: models do not train in what is given.
+    """
+    if dtype is not None:
+        return check(precision=keras.dtype_policies.get(dtype).name)["precision"]
+    default = keras.config.dtype_policy().name
+    return default if default in option("precision").choices else "float32"
 
 
 def _dense_stack(x: Tensor, build: Build, units: tuple[int, ...]) -> Tensor:

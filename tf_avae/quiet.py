@@ -1,8 +1,11 @@
 """TensorFlow, imported with oneDNN, and without start-up notices where the log level asks so."""
 
+import logging
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def import_tensorflow() -> None:
@@ -41,6 +44,20 @@ def import_tensorflow() -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keeps TensorFlow's warnings back within the block."""
+    import tensorflow as tf
+
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _import() -> None:

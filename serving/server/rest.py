@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
 from aiohttp import web
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -170,10 +169,7 @@ class Server(web.Server):
         request.model_spec.signature_name = document.signature
         await asyncio.to_thread(conversions.fill, request, document.arrays, signature)
         _, call, found = await self._core.compute(request)
-        outputs = {
-            alias: value if isinstance(value, np.ndarray) else np.array(value, object)
-            for alias, value in sorted(zip(call.outputs, found, strict=True))
-        }
+        outputs = dict(sorted(zip(call.outputs, found, strict=True)))
         _check_values({alias: array.shape for alias, array in outputs.items()})
         return await self.conversions.write(outputs, document.form)
 
