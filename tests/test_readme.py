@@ -164,6 +164,8 @@ def test_make_targets_exist():
         ("benchmarks.batch_norm", "docs/results/batch_norm.json", "docs/objectives.md"),
         ("benchmarks.serving", "docs/results/serving_mlp.json", "docs/serving.md"),
         ("benchmarks.serving", "docs/results/serving_conv.json", "docs/serving.md"),
+        ("benchmarks.serving", "docs/results/serving_beside.json", "docs/serving.md"),
+        ("benchmarks.serving", "docs/results/serving_beside_before.json", "docs/serving.md"),
         ("benchmarks.frozen", "docs/results/frozen.json", "docs/downstream.md"),
         ("benchmarks.detection", "docs/results/detection.json", "docs/detection.md"),
         ("benchmarks.detection", "docs/results/detection_shipped.json", "docs/detection.md"),
