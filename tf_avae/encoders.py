@@ -16,6 +16,7 @@ from tf_avae.errors import InputError
 from tf_avae.evaluation.encoder import Encoder
 from tf_avae.frozen import embedding_signature, freeze
 from tf_avae.networks import float32_compute
+from tf_avae.records import damaged, mismatch
 from tf_avae.runs import Run, holds_run, load_trained
 from tf_avae.saved_models import (
     PROVENANCE,
@@ -128,7 +129,10 @@ def _trained_as(path: Path) -> dict[str, Any]:
     if not (path / PROVENANCE).is_file():
         return {}
     config = read_json(path / PROVENANCE).get("config")
-    return {"config": config} if config else {}
+    wrong = None if config is None else mismatch(config, {"dataset": str}, "config")
+    if wrong:
+        raise damaged(path / PROVENANCE, wrong, "export it again")
+    return {} if config is None else {"config": config}
 
 
 def _of_keras_model(path: Path, name: str) -> Encoder:

@@ -42,8 +42,11 @@ def _put(stream: TextIO | None, text: str, end: str) -> None:
         return
     text, encoding = text + end, getattr(stream, "encoding", None)
     if encoding:
-        # Also file names that are no text, which Python holds as characters that no encoding has.
-        text = text.encode(encoding, "backslashreplace").decode(encoding)
+        try:
+            text.encode(encoding, stream.errors or "strict")
+        except UnicodeEncodeError:
+            # Also file names that are no text, which Python holds as characters of no encoding.
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
     stream.write(text)
     stream.flush()
 

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from tf_avae.errors import InputError, reason
-from tf_avae.files import absolute
+from tf_avae.files import absolute, for_tensorflow
 from tf_avae.types import Tensor
 
 PROVENANCE = "assets.extra/provenance.json"
@@ -29,8 +29,9 @@ class SavedModel:
 
     def __init__(self, path: str | Path):
         self.path = newest_version(absolute(path))
+        place = for_tensorflow(self.path)
         try:
-            self._loaded = tf.saved_model.load(str(self.path))
+            self._loaded = tf.saved_model.load(place)
         except Exception as error:  # TensorFlow raises many kinds over a damaged file
             raise InputError(
                 f"{self.path} is damaged ({reason(error)}); export it again"
