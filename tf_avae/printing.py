@@ -26,7 +26,7 @@ def answer(text: str, end: str = "\n") -> None:
     except OSError as error:
         _give_up(sys.stdout, error)
         if not isinstance(error, BrokenPipeError):
-            raise OSError(error.errno, error.strerror, "standard output") from error
+            raise OSError(error.errno, error.strerror or str(error), "standard output") from error
 
 
 def note(text: str, end: str = "\n") -> None:

@@ -90,7 +90,7 @@ def _print(text: str, to: TextIO | None = None, end: str = "\n") -> None:
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
         if stream is sys.stdout and not isinstance(error, BrokenPipeError):
-            raise OSError(error.errno, error.strerror, "standard output") from error
+            raise OSError(error.errno, error.strerror or str(error), "standard output") from error
 
 
 class _Parser(argparse.ArgumentParser):
