@@ -75,8 +75,11 @@ def _print(text: str, to: TextIO | None = None, end: str = "\n") -> None:
         return
     text, encoding = text + end, getattr(stream, "encoding", None)
     if encoding:
-        # Also file names that are no text, which Python holds as characters that no encoding has.
-        text = text.encode(encoding, "backslashreplace").decode(encoding)
+        try:
+            text.encode(encoding, stream.errors or "strict")
+        except UnicodeEncodeError:
+            # Also file names that are no text, which Python holds as characters of no encoding.
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
         stream.write(text)
         stream.flush()
@@ -87,7 +90,7 @@ def _print(text: str, to: TextIO | None = None, end: str = "\n") -> None:
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
         if stream is sys.stdout and not isinstance(error, BrokenPipeError):
-            raise OSError(error.errno, error.strerror, "standard output") from error
+            raise OSError(error.errno, error.strerror or str(error), "standard output") from error
 
 
 class _Parser(argparse.ArgumentParser):
