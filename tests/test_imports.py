@@ -17,7 +17,7 @@ ALLOWED = {
     "replicas": {"types"},
     "optimizers": {"types"},
     "provenance": set(),
-    "quiet": set(),
+    "quiet": {"errors"},
     "progress": set(),
     "commands": {"errors"},
     "registry": {"errors"},
@@ -34,7 +34,7 @@ ALLOWED = {
     # Probes and evaluation take callables and arrays, never the model class.
     "probes": FOUNDATIONS,
     "evaluation": FOUNDATIONS
-    | {"attacks", "distributions", "plots", "probes", "provenance", "saved_models"},
+    | {"attacks", "distributions", "float32", "plots", "probes", "provenance", "saved_models"},
     "objectives": FOUNDATIONS | {"distributions"},
     "model": FOUNDATIONS | {"distributions", "float32", "networks", "attacks", "objectives"},
     "pictures": FOUNDATIONS | {"model", "plots"},

@@ -271,9 +271,9 @@ def train(
     if not (np.isfinite(learning_rate) and learning_rate > 0):
         raise InputError(f"learning_rate is {learning_rate}; it must be finite and above 0")
     variables = [keras.Variable(start, dtype="float64") for start in circle.start(seed)]
-    optimizer = keras.optimizers.Adam(
-        keras.optimizers.schedules.CosineDecay(learning_rate, steps), beta_2=0.99, epsilon=1e-20
-    )
+    # Of a plain number, the schedule would compute in Keras' floatx.
+    rate = keras.optimizers.schedules.CosineDecay(np.float32(learning_rate), steps)
+    optimizer = keras.optimizers.Adam(rate, beta_2=0.99, epsilon=1e-20)
     optimizer.build(variables)
 
     @tf.function
