@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from benchmarks import pairing
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, run_command
 from tf_avae.config import Config
 from tf_avae.model import AVAE
 from tf_avae.objectives import ADVERSARIAL, DECODER, GENERATED, OBJECTIVES
@@ -218,11 +218,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.counts", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--arch", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     pairing.add_files(parser)
-    given = parser.parse_args(argv)
-    return exit_code(
-        lambda: pairing.report(
+    return run_command(
+        parser,
+        argv,
+        lambda given: pairing.report(
             given, lambda: {"rows": rows(given.arch)}, lambda found: markdown(found["rows"])
-        )
+        ),
     )
 
 

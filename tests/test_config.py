@@ -38,11 +38,21 @@ def test_it_is_frozen():
         ({"learning_rate": float("inf")}, "learning_rate is inf"),
         ({"precision": "float64"}, "unknown precision 'float64'"),
         ({"algo": 3}, "algo is 3; it must be of type str"),
+        (
+            {"background": "#fff"},
+            "background is '#fff'; it must be black, grey, white, or # and six",
+        ),
+        ({"background": None}, "background is None; it must be of type str"),
     ],
 )
 def test_what_is_wrong_is_named(bad, words):
     with pytest.raises(InputError, match=words):
         Config.from_dict(bad)
+
+
+def test_a_colour_is_kept_in_one_way_and_an_older_config_has_white():
+    colours = [Config(background=text) for text in ("white", "WHITE", "#FFffFF")]
+    assert colours == [Config.from_dict({})] * 3 and colours[0].background == "#ffffff"
 
 
 def test_every_field_has_help_a_group_and_a_valid_default():

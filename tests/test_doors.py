@@ -138,7 +138,9 @@ DOORS = {
     "frozen encoder": lambda x, m, f: f(x),
 }
 # What an attack and a frozen encoder are made for may be of any shape.
-ANY_SHAPE = {"pgd", "apgd", "square", "pgd, graph", "worst_case", "representation"}
+ANY_SHAPE = {
+    "pgd", "apgd", "square", "pgd, graph", "worst_case", "representation", "evaluation, test"
+}  # fmt: skip
 # An encoder of nothing gives nothing.
 ANY_NUMBER = {"call", "frozen encoder", "predict, stream"}
 # A layer of Keras' casts other floats itself.

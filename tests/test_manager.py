@@ -11,9 +11,11 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import model_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
+from serving.server import metrics
 from serving.server.batching import Scheduler
-from serving.server.manager import Manager, Options, State
+from serving.server.manager import Manager, Options
 from serving.server.status import Code, StatusError
+from serving.server.version import State
 
 
 class Loaded:
@@ -322,9 +324,89 @@ def test_a_new_config_replaces_the_models(folders, tmp_path):
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_model_that_is_removed_and_put_back_at_once_is_served(folders, tmp_path, moved):
+    """Without another look at the folders, and though its version is still being unloaded."""
+    folders.add(1)
+    other = Folders(tmp_path / "elsewhere")
+    other.add(1)
+
+    async def run():
+        async with managed(folders) as manager:
+            await manager.configure(folders.config())
+            with manager.using(model_pb2.ModelSpec(name="m")):  # somebody keeps it loaded meanwhile
+                await manager.configure(model_server_config_pb2.ModelConfigList())
+                assert states(manager) == {1: "UNLOADING"}
+                back = asyncio.create_task(
+                    manager.configure((other if moved else folders).config())
+                )
+                await asyncio.sleep(0.05)
+                assert not back.done()
+            await asyncio.wait_for(back, 10)
+            assert states(manager) == {1: "AVAILABLE"} and current(manager, 'name: "m"') == 1
+            (version,) = manager.models["m"].versions.values()
+            assert version.path == (other if moved else folders).base / "1"
+            assert [loaded.closed for loaded in folders.loaded] == [True, False]
+
+    asyncio.run(run())
+
+
+def test_models_that_are_gone_are_forgotten_in_the_end(folders, monkeypatch):
+    monkeypatch.setattr("serving.server.manager._MOST_REMOVED", 2)
+    folders.add(1)
+
+    async def run():
+        async with managed(folders) as manager:
+            for n in range(6):
+                await manager.configure(folders.config(name=f"n{n}"))
+                await until(
+                    lambda n=n: all(
+                        model.versions[1].state == State.END
+                        for name, model in manager.models.items()
+                        if name != f"n{n}"
+                    )
+                )
+            manager.scan()
+            assert list(manager.models) == ["n3", "n4", "n5"]
+            assert [metrics.label(f"n{n}") for n in range(6)] == ["", "", "", "n3", "n4", "n5"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("text", ["model_type: TENSORFLOW", 'model_platform: "tensorflow"'])
+def test_a_platform_is_named_by_the_old_field_or_by_the_new_one(folders, text):
+    folders.add(1)
+    config = text_format.Parse(
+        f'name: "m" base_path: "file://{folders.base}" {text}',
+        model_server_config_pb2.ModelConfig(),
+    )
+
+    async def run():
+        async with managed(folders) as manager:
+            await manager.configure(model_server_config_pb2.ModelConfigList(config=[config]))
+            assert current(manager, 'name: "m"') == 1
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        (
+            'name: "m" base_path: "/a" model_type: TENSORFLOW model_platform: "tensorflow"',
+            r"^Illegal setting both ModelServerConfig::model_type \(deprecated\) and "
+            "ModelServerConfig::model_platform, model name is m$",
+        ),
+        (
+            'name: "m" base_path: "/a" model_type: OTHER',
+            "^ModelServerConfig::model_type choice 2 not supported.$",
+        ),
+        (
+            'name: "m" base_path: "s3://bucket/m" model_platform: "tensorflow"',
+            r"^File system scheme 's3' not implemented \(file: 's3://bucket/m'\): .*copy the model",
+        ),
+        ('name: "m" base_path: "gs://b/m" model_platform: "tensorflow"', "scheme 'gs'"),
+        ('name: "m" base_path: "file://a" model_platform: "tensorflow"', "absolute path or URI"),
         ('name: "m" base_path: "/a"', "neither ModelServerConfig::model_type"),
         ('name: "m" base_path: "/a" model_platform: "torch"', "unsupported platform torch"),
         ('name: "m" base_path: "a" model_platform: "tensorflow"', "absolute path or URI"),

@@ -24,9 +24,10 @@ from serving.server import __main__ as server
 from serving.server import flags, grpc_api
 from serving.server.batching import Scheduler
 from serving.server.core import Core
-from serving.server.manager import Options, State
+from serving.server.manager import Options
 from serving.server.servable import Servable
 from serving.server.status import StatusError
+from serving.server.version import State
 from tests import test_container
 from tests.certificates import make_certificates
 from tests.conformance.prepare import prepare, untrained_run
@@ -102,7 +103,7 @@ def test_each_output_is_the_saved_models(base, as_content):
 def test_warm_up_is_replayed_and_decides(base, tmp_path, warm_up, monkeypatch):
     ran = []
     run = Servable.run
-    monkeypatch.setattr(Servable, "run", lambda self, call: ran.append(call) or run(self, call))
+    monkeypatch.setattr(Servable, "run", lambda *call: ran.append(call) or run(*call))
 
     async def state(folder):
         async with core_on(folder, warm_up=warm_up, warm_up_iterations=2) as core:
@@ -341,6 +342,7 @@ BAD = {
     "--model_base_path {tmp}/none": ["none is not a folder", "serving.export"],
     "--model_base_path {tmp} --port 70000": ["--port is 70000", "65535"],
     "--model_base_path {tmp} --port 0": ["--port is 0"],
+    "--model_base_path s3://bucket/m": ["--model_base_path: File system scheme 's3'", "copy"],
     "--model_base_path {tmp} --port 8500 --rest_api_port 8500": ["--rest_api_port is 8500"],
     "--model_base_path {tmp} --batching_parameters_file x": ["without --enable_batching"],
     "--model_base_path {tmp} --enable_batching=maybe": ["'maybe' is neither true nor false"],

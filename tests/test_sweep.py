@@ -190,7 +190,8 @@ def command_line(path, out):
         os.dup2(file.fileno(), 1)
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         try:
-            run(SweepFolder.open(path), processes=2, signals=StopSignals())
+            with StopSignals() as signals:
+                run(SweepFolder.open(path), processes=2, signals=signals)
         except Interrupted as stop:
             os._exit(128 + stop.signum)
         os._exit(0)
@@ -198,7 +199,6 @@ def command_line(path, out):
 
 def test_signals_that_come_together_are_one(capfd):
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signals = StopSignals()
 
     def send():  # as Linux does where a parent with five threads dies
         for _ in range(5):
@@ -206,7 +206,7 @@ def test_signals_that_come_together_are_one(capfd):
             time.sleep(0.005)
 
     sender = threading.Thread(target=send)
-    try:
+    with StopSignals() as signals:
         sender.start()
         wait_for(lambda: signals.received is not None)
         sender.join(timeout=60)
@@ -214,9 +214,7 @@ def test_signals_that_come_together_are_one(capfd):
             signals.check()
         assert "once more to stop at once" in capfd.readouterr().err
         assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    assert {number: signal.getsignal(number) for number in before} == before
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
@@ -330,8 +328,8 @@ def test_bad_folders_are_named_and_left_as_they_are(tmp_path):
 def test_difference_and_flags():
     assert difference({"a": {"b": [1]}}, {"a": {"b": [1]}}) is None
     assert difference({"a": {"b": [1]}}, {"a": {"b": [2]}}) == "a.b is [1] (was [2])"
-    words = flags({"obs_var": 0.1, "task": ["Hat", "Black Hair"], "fid": None, "seed": 0})
-    assert words == ["--obs-var=0.1", "--task", "Hat", "Black Hair", "--seed=0"]
+    words = flags({"obs_var": 0.1, "task": ["Hat", "Black Hair"], "fid": None, "trust": True})
+    assert words == ["--obs-var=0.1", "--task", "Hat", "Black Hair", "--trust"]
     with pytest.raises(ValueError, match="before what it needs"):
         declared(script("b", "a"), script("a"))
 

@@ -12,13 +12,14 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tf_avae.colours import colour
 from tf_avae.errors import InputError
 from tf_avae.registry import unknown
 
@@ -40,6 +41,8 @@ class Option:
         above: every value must be larger than this.
         below: every value must be smaller than this.
         choices: the values allowed, where no registry has them.
+        form: a text to the one way to write what it says, which is kept; raises `InputError`.
+        metavar: how `--help` calls the value, where its type does not say it.
     """
 
     help: str
@@ -50,6 +53,8 @@ class Option:
     above: float | None = None
     below: float | None = None
     choices: tuple[str, ...] = ()
+    form: Callable[[str], str] | None = None
+    metavar: str = ""
 
     def limit(self) -> str:
         """The range in words, for an error message."""
@@ -65,7 +70,10 @@ class Option:
         return " and ".join(bounds)
 
     def check(self, name: str, value: Any) -> None:
-        """Raises `InputError` where a number is not finite or out of range, or not a choice."""
+        """Raises `InputError` where a number is not finite or out of range, or a text is not a
+        choice or has another form."""
+        if self.form:
+            self.form(value)
         if self.choices and value not in self.choices:
             raise unknown(name, value, list(self.choices))
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -126,6 +134,14 @@ class Config:
         "error", "what to do with files that cannot be read (image_folder)", DATA,
         choices=("error", "skip"),
     )  # fmt: skip
+    background: str = _option(
+        "white",
+        "colour that transparent pictures are laid on, in training and by the served model: black, "
+        "grey, white, or a number such as #ffffff (image_folder)",
+        DATA,
+        form=colour,
+        metavar="COLOUR",
+    )
     split_seed: int = _option(
         0, "which tenth of the pictures is held out where no folder test/ says so (image_folder)",
         DATA, low=0, below=2**31,
@@ -270,7 +286,9 @@ def check(**values: Any) -> dict[str, Any]:
     found = {name: _typed(name, value, _types()[name]) for name, value in values.items()}
     for name, value in found.items():
         if value is not None:
-            option(name).check(name, value)
+            limits = option(name)
+            limits.check(name, value)
+            found[name] = limits.form(value) if limits.form else value
     return found
 
 

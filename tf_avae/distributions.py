@@ -206,7 +206,9 @@ def w2_squared_full(
 ) -> PerExample:
     """Squared 2-Wasserstein distance of two Gaussians with full covariances (App. E).
 
-    |mu - mu'|^2 + Tr(S + S' - 2 (S'^(1/2) S S'^(1/2))^(1/2)).
+    |mu - mu'|^2 + Tr(S + S' - 2 (S'^(1/2) S S'^(1/2))^(1/2)), at least 0. The last trace is the sum
+    of the singular values of S'^(1/2) S^(1/2), and is taken as that: the root of what rounding
+    leaves of an eigenvalue 0 would be far from 0.
 
     Args:
         mean, other_mean: [..., D].
@@ -215,10 +217,11 @@ def w2_squared_full(
     Returns:
         [...].
     """
-    root = symmetric_sqrt(other_covariance)
-    cross = symmetric_sqrt(root @ covariance @ root)
-    trace = tf.linalg.trace(covariance + other_covariance - 2.0 * cross)
-    return tf.reduce_sum(tf.math.squared_difference(mean, other_mean), axis=-1) + trace
+    roots = symmetric_sqrt(other_covariance) @ symmetric_sqrt(covariance)
+    cross = tf.reduce_sum(tf.linalg.svd(roots, compute_uv=False), axis=-1)
+    trace = tf.linalg.trace(covariance) + tf.linalg.trace(other_covariance) - 2.0 * cross
+    means = tf.reduce_sum(tf.math.squared_difference(mean, other_mean), axis=-1)
+    return means + tf.maximum(trace, 0.0)  # below 0 by rounding alone
 
 
 def symmetric_sqrt(matrix: Tensor) -> Tensor:

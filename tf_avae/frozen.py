@@ -145,6 +145,7 @@ def load_encoder(
     signature: str = "serving_default",
     outputs: Sequence[str] | None = None,
     name: str | None = None,
+    trust: bool = False,
 ) -> FrozenEncoder:
     """The encoder at a path, as a frozen Keras layer.
 
@@ -160,10 +161,11 @@ def load_encoder(
             is left out of the graph: a gradient of the embedding alone costs less than half of one
             that goes back through `inconsistency` too.
         name: the layer's.
+        trust: whether to open a SavedModel whose graph may do more than compute.
 
     Raises:
-        InputError: there is no such thing at the path, it has no such signature or outputs, or the
-            signature takes or gives something else.
+        InputError: there is no such thing at the path, it has no such signature or outputs, the
+            signature takes or gives something else, or the graph may do more than compute.
     """
     path = located(path)
     if holds_run(path):
@@ -172,7 +174,7 @@ def load_encoder(
         compiled = tf.function(lambda image: model(image), input_signature=[spec])
         function = compiled.get_concrete_function()
     elif holds_saved_model(path):
-        saved = SavedModel(path)
+        saved = SavedModel(path, trust=trust)
         function = embedding_signature(saved, signature)
     else:
         raise InputError(

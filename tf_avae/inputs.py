@@ -133,6 +133,39 @@ def label_array(
     return labels
 
 
+def labels_of(value: Any, *, count: Tensor | int, classes: int, what: str = "labels") -> Tensor:
+    """Class numbers as a tensor: [N] integers in [0, K), beside whatever there are N of.
+
+    Args:
+        value: an array, a list, or a tensor, also one inside a graph.
+        count: N.
+        classes: K.
+        what: what they are called in an error.
+
+    Raises:
+        InputError: they are not; a graph that runs raises `tf.errors.InvalidArgumentError`.
+    """
+    known = count if isinstance(count, int) else None
+    symbolic = tf.is_symbolic_tensor(value)
+    labels = _tensor(
+        value if symbolic else label_array(value, count=known, classes=classes, what=what), what
+    )
+    if symbolic and (labels.shape.rank != 1 or not labels.dtype.is_integer):
+        raise InputError(
+            f"{what} are {labels.dtype.name} of shape {_shape(labels.shape)}; they must be "
+            "integers [N], the numbers of classes, one an image"
+        )
+    labels = labels if labels.dtype in (tf.int32, tf.int64) else tf.cast(labels, tf.int64)
+    if known is not None and not symbolic:
+        return labels
+    sound = tf.reduce_all((labels >= 0) & (labels < classes)) & (tf.size(labels) == count)
+    says = f"{what} must be integers in [0, {classes}), one an image; least, greatest, number, of:"
+    data = [says, tf.reduce_min(labels), tf.reduce_max(labels), tf.size(labels), count]
+    assertion = tf.cond(sound, tf.no_op, lambda: tf.raw_ops.Assert(condition=False, data=data))
+    with tf.control_dependencies([assertion]):
+        return tf.identity(labels)
+
+
 def seed_of(value: Any) -> Tensor:
     """A stateless seed, an int32 tensor of shape [2], from an integer or such a tensor.
 

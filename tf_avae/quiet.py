@@ -2,10 +2,13 @@
 start-up notices where the log level asks so; Keras on TensorFlow."""
 
 import json
+import logging
 import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -55,6 +58,20 @@ def import_tensorflow() -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keeps TensorFlow's warnings back within the block."""
+    import tensorflow as tf
+
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _import() -> None:

@@ -52,6 +52,7 @@ class Job:
         feature: of records, which holds the picture.
         batch_size: pictures at once, at least 1.
         shards: number of Parquet files, or None for as many as the runner makes.
+        trust: whether to open a model that may do more than compute.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Job:
     feature: str = "image"
     batch_size: int = 64
     shards: int | None = None
+    trust: bool = False
 
 
 def run(
@@ -87,11 +89,11 @@ def run(
     pipeline = _pipeline(options)
     output = _free(job.output)
     matched = matching(job.input)
-    saved = SavedModel(job.model)
+    saved = SavedModel(job.model, trust=job.trust)
     check(saved)
     model = _about(saved)
     columns = schema(model)
-    encoder = Encoder(saved.path, model["sha256"], job.batch_size)
+    encoder = Encoder(saved.path, model["sha256"], job.batch_size, trust=job.trust)
     build(
         pipeline, encoder, columns, local_pattern(job.input), output,
         format=job.format, feature=job.feature, shards=job.shards or 0,

@@ -9,92 +9,28 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from serving.server import metrics
+from serving.server.budget import LARGE, Budget
+from serving.server.parameters import Parameters
 from serving.server.status import Code, StatusError, invalid, of_exception
-from tf_avae.errors import InputError
 
 Arrays = list[np.ndarray]
+Shapes = Sequence[tuple[int, ...]]
 Run = Callable[[Arrays], Arrays]
+"""Computes outputs from inputs, in a thread."""
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """How requests are merged; the defaults are TensorFlow Serving's.
-
-    Attributes:
-        max_batch_size: rows of a batch at the most.
-        timeout: seconds that an open batch waits for more.
-        max_enqueued_batches: batches that may wait in a queue.
-        threads: batches that are computed at once.
-        allowed: sizes that batches are padded to; empty: any.
-        largest: rows that are computed at once at the most; larger requests are split
-            (`max_execution_batch_size`, with `enable_large_batch_splitting`).
-    """
-
-    max_batch_size: int = 1000
-    timeout: float = 0.0
-    max_enqueued_batches: int = 10
-    threads: int = 2
-    allowed: tuple[int, ...] = ()
-    largest: int = 0  # max_batch_size
-
-    def __post_init__(self) -> None:
-        for name in ("max_batch_size", "max_enqueued_batches", "threads"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        object.__setattr__(self, "largest", self.largest or self.max_batch_size)
-        if self.largest > self.max_batch_size:
-            raise InputError(
-                f"max_execution_batch_size is {self.largest}; it must be at most max_batch_size, "
-                f"{self.max_batch_size}"
-            )
-        if self.timeout < 0:
-            raise InputError("batch_timeout_micros is below 0; it must be at least 0")
-        if list(self.allowed) != sorted(set(self.allowed)):
-            raise InputError("allowed_batch_sizes entries must be monotonically increasing")
-        if self.allowed and self.allowed[-1] != self.largest:
-            name = (
-                "max_batch_size"
-                if self.largest == self.max_batch_size
-                else ("max_execution_batch_size")
-            )
-            raise InputError(
-                f"Last entry in allowed_batch_sizes must match {name}; last entry was "
-                f"{self.allowed[-1]}; expected {self.largest}"
-            )
-
-    @classmethod
-    def of_proto(cls, proto: Any, threads: int) -> "Parameters":
-        """From a batching file.
-
-        Args:
-            proto: the file's `BatchingParameters`.
-            threads: where the file does not say.
-        """
-
-        def value(name: str, default: int) -> int:
-            return int(getattr(proto, name).value) if proto.HasField(name) else default
-
-        splits = value("enable_large_batch_splitting", 0)
-        return cls(
-            max_batch_size=value("max_batch_size", cls.max_batch_size),
-            timeout=value("batch_timeout_micros", 0) / 1e6,
-            max_enqueued_batches=value("max_enqueued_batches", cls.max_enqueued_batches),
-            threads=value("num_batch_threads", threads),
-            allowed=tuple(proto.allowed_batch_sizes),
-            largest=value("max_execution_batch_size", 0) if splits else 0,
-        )
-
-    def padded(self, rows: int) -> int:
-        """The smallest allowed size that holds so many rows."""
-        return next((size for size in self.allowed if size >= rows), rows)
+SCALAR = "Batched output tensor has 0 dimensions"
+NOT_BY_ROW = (
+    "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of "
+    "the input tensors"
+)
 
 
 class Scheduler:
@@ -103,10 +39,14 @@ class Scheduler:
     Args:
         parameters: of the queues it makes; None: requests are computed as they come, each alone.
         threads: for requests that are not merged.
+
+    Attributes:
+        budget: of all that is under way.
     """
 
     def __init__(self, parameters: Parameters | None, threads: int):
         self.parameters = parameters
+        self.budget = Budget()
         count = parameters.threads if parameters else threads
         self._slots = asyncio.Semaphore(count)
         self._pool: Executor = ThreadPoolExecutor(count, "compute")
@@ -114,7 +54,7 @@ class Scheduler:
     def queue(self, run: Run) -> "Queue | Alone":
         """A new queue for one signature and set of outputs of one version."""
         if self.parameters is None:
-            return Alone(run, self._pool)
+            return Alone(run, self._pool, self.budget)
         return Queue(run, self.parameters, self._slots, self._pool)
 
     def close(self) -> None:
@@ -123,21 +63,51 @@ class Scheduler:
 
 
 class Alone:
-    """Computes requests as they come, each by itself.
+    """Computes requests as they come, each by itself; large ones one after the other.
 
     Args:
-        run: computes, in a thread.
+        run: computes.
         pool: the threads.
+        budget: lets one large request through at a time.
     """
 
-    def __init__(self, run: Run, pool: Executor):
+    def __init__(self, run: Run, pool: Executor, budget: Budget):
         self._run = run
         self._pool = pool
+        self._budget = budget
 
-    async def submit(self, arrays: Arrays) -> Arrays:
-        """The outputs for one request's inputs."""
+    def admit(self, shapes: Shapes) -> None:
+        """Takes inputs of any shapes."""
+
+    async def submit(self, arrays: Arrays, size: int = 0) -> Arrays:
+        """The outputs for one request's inputs.
+
+        Args:
+            arrays: the inputs.
+            size: bytes that it is counted at.
+
+        Raises:
+            StatusError: the graph refuses it.
+        """
+        loop, large = asyncio.get_running_loop(), self._budget.large
+
+        def done(_: Future) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is gone: so is the server
+                loop.call_soon_threadsafe(large.release)
+
+        if size > LARGE:
+            await large.acquire()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, arrays)
+            future = self._pool.submit(self._run, arrays)
+        except BaseException:
+            if size > LARGE:
+                large.release()
+            raise
+        if size > LARGE:
+            # Its turn ends with the work, which goes on where only the caller is gone.
+            future.add_done_callback(done)
+        try:
+            return await asyncio.wrap_future(future)
         except Exception as error:
             raise of_exception(error) from error
 
@@ -162,7 +132,7 @@ class Queue:
     """Merges the requests to one signature of one version. Used from one event loop.
 
     Args:
-        run: computes a merged batch, in a thread.
+        run: computes a merged batch.
         parameters: how to merge.
         slots: of the threads.
         pool: the threads.
@@ -170,6 +140,7 @@ class Queue:
 
     def __init__(self, run: Run, parameters: Parameters, slots: asyncio.Semaphore, pool: Executor):
         self._run = run
+        self._sizes: set[int] = set()  # two numbers of rows that came back as such
         self._parameters = parameters
         self._slots = slots
         self._pool = pool
@@ -177,17 +148,29 @@ class Queue:
         self._worker: asyncio.Task | None = None
         self._running: set[asyncio.Task] = set()
 
-    async def submit(self, arrays: Arrays) -> Arrays:
+    def admit(self, shapes: Shapes) -> None:
+        """Checks inputs of these shapes, before they exist.
+
+        Raises:
+            StatusError: they have no rows to merge, or too many.
+        """
+        rows, most = _rows(shapes), self._parameters.max_batch_size
+        if rows > most:
+            raise invalid(f"Task size {rows} is larger than maximum input batch size {most}")
+
+    async def submit(self, arrays: Arrays, _: int = 0) -> Arrays:
         """The outputs for one request's inputs, computed with those of others.
+
+        Args:
+            arrays: the inputs.
 
         Raises:
             StatusError: the request is too large, the queue is full, or the graph refuses it.
         """
-        rows, most = _rows(arrays), self._parameters.max_batch_size
+        shapes = [array.shape for array in arrays]
+        self.admit(shapes)
+        rows, largest = _rows(shapes), self._parameters.largest
         metrics.input_batch_size.observe(rows)
-        if rows > most:
-            raise invalid(f"Task size {rows} is larger than maximum input batch size {most}")
-        largest = self._parameters.largest
         if rows <= largest:
             return await self._enqueue(arrays, rows)
         pieces = [
@@ -281,23 +264,35 @@ class Queue:
             inputs.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
         metrics.processed_batch_size.observe(rows + padding)
         metrics.wrapped_run_count.inc()
-        outputs = self._run(inputs)
+        outputs = self._by_row(inputs, rows + padding)
+        if rows + padding > tasks[0].rows and len(self._sizes) < 2:
+            # An output of a length of its own may happen to fit; it does not fit two sizes.
+            self._by_row(tasks[0].arrays, tasks[0].rows)
         ends = np.cumsum([task.rows for task in tasks])
-        for output in outputs:
-            if output.ndim == 0:
-                raise StatusError(
-                    Code.FAILED_PRECONDITION, "Batched output tensor has 0 dimensions"
-                )
         return [
             [output[end - task.rows : end] for output in outputs]
             for task, end in zip(tasks, ends, strict=True)
         ]
 
+    def _by_row(self, inputs: Arrays, rows: int) -> Arrays:
+        """Outputs that have as many rows as the inputs."""
+        outputs = self._run(inputs)
+        for output in outputs:
+            if output.ndim == 0:
+                raise StatusError(Code.FAILED_PRECONDITION, SCALAR)
+            if len(output) != rows:
+                raise StatusError(Code.FAILED_PRECONDITION, NOT_BY_ROW)
+        if len(self._sizes) < 2:
+            self._sizes.add(rows)
+        return outputs
 
-def _rows(arrays: Arrays) -> int:
-    if any(array.ndim == 0 for array in arrays):
+
+def _rows(shapes: Shapes) -> int:
+    if not shapes:
+        raise invalid("Batching Run() must have at least one input tensor")
+    if not all(shapes):
         raise invalid("Batching Run() input tensors must have at least one dimension")
-    sizes = {len(array) for array in arrays}
+    sizes = {shape[0] for shape in shapes}
     if len(sizes) != 1:
         raise invalid("Batching Run() input tensors must have equal 0th-dimension size")
     return sizes.pop()

@@ -14,9 +14,11 @@ from tensorflow_serving.apis import (
 )
 
 from serving.server import metrics, tensors
-from serving.server.batching import Scheduler
-from serving.server.manager import Manager, Options, Version
+from serving.server.batching import Arrays, Scheduler
+from serving.server.manager import Manager, Options
+from serving.server.servable import Call
 from serving.server.status import Code, StatusError, invalid, number
+from serving.server.version import MUCH, Version
 
 Answer = TypeVar("Answer")
 
@@ -36,10 +38,11 @@ async def recorded(name: str, api: str, entrypoint: str, answer: Awaitable[Answe
         code = Code.INTERNAL
         raise
     finally:
-        metrics.request_count.labels(name, code.name).inc()
+        label = metrics.label(name)
+        metrics.request_count.labels(label, code.name).inc()
         if code is Code.OK:
             latency = 1e6 * (time.perf_counter() - start)
-            metrics.request_latency.labels(name, api, entrypoint).observe(latency)
+            metrics.request_latency.labels(label, api, entrypoint).observe(latency)
 
 
 class Core:
@@ -65,19 +68,37 @@ class Core:
         Raises:
             StatusError: the request is refused.
         """
+        version, call, outputs = await self.compute(request)
+        response = predict_pb2.PredictResponse()
+        response.model_spec.name = request.model_spec.name
+        response.model_spec.signature_name = call.signature
+        response.model_spec.version.value = version
+
+        def write() -> None:
+            for alias, output in zip(call.outputs, outputs, strict=True):
+                kind = call.dtypes[alias]
+                tensor = tensors.to_proto(output, as_content=self._as_content, dtype=kind)
+                response.outputs[alias].CopyFrom(tensor)
+
+        if sum(output.nbytes for output in outputs) > MUCH:
+            await asyncio.to_thread(write)
+        else:
+            write()
+        return response
+
+    async def compute(self, request: predict_pb2.PredictRequest) -> tuple[int, Call, Arrays]:
+        """What `predict` answers before it is made a message: the version's number, what was
+        asked, and its outputs in the order in which they are wanted.
+
+        Raises:
+            StatusError: the request is refused.
+        """
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         with self.manager.using(request.model_spec) as version:
             assert version.servable is not None
             call = version.servable.prepare(request)
-            outputs = await version.run(call, self._scheduler)
-        response = predict_pb2.PredictResponse()
-        response.model_spec.name = request.model_spec.name
-        response.model_spec.signature_name = call.signature
-        response.model_spec.version.value = version.number
-        for alias, output in zip(call.outputs, outputs, strict=True):
-            response.outputs[alias].CopyFrom(tensors.to_proto(output, as_content=self._as_content))
-        return response
+            return version.number, call, await version.run(call, self._scheduler)
 
     def metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +11,9 @@ from google.protobuf.message import Message
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.protocol import BatchingParameters, MonitoringConfig, SSLConfig
-from tf_avae.commands import Parser
+from serving.server.model_configs import folder_of
+from serving.server.status import StatusError
+from tf_avae.commands import Parser, add_trust
 from tf_avae.errors import InputError
 from tf_avae.shipped import SHIPPED
 
@@ -57,6 +60,7 @@ def parser() -> Parser:
         help=f"serve what comes with the package ({listed}), under that name; no flag of the "
         "container",
     )  # fmt: skip
+    add_trust(made)
     flag("host", str, "127.0.0.1", "address to listen on; no flag of the container: it takes all")
     flag("port", int, 8500, "port for gRPC; 0: none")
     flag("grpc_socket_path", str, "", "UNIX socket for gRPC")
@@ -150,7 +154,8 @@ def read_models(given: argparse.Namespace) -> model_server_config_pb2.ModelConfi
     """The models that the flags ask for.
 
     Raises:
-        InputError: the file does not parse, or the one model's folder does not exist.
+        InputError: the file does not parse, or the one model's folder does not exist or is on a
+            storage that is not read here.
     """
     if given.model_config_file:
         config = _read(given.model_config_file, ModelServerConfig())
@@ -159,11 +164,14 @@ def read_models(given: argparse.Namespace) -> model_server_config_pb2.ModelConfi
         return config.model_config_list
     if given.demo:
         return _models({name: shipped.path for name, shipped in SHIPPED.items()})
-    base = Path(given.model_base_path).expanduser().absolute()
+    try:
+        base = folder_of(given.model_base_path).expanduser().absolute()
+    except StatusError as error:
+        raise InputError(f"--model_base_path: {error.message}") from error
     if not base.is_dir():
         raise InputError(
             f"--model_base_path {base} is not a folder; export a model into it: "
-            f"python -m serving.export RUN --to {given.model_base_path}"
+            f"python -m serving.export RUN --to {shlex.quote(given.model_base_path)}"
         )
     return _models({given.model_name: base})
 

@@ -1,6 +1,7 @@
 """The gRPC API: PredictionService, ModelService, health and reflection."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,14 +18,21 @@ from tensorflow_serving.apis import (
     prediction_service_pb2,
 )
 
+from serving.server.budget import LARGEST_REQUEST
 from serving.server.core import Core, recorded
-from serving.server.status import StatusError
+from serving.server.status import StatusError, of_exception
 
 _PREDICTION = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 _MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 # The last two are the names that TensorFlow Serving uses.
 _HEALTH_OF = ("", _PREDICTION, _MODEL, "PredictionService", "ModelService")
 
+
+log = logging.getLogger(__name__)
+
+_LONGEST_TEXT = 1024  # characters of an error, as there: trailers have little room
+# A message is a request of the most bytes that one may take, and what the wire adds to it.
+_LARGEST_MESSAGE = LARGEST_REQUEST + 2**20
 
 Method = tuple[type[Message], Callable[[Any], Awaitable[Message]]]
 """What a method takes, and what answers it."""
@@ -61,11 +69,18 @@ def _handler(method: Method) -> grpc.RpcMethodHandler:
 
     async def handle(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
         try:
-            return (await answer(kind.FromString(body))).SerializeToString()
+            reply = await answer(kind.FromString(body))
+            return reply.SerializeToString()
         except DecodeError:  # which gRPC for Python, left to itself, calls UNKNOWN
-            await context.abort(grpc.StatusCode.INTERNAL, "Failed to parse the request")
-        except StatusError as error:
-            await context.abort(error.code, error.message)
+            failure = StatusError(grpc.StatusCode.INTERNAL, "Failed to parse the request")
+        except Exception as error:
+            failure = of_exception(error)
+            if not isinstance(error, StatusError):
+                log.exception("%s", kind.DESCRIPTOR.name)
+        text = failure.message
+        if len(text) > _LONGEST_TEXT:
+            text = text[:_LONGEST_TEXT] + "...TRUNCATED"
+        await context.abort(failure.code, text)
         raise AssertionError("abort raises")
 
     return grpc.unary_unary_rpc_method_handler(handle)
@@ -109,7 +124,7 @@ def server(core: Core, watched: Health, options: dict[str, int | str]) -> grpc.a
         options: gRPC channel arguments.
     """
     # Two servers on one port would each get some of the requests.
-    arguments = {"grpc.so_reuseport": 0, "grpc.max_receive_message_length": -1,
+    arguments = {"grpc.so_reuseport": 0, "grpc.max_receive_message_length": _LARGEST_MESSAGE,
                  "grpc.max_send_message_length": -1} | options  # fmt: skip
     made = grpc.aio.server(options=list(arguments.items()))
     for service, methods in _methods(core).items():

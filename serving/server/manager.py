@@ -5,7 +5,6 @@ All state is changed on the event loop; loading and closing happen in threads.
 """
 
 import asyncio
-import enum
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,33 +12,29 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import tensorflow as tf
 from tensorflow_serving.apis import model_pb2
 
 from serving.server import metrics
-from serving.server.batching import Alone, Arrays, Queue, Scheduler
-from serving.server.servable import Call, Servable
+from serving.server.batching import Scheduler
+from serving.server.model_configs import (
+    ModelConfig,
+    ModelConfigList,
+    check,
+    folder_of,
+    versions_in,
+    wanted_of,
+)
+from serving.server.servable import Servable
 from serving.server.status import Code, StatusError, invalid, of_exception
+from serving.server.version import State, Version
+from tf_avae.errors import InputError
 
 log = logging.getLogger(__name__)
 
-ModelConfig: TypeAlias = Any
-"""A `tensorflow_serving.config.model_server_config_pb2.ModelConfig`; the classes have no types."""
-
-ModelConfigList: TypeAlias = Any
-"""The same file's list of them."""
-
-
-class State(enum.IntEnum):
-    """States of a version, with the protocol's numbers."""
-
-    START = 10
-    LOADING = 20
-    AVAILABLE = 30
-    UNLOADING = 40
-    END = 50
+_MOST_REMOVED = 100  # models that are no longer configured, and whose history is kept
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,7 @@ class Options:
         warm_up_iterations: how often each of them.
         labels_for_unavailable: whether a new label may name a version that is not available.
         session: of each version.
+        trust: whether to load versions whose graphs may do more than compute.
     """
 
     poll: float = 1.0
@@ -65,42 +61,7 @@ class Options:
     warm_up_iterations: int = 1
     labels_for_unavailable: bool = False
     session: Any = field(default_factory=tf.compat.v1.ConfigProto)
-
-
-class Version:
-    """One version of a model, from when it is found."""
-
-    def __init__(self, model: str, number: int, path: Path):
-        self.model = model
-        self.number = number
-        self.path = path
-        self.state = State.START
-        self.error: StatusError | None = None
-        self.servable: Servable | None = None
-        self.queues: dict[tuple[str, tuple[str, ...]], Queue | Alone] = {}
-        self.users = 0
-        self.unused = asyncio.Event()
-
-    async def run(self, call: Call, scheduler: Scheduler) -> Arrays:
-        """The outputs of a call, in the order in which it wants them."""
-        assert self.servable is not None
-        servable, signature = self.servable, call.signature
-        aliases, outputs = tuple(call.inputs), tuple(sorted(call.outputs))
-        key = (signature, outputs)
-        if key not in self.queues:
-            # What it holds on to must not be this request's images.
-            def run(arrays: Arrays) -> Arrays:
-                start = time.perf_counter()
-                inputs = dict(zip(aliases, arrays, strict=True))
-                found = servable.run(Call(signature, inputs, outputs))
-                latency = 1e6 * (time.perf_counter() - start)
-                metrics.runtime_latency.labels(self.model, "Predict", "TF1").observe(latency)
-                return list(found.values())
-
-            self.queues[key] = scheduler.queue(run)
-        arrays = await self.queues[key].submit(list(call.inputs.values()))
-        found = dict(zip(outputs, arrays, strict=True))
-        return [found[alias] for alias in call.outputs]
+    trust: bool = False
 
 
 class Model:
@@ -109,7 +70,7 @@ class Model:
     def __init__(self, config: ModelConfig):
         self.config = config
         self.versions: dict[int, Version] = {}
-        self.aspired: set[int] = set()
+        self.aspired: dict[int, Path] = {}
         self.configured = True
         self.trouble = ""
         self.labels: dict[str, int] = dict(config.version_labels)
@@ -123,9 +84,13 @@ class Model:
         return sorted(n for n, v in self.versions.items() if v.state == State.AVAILABLE)
 
     def settled(self) -> bool:
-        """Whether each version that should be there is, or has failed, or one is and may serve."""
-        ended = {n for n in self.aspired if self.versions[n].state == State.END}
-        return bool(self.available()) or self.aspired <= ended
+        """Whether each version that should be there is, or has failed, or one is and may serve.
+
+        One that ended without an error was unloaded when nobody wanted it, and is loaded again.
+        """
+        versions = [self.versions[n] for n in self.aspired]
+        failed = [v.state == State.END and v.error is not None for v in versions]
+        return bool(self.available()) or all(failed)
 
 
 class Manager:
@@ -205,6 +170,7 @@ class Manager:
         for config in configs.config:
             model = self.models.setdefault(config.name, Model(config))
             model.config, model.configured = config, True
+            metrics.know_model(config.name)
             model.labels = dict(config.version_labels)
         self.scan()
         added = [self.models[c.name] for c in configs.config if c.name not in before]
@@ -224,25 +190,8 @@ class Manager:
             )
 
     def _check(self, configs: ModelConfigList) -> None:
-        seen = set()
+        check(configs)
         for config in configs.config:
-            if config.name in seen:
-                raise invalid(f"Illegal to list model {config.name} multiple times in config list")
-            seen.add(config.name)
-            if not config.model_platform:
-                raise invalid(
-                    "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
-                    f"ModelServerConfig::model_platform, model name is {config.name}"
-                )
-            if config.model_platform != "tensorflow":
-                raise invalid(
-                    f"Model {config.name} requests unsupported platform {config.model_platform}"
-                )
-            if not Path(config.base_path).is_absolute() or "\0" in config.base_path:
-                raise invalid(
-                    f"Expected model {config.name} to have an absolute path or URI; got "
-                    f"base_path()={config.base_path!r}"
-                )
             model = self.models.get(config.name)
             for label, version in config.version_labels.items():
                 new = model is None or model.labels.get(label, version) == version
@@ -272,27 +221,28 @@ class Manager:
             if model.configured:
                 self._look(model)
             else:
-                model.aspired = set()
+                model.aspired = {}
             self._step(model)
+        self._forget()
         self._event.set()
         self._changed()
 
     def _look(self, model: Model) -> None:
-        base = Path(model.config.base_path)
+        base = folder_of(model.config.base_path)
         try:
-            found = _versions(base)
+            found = versions_in(base)
         except (OSError, ValueError) as error:
             self._warn(model, f"could not read {base}: {error}")
             return  # what is loaded stays
-        wanted = _wanted(model.config, sorted(found))
+        wanted = wanted_of(model.config, sorted(found))
         self._warn(model, "" if wanted else f"no versions of {model.name} under {base}")
         for value in wanted:
             known = model.versions.get(value)
             # One that could not be loaded is not tried again until it went away and came back.
-            again = value not in model.aspired or (known is not None and known.error is None)
+            again = value not in model.aspired
             if known is None or (known.state == State.END and again):
                 model.versions[value] = Version(model.name, value, found[value])
-        model.aspired = wanted
+        model.aspired = {value: found[value] for value in wanted}
 
     def _warn(self, model: Model, trouble: str) -> None:
         """Says what is wrong with a folder, once."""
@@ -307,6 +257,9 @@ class Manager:
         """
         for value in sorted(model.aspired, reverse=True):
             version = model.versions[value]
+            if version.state == State.END and version.error is None:
+                # It was unloaded, and meanwhile it is wanted again.
+                version = model.versions[value] = Version(model.name, value, model.aspired[value])
             if version.state == State.START and version not in self._tasks:
                 self._begin(model, version, self._load)
         serving = model.available()
@@ -317,6 +270,18 @@ class Manager:
                 version = model.versions[value]
                 self._set(version, State.UNLOADING)
                 self._begin(model, version, self._unload)
+
+    def _forget(self) -> None:
+        """Drops the oldest of the models that are gone."""
+        gone = [
+            model.name
+            for model in self.models.values()
+            if not model.configured
+            and all(version.state == State.END for version in model.versions.values())
+        ]
+        for name in gone[: max(0, len(gone) - _MOST_REMOVED)]:
+            del self.models[name]
+            metrics.forget_model(name)
 
     def _begin(
         self, model: Model, version: Version, work: Callable[[Model, Version], Awaitable[None]]
@@ -340,6 +305,8 @@ class Manager:
                 version.error = of_exception(error)
                 log.error("%s version %s cannot be loaded: %s", version.model, version.number,
                           version.error)  # fmt: skip
+                if isinstance(error, InputError):
+                    break  # another try would find the same
             else:
                 version.error = None
                 self._set(version, State.AVAILABLE)
@@ -354,7 +321,7 @@ class Manager:
 
     def _open(self, path: Path) -> Servable:
         """Loads and warms up a version, in a thread."""
-        servable = Servable(path, self.options.session)
+        servable = Servable(path, self.options.session, trust=self.options.trust)
         if self.options.warm_up:
             start, outcome = time.perf_counter(), "OK"
             try:
@@ -377,6 +344,7 @@ class Manager:
         version.queues.clear()
         if servable is not None:
             await asyncio.get_running_loop().run_in_executor(self._pool, servable.close)
+        metrics.forget_path(str(version.path))
         self._set(version, State.END)
 
     def _set(self, version: Version, state: State) -> None:
@@ -397,22 +365,3 @@ class Manager:
             for version in model.versions.values():
                 if version.servable is not None:
                     version.servable.close()
-
-
-def _versions(base: Path) -> dict[int, Path]:
-    """The folders below a base path whose names are numbers of 63 bits; of `007` and `7` the
-    latter."""
-    names = sorted(path.name for path in base.iterdir() if path.is_dir())
-    numbers = {int(name): base / name for name in names if name.isascii() and name.isdigit()}
-    return {number: path for number, path in numbers.items() if number < 2**63}
-
-
-def _wanted(config: ModelConfig, found: list[int]) -> set[int]:
-    """Which of the versions found a model's policy asks for."""
-    policy = config.model_version_policy
-    choice = policy.WhichOneof("policy_choice")
-    if choice == "all":
-        return set(found)
-    if choice == "specific":
-        return set(policy.specific.versions) & set(found)
-    return set(found[-max(1, policy.latest.num_versions) :])

@@ -51,6 +51,32 @@ processed_batch_size = _histogram(
 wrapped_run_count = _counter("batching_session:wrapped_run_count", "Batches computed.")
 
 
+_models: set[str] = set()
+
+
+def know_model(name: str) -> None:
+    """Lets a model's name be a label."""
+    _models.add(name)
+
+
+def label(name: str) -> str:
+    """What a request for a model is counted under: the empty name where no config names the model,
+    since anybody may ask for any name, and each label takes memory for good."""
+    return name if name in _models else ""
+
+
+def forget_model(name: str) -> None:
+    """Drops what was counted for a model that is gone."""
+    _models.discard(name)
+    for metric in (request_count, request_latency, runtime_latency):
+        metric.remove_by_labels({"model_name": name})
+
+
+def forget_path(path: str) -> None:
+    """Drops what was counted for a version that is unloaded."""
+    warm_up_latency.remove_by_labels({"model_path": path})
+
+
 def page() -> bytes:
     """The metrics in Prometheus' text format.
 

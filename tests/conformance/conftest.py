@@ -38,5 +38,6 @@ def target(tmp_path_factory):
         # Ready with one version: the suite needs both.
         server.wait_for("version 1: AVAILABLE")
         server.wait_for("version 2: AVAILABLE")
+        server.wait_for("version 123: AVAILABLE")
         yield Target(server.grpc, server.rest)
         assert server.stop() == 0

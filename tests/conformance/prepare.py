@@ -5,12 +5,15 @@ import re
 import sys
 from pathlib import Path
 
+from tests.conformance import kinds
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
 from tf_avae.exports import export_run
 from tf_avae.runs import Run, Stage, build_model, resolve
 
 MODEL = "encoder"
+KINDS = "kinds"  # whose signatures are of all kinds
+ODD_LABEL = "a!#$%&'()*+,/:;=?@[]"  # with all that a path must escape
 VERSIONS = (1, 2)
 LABELS = {"stable": 1, "canary": 2}
 LARGEST_BATCH = 8
@@ -26,6 +29,12 @@ _MODELS = """model_config_list {{
     model_version_policy {{ specific {{ versions: 1 versions: 2 }} }}
     version_labels {{ key: "stable" value: 1 }}
     version_labels {{ key: "canary" value: 2 }}
+    version_labels {{ key: "{odd}" value: 1 }}
+  }}
+  config {{
+    name: "{kinds}"
+    base_path: "{root}/models/{kinds}"
+    model_type: TENSORFLOW
   }}
 }}
 """
@@ -63,7 +72,11 @@ def prepare(folder: Path, root: str | None = None) -> list[str]:
     run = untrained_run(folder / "run")
     for version in VERSIONS:
         export_run(run, folder / "models" / MODEL, version=version, batch_sizes=(1, 4, 8))
-    (folder / "models.txt").write_text(_MODELS.format(model=MODEL, root=root))
+    # As a folder with leading zeros, whose number counts.
+    kinds.save(folder / "models" / KINDS / "00000123")
+    (folder / "models.txt").write_text(
+        _MODELS.format(model=MODEL, kinds=KINDS, odd=ODD_LABEL, root=root)
+    )
     (folder / "batching.txt").write_text(_BATCHING)
     (folder / "monitoring.txt").write_text(_MONITORING)
     return [

@@ -13,8 +13,10 @@ import tensorflow_probability as tfp
 
 from tf_avae.attacks import BALLS, Ball, pgd
 from tf_avae.distributions import Posterior, w2_squared
+from tf_avae.errors import InputError
 from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
-from tf_avae.evaluation.robustness import check_epsilon
+from tf_avae.evaluation.robustness import check_batch_size, check_epsilon
+from tf_avae.inputs import image_array
 from tf_avae.registry import Registry
 from tf_avae.types import Images, PerExample, Tensor
 
@@ -85,7 +87,7 @@ def attack_representation(
         distance: a row of `DISTANCES`: made large, or small to the target.
         epsilon: radius in units of pixel values, at least 0; in the L-infinity ball at most 1.
         steps: of PGD, at least 1.
-        seed: of the starts, at least 0.
+        seed: of the starts; an integer of at least 0, or a stateless seed.
         towards: images whose posterior is the target, as `images`; untargeted without.
         ball: a row of `BALLS`.
         restarts: random starts, at least 1.
@@ -95,9 +97,19 @@ def attack_representation(
         [N, H, W, C] float32, in the ball and in [0, 1].
 
     Raises:
-        InputError: a number out of range.
+        InputError: a number out of range, or images that do not fit.
     """
     check_epsilon(epsilon, ball)
+    check_batch_size(batch_size)
+    images = image_array(images)
+    others = images
+    if towards is not None:
+        others = image_array(towards, image_shape=images.shape[1:], what="towards")
+        if len(others) != len(images):
+            raise InputError(
+                f"there are {len(images)} images, and {len(others)} towards which they are moved; "
+                "give each its own"
+            )
 
     @compiled(image_spec(images.shape[1:]), image_spec(images.shape[1:]), SEED)
     def run(images: Images, others: Images, seed: Tensor) -> Images:
@@ -113,7 +125,6 @@ def attack_representation(
             restarts=restarts,
         )
 
-    others = images if towards is None else towards
     return in_batches(run, images, others, batch_size=batch_size, seed=seed)
 
 

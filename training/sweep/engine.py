@@ -62,7 +62,7 @@ class _Work(NamedTuple):
     name: str
     process: subprocess.Popen
     session: Session
-    lock: IO[str]
+    lock: IO[bytes]
 
 
 def run_cells(
