@@ -174,7 +174,8 @@ def policy_of(dtype: Any) -> str:
         InputError: models do not train in what is given.
     """
     if dtype is not None:
-        return check(precision=keras.dtype_policies.get(dtype).name)["precision"]
+        name = dtype if isinstance(dtype, str) else keras.dtype_policies.get(dtype).name
+        return check(precision=name)["precision"]
     default = keras.config.dtype_policy().name
     return default if default in option("precision").choices else "float32"
 

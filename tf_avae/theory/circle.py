@@ -245,7 +245,7 @@ CIRCLE_OBJECTIVES: Registry[CircleObjective] = Registry(
 
 def train(
     circle: Circle,
-    objective: CircleObjective,
+    objective: CircleObjective | str,
     *,
     seed: int = 0,
     steps: int = 4000,
@@ -258,7 +258,7 @@ def train(
 
     Args:
         circle: the example.
-        objective: a row of `CIRCLE_OBJECTIVES`.
+        objective: a row of `CIRCLE_OBJECTIVES`, or its name.
         seed: of the encoder's start.
         steps: at least 1.
         learning_rate: at the first step, radians; above 0.
@@ -266,6 +266,7 @@ def train(
     Raises:
         InputError: a number out of range.
     """
+    row = CIRCLE_OBJECTIVES.row(objective)
     if steps < 1:
         raise InputError(f"steps is {steps}; it must be at least 1")
     if not (np.isfinite(learning_rate) and learning_rate > 0):
@@ -281,7 +282,7 @@ def train(
         for _ in tf.range(steps):
             with tf.GradientTape() as tape:
                 tables = Tables(*(variable.value for variable in variables))
-                loss = -terms(circle, objective, tables)["bound"]
+                loss = -terms(circle, row, tables)["bound"]
             gradients = tape.gradient(loss, [variable.value for variable in variables])
             optimizer.apply(gradients, variables)
 
