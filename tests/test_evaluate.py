@@ -1,5 +1,6 @@
 """The whole evaluation: from Python on any callable, and the command line."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,8 +18,10 @@ from tf_avae.distributions import Posterior
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, Settings, evaluate
+from tf_avae.evaluation.budgets import BUDGETS
 from tf_avae.evaluation.parts import Part, Parts
 from tf_avae.evaluation.report import page
+from tf_avae.evaluation.representation import DISTANCES
 from tf_avae.evaluation.robustness import Outcomes
 from tf_avae.evaluation.subject import images_through
 from tf_avae.evaluation.table import text
@@ -337,11 +340,31 @@ def test_heads_but_the_first_are_attacked_on_fewer_images():
         ({"distances": ("w2", "w2")}, "distances are w2, w2; name each once"),
         ({"chain_steps": 1}, "chain_steps is 1; it must be at least 2"),
         ({"seed": -1}, "seed is -1"),
+        ({"budget": 3}, "unknown budget 3; choose one of: smoke"),
+        ({"norm": None}, "unknown norm None"),
+        ({"images": 1.5}, "images is 1.5; it must be of type int"),
+        ({"samples": None}, "samples is None; it must be of type int"),
+        ({"epsilons": ("0.1",)}, "epsilon is '0.1'; it must be of type float"),
     ],
 )
 def test_bad_settings_are_named(change, words):
     with pytest.raises(InputError, match=words):
         Settings(**change)
+
+
+def test_settings_take_rows_names_and_numbers_of_numpys():
+    given = Settings(
+        budget=BUDGETS["smoke"], norm=tf_avae.BALLS["l2"], heads="mlp", sections=["probes"],
+        distances=DISTANCES["w2"], tasks="digit", epsilons=np.float32([0.25, 1]),
+        images=np.int64(5), seed=np.int32(2),
+    )  # fmt: skip
+    plain = Settings(
+        budget="smoke", norm="l2", heads=("mlp",), sections=("probes",), distances=("w2",),
+        tasks=("digit",), epsilons=(0.25, 1.0), images=5, seed=2,
+    )  # fmt: skip
+    assert given == plain
+    assert json.dumps(dataclasses.asdict(given)) == json.dumps(dataclasses.asdict(plain))
+    assert Settings(epsilons=0.1).epsilons == (0.1,)
 
 
 def test_bad_encoders_and_data_are_named(few_digits):

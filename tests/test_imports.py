@@ -20,7 +20,7 @@ ALLOWED = {
     "optimizers": {"types"},
     "printing": set(),
     "provenance": {"commands"},
-    "quiet": set(),
+    "quiet": {"errors"},
     "progress": {"printing"},
     "commands": {"errors", "printing"},
     "records": {"config", "errors"},
@@ -41,7 +41,8 @@ ALLOWED = {
     "probes": FOUNDATIONS,
     "neighbours": FOUNDATIONS,
     "evaluation": FOUNDATIONS
-    | {"attacks", "distributions", "neighbours", "plots", "probes", "provenance", "saved_models"},
+    | {"attacks", "distributions", "float32", "neighbours", "plots", "probes", "provenance"}
+    | {"saved_models"},
     "objectives": FOUNDATIONS | {"distributions"},
     "model": FOUNDATIONS | {"distributions", "float32", "networks", "attacks", "objectives"},
     "pictures": FOUNDATIONS | {"model", "plots"},
