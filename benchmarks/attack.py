@@ -26,7 +26,7 @@ from benchmarks.network_file import arrays_of, probe_of
 from benchmarks.pairing import Left, Peer, Worker, Workers
 from benchmarks.peers.batches import over
 from tf_avae.attacks import BALLS
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, run_command
 from tf_avae.config import Config, check
 from tf_avae.datasets import DATASETS
 from tf_avae.encoders import open_encoder
@@ -34,7 +34,7 @@ from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS, worst_case
 from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
 from tf_avae.evaluation.budgets import Setting, pgd_trial
-from tf_avae.progress import note
+from tf_avae.printing import note
 from tf_avae.registry import Registry
 from tf_avae.runs import build_model, load_trained, resolve
 from tf_avae.types import Images, Tensor
@@ -283,8 +283,9 @@ def main(argv: list[str] | None = None) -> int:
         help="to attack from ten starts; 0 leaves that out [100]",
     )  # fmt: skip
     pairing.add_options(parser, 3, 2.0, PEERS)
-    given = parser.parse_args(argv)
-    return exit_code(lambda: pairing.report(given, lambda: _checked(given), markdown))
+    return run_command(
+        parser, argv, lambda given: pairing.report(given, lambda: _checked(given), markdown)
+    )
 
 
 def _checked(given: argparse.Namespace) -> dict[str, Any]:

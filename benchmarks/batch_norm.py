@@ -14,17 +14,21 @@ encoder that maps everything to one place moves little.
 
 import argparse
 import itertools
+import sys
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from tf_avae.attacks import pgd
+from tf_avae.commands import Parser, run_command
 from tf_avae.config import Config, read_json
 from tf_avae.datasets import DATASETS, ImageData
 from tf_avae.distributions import Posterior, w2_squared
 from tf_avae.files import write_json
 from tf_avae.model import AVAE
+from tf_avae.printing import answer, say
+from tf_avae.records import damage_told
 from tf_avae.runs import build_model, resolve
 from training.session import held_out_terms
 
@@ -86,9 +90,11 @@ def train(
     return model
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     """Trains, measures and prints a table; results go into a JSON file as they come."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(
+        prog="python -m benchmarks.batch_norm", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--algos", nargs="+", default=["avae", "se_avae"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
@@ -97,10 +103,15 @@ def main() -> None:
     parser.add_argument("--epsilon", type=float, default=0.05)
     parser.add_argument("--out", type=Path, default=Path("batch_norm.json"))
     parser.add_argument("--from", dest="source", type=Path, help="print the table of kept results")
-    given = parser.parse_args()
+    return run_command(parser, argv, _main)
+
+
+def _main(given: argparse.Namespace) -> int:
     if given.source:
-        print(table(read_json(given.source)["rows"]))
-        return
+        kept = read_json(given.source)
+        with damage_told(given.source, "measure again"):
+            answer(table(kept["rows"]))
+        return 0
     data = DATASETS["color_mnist"].open(validation=_IMAGES)
     images, _ = next(iter(data.held_out(_IMAGES)))
     settings = {k: v for k, v in vars(given).items() if k not in ("out", "source")}
@@ -114,9 +125,10 @@ def main() -> None:
             | measure(model, images, given.epsilon)
         )
         write_json(given.out, {"arguments": settings, "rows": rows})
-        print(rows[-1], flush=True)
-    print(table(rows))
+        say(str(rows[-1]))
+    answer(table(rows))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,11 +24,11 @@ import tensorflow as tf
 
 from benchmarks import pairing
 from serving import bulk
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, run_command
 from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, shown
-from tf_avae.progress import note
+from tf_avae.printing import note
 from tf_avae.saved_models import SavedModel
 from training.timing import spread
 
@@ -189,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=2000, metavar="N", help="128 to 10000 [2000]")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="at least 1 [5]")
     pairing.add_files(parser)
-    return exit_code(lambda: _main(parser.parse_args(argv)))
+    return run_command(parser, argv, _main)
 
 
 def _main(given: argparse.Namespace) -> int:

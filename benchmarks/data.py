@@ -21,12 +21,12 @@ import numpy as np
 
 from benchmarks import pairing, train
 from benchmarks.pairing import Peer, Worker, Workers
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, run_command
 from tf_avae.config import Config, check
 from tf_avae.datasets import open_data
 from tf_avae.datasets.drawn_celeb_a import draw_celeb_a
 from tf_avae.errors import InputError
-from tf_avae.progress import note
+from tf_avae.printing import note
 from tf_avae.runs import resolve
 from training.timing import paired_rates
 
@@ -162,8 +162,9 @@ def main(argv: list[str] | None = None) -> int:
         "--batches", type=int, default=200, metavar="N", help="before memory is looked at [200]"
     )
     pairing.add_options(parser, 3, 2.0)
-    given = parser.parse_args(argv)
-    return exit_code(lambda: pairing.report(given, lambda: _checked(given), markdown))
+    return run_command(
+        parser, argv, lambda given: pairing.report(given, lambda: _checked(given), markdown)
+    )
 
 
 def _checked(given: argparse.Namespace) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tf_avae.commands import exit_code
+from tf_avae.commands import Parser, run_command
 from tf_avae.config import read_json
 from tf_avae.errors import InputError
 from tf_avae.evaluation import charts, table
 from tf_avae.evaluation.detection import KNOWING, NOISE, PGD
 from tf_avae.files import write_bytes
 from tf_avae.plots import rendered
+from tf_avae.printing import answer
 
 _HEADS = ("encoder", "ε", "noise: ROC AUC", "flagged", "PGD: ROC AUC", "flagged", "broken",
           "and not flagged", "knowing: ROC AUC", "broken", "and not flagged")  # fmt: skip
@@ -63,24 +64,27 @@ def _area(estimate: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Prints the table, and draws the picture where asked."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(
+        prog="python -m benchmarks.detection", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--from", dest="source", type=Path, required=True, help="a results.json")
     parser.add_argument(
         "--picture", type=Path, help="where to write the chart of the first task, as PNG"
     )
-    return exit_code(lambda: _main(parser.parse_args(argv)))
+    return run_command(parser, argv, _main)
 
 
 def _main(given: argparse.Namespace) -> int:
     results = read_json(given.source)
     try:
-        print(markdown(results))
-    except (LookupError, TypeError) as error:
+        text = markdown(results)
+        chart = charts.unseen(results["encoders"], results["settings"]["tasks"][0])
+    except (LookupError, TypeError, AttributeError) as error:
         raise InputError(
             f"{given.source} has no results of an evaluation with --section detection ({error!r})"
         ) from error
+    answer(text)
     if given.picture:
-        chart = charts.unseen(results["encoders"], results["settings"]["tasks"][0])
         write_bytes(given.picture, rendered(chart, "png"))
     return 0
 

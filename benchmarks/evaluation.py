@@ -16,12 +16,13 @@ import numpy as np
 import tensorflow as tf
 
 from tf_avae.attacks import cross_entropy, margin, pgd
-from tf_avae.commands import exit_code
+from tf_avae.commands import Parser, run_command
 from tf_avae.datasets import DATASETS
 from tf_avae.encoders import open_encoder
 from tf_avae.evaluation import BUDGETS, worst_case
 from tf_avae.evaluation.batches import in_batches
 from tf_avae.files import write_json
+from tf_avae.printing import answer
 from tf_avae.probes import fit_linear
 from tf_avae.provenance import provenance
 
@@ -75,16 +76,18 @@ def probed(run: str | Path, task: str, count: int, training: int | None = None) 
     return classify, probe, images.numpy(), labels[task].numpy()
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Prints a table, and writes it as JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(
+        prog="python -m benchmarks.evaluation", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("run", help="a run, a SavedModel or a Keras model")
     parser.add_argument("--task", default="digit")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--eager-images", type=int, default=500)
     parser.add_argument("--epsilon", type=float, nargs="+", default=[0.02, 0.1])
     parser.add_argument("--json", type=Path, help="where to write the figures")
-    return exit_code(lambda: _measure(parser.parse_args()))
+    return run_command(parser, argv, _measure)
 
 
 def _measure(arguments: argparse.Namespace) -> int:
@@ -112,11 +115,11 @@ def _measure(arguments: argparse.Namespace) -> int:
         for epsilon in arguments.epsilon
         for name, (count, way) in ways.items()
     ]
-    print(f"{'ε':>5}  {'':16} {'images':>7} {'accuracy %':>11} {'ms/image':>9} {'ratio':>7}")
+    answer(f"{'ε':>5}  {'':16} {'images':>7} {'accuracy %':>11} {'ms/image':>9} {'ratio':>7}")
     for row in rows:
         base = next(r for r in rows if r["epsilon"] == row["epsilon"])
         ratio = row["milliseconds_per_image"] / base["milliseconds_per_image"]
-        print(
+        answer(
             f"{row['epsilon']:5g}  {row['way']:16} {row['images']:7,} "
             f"{100 * row['accuracy']:11.2f} {row['milliseconds_per_image']:9.2f} {ratio:7.1f}"
         )

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import pairing
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, run_command
 from tf_avae.errors import InputError
 from tf_avae.frozen import load_encoder
 from tf_avae.saved_models import SavedModel
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.frozen", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", nargs="*", metavar="PATH", help="exported models")
     pairing.add_files(parser)
-    return exit_code(lambda: _main(parser.parse_args(argv)))
+    return run_command(parser, argv, _main)
 
 
 def _main(given: argparse.Namespace) -> int:

@@ -14,19 +14,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from benchmarks import pairing
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, run_command
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
 from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import OBJECTIVES
-from tf_avae.progress import note
+from tf_avae.printing import note
 from tf_avae.registry import Registry
 from tf_avae.runs import build_model, resolve
 from tf_avae.types import ImageShape
+from training.session import deterministic
 from training.timing import fit_steps, paired_rates
 
 _AS_IS = "as it is"
@@ -74,10 +74,10 @@ LEVERS: Registry[Lever] = Registry(
 )
 
 
+@deterministic()  # as training.fit
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """All levers on all objectives."""
     pairing.check_options(given)
-    tf.config.experimental.enable_op_determinism()  # as training.fit
     data = DATASETS["color_mnist"].open()
     rows = []
     for algo in given.algo:
@@ -117,8 +117,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--algo", nargs="+", choices=list(OBJECTIVES), default=["vae", "se"])
     parser.add_argument("--lever", nargs="+", choices=list(LEVERS), default=list(LEVERS))
     pairing.add_options(parser, 5, 1.0)
-    given = parser.parse_args(argv)
-    return exit_code(lambda: pairing.report(given, lambda: measure(given), markdown))
+    return run_command(
+        parser, argv, lambda given: pairing.report(given, lambda: measure(given), markdown)
+    )
 
 
 if __name__ == "__main__":

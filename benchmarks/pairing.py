@@ -23,8 +23,9 @@ from tf_avae.commands import Parser
 from tf_avae.config import read_json
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, write_json
-from tf_avae.progress import note
+from tf_avae.printing import answer, note
 from tf_avae.provenance import accelerators, provenance
+from tf_avae.records import damage_told
 from tf_avae.registry import Registry
 from training.timing import Steps, time_factor
 
@@ -81,7 +82,7 @@ class Worker:
         folders = os.pathsep.join(map(str, (*path, ROOT, _HERE)))
         self._process = subprocess.Popen(
             [python, "-P", "-m", "peers.worker", module],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, encoding="utf-8",
             env=os.environ | threads | {"PYTHONPATH": folders},
         )  # fmt: skip
         self._say(settings)
@@ -215,7 +216,7 @@ class Workers(contextlib.ExitStack):
 
 def resident(process: int) -> dict[str, int]:
     """The memory of a process, in bytes: "now", and at its "peak"."""
-    status = Path(f"/proc/{process}/status").read_text()
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
     lines = dict(line.split(":", 1) for line in status.splitlines())
     keys = {"peak": "VmHWM", "now": "VmRSS"}
     return {name: int(lines[key].split()[0]) * 1024 for name, key in keys.items()}
@@ -225,7 +226,11 @@ def device() -> str:
     """What TensorFlow computes on: the graphics processors, or the cores of which processor."""
     if names := accelerators():
         return ", ".join(names)
-    lines = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if line]
+    lines = [
+        line.split(":", 1)
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if line
+    ]
     model = next((value.strip() for key, value in lines if key.strip() == "model name"), "unknown")
     return f"{CORES} cores, {model}"
 
@@ -302,10 +307,16 @@ def report(
     Raises:
         InputError: there are no such figures.
     """
-    found = read_json(given.source) if given.source else measure() | provenance()
+    if given.source:
+        found = read_json(given.source)
+        with damage_told(given.source, "measure again"):
+            text = markdown(found)
+    else:
+        found = measure() | provenance()
+        text = markdown(found)
     if given.json:
         write_json(given.json, found)
-    print(markdown(found))
+    answer(text)
     return 0
 
 

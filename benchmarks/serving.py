@@ -5,6 +5,7 @@ process.
 serving/configs/batching.txt) and one that does not, and drives them over loopback from this
 process. All cases are timed in turn, several rounds, so that a machine's moods cancel in ratios.
 `--soak 300` asks for five minutes while versions are swapped every 20 seconds, and counts failures.
+`--beside` measures how long good requests wait beside bad ones.
 """
 
 import argparse
@@ -28,13 +29,16 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
+from benchmarks import beside
 from benchmarks.pairing import megabytes, ratios, resident, shown
 from serving.client import EmbeddingClient
-from tf_avae.commands import exit_code
+from tf_avae.commands import Parser, run_command
 from tf_avae.config import read_json
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, write_json
+from tf_avae.printing import answer, note
 from tf_avae.provenance import provenance
+from tf_avae.records import damage_told
 from tf_avae.saved_models import SavedModel
 
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -176,7 +180,7 @@ def measure(base: Path, rounds: int, seconds: float) -> dict[str, Any]:
                 outcomes[case.name].append(found)
                 rate = len(found.latencies) * case.images / found.seconds
                 rates.setdefault(case.name, []).append(rate)
-            print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+            note(f"round {number + 1} of {rounds}")
         processes = {"merged": merged[1], "alone": alone[1], "in process": os.getpid()}
         peaks = {name: resident(process)["peak"] for name, process in processes.items()}
     rates = {name: values[1:] for name, values in rates.items()}
@@ -237,7 +241,7 @@ def soak(base: Path, seconds: float) -> dict[str, Any]:
                 (copy / ".tmp").rename(copy / str(number))
                 if number > 2:
                     shutil.rmtree(copy / str(number - 2))
-                print(f"version {number}, {time.monotonic() - start:.0f} s", file=sys.stderr)
+                note(f"version {number}, {time.monotonic() - start:.0f} s")
             for thread in threads:
                 thread.join()
     latencies = np.concatenate([outcome.latencies for outcome in outcomes]) * 1e3
@@ -247,6 +251,14 @@ def soak(base: Path, seconds: float) -> dict[str, Any]:
         "failed": sum(failures.values()), "failures": dict(failures),
         "p99_ms": float(np.percentile(latencies, 99)), "longest_ms": float(latencies.max()),
     }  # fmt: skip
+
+
+def beside_bad(base: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    """Good requests beside bad ones; see `benchmarks.beside`."""
+    shape = SavedModel(base).inputs("serving_default")["image"].shape[1:]
+    images = np.random.default_rng(0).uniform(size=(beside.MANY, *shape)).astype(np.float32)
+    body = body_of(base.name, images[:1])
+    return {"beside": beside.measure(base, images, body, rounds, seconds)}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -272,6 +284,8 @@ def table(found: dict[str, Any]) -> str:
 
 def markdown(found: dict[str, Any]) -> str:
     """The same as a Markdown table."""
+    if "beside" in found:
+        return beside.markdown(found["beside"])
     heads = ("requests", "images", "at once", "images/s", "over in process", "p50 ms", "p95 ms",
              "p99 ms")  # fmt: skip
     alone = f"{found['in_process'][str(_REQUEST)]:,.0f}"
@@ -291,33 +305,39 @@ def markdown(found: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Prints a table, and writes it as JSON where asked."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m benchmarks.serving", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", nargs="?", help="an exported model's folder: models/encoder")
     parser.add_argument("--from", dest="source", type=Path, help="a kept file, as Markdown")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="per case and round")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="only this, for so long")
+    parser.add_argument("--beside", action="store_true", help="only good requests beside bad ones")
     parser.add_argument("--json", type=Path, help="where to write the figures")
-    return exit_code(lambda: _main(parser.parse_args(argv)))
+    return run_command(parser, argv, _main)
 
 
 def _main(given: argparse.Namespace) -> int:
     if given.source:
-        print(markdown(read_json(given.source)))
+        kept = read_json(given.source)
+        with damage_told(given.source, "measure again"):
+            answer(markdown(kept))
         return 0
     if not given.model:
         raise InputError("no model is given; export one: python -m serving.export RUN --to DIR")
     base = absolute(given.model)
-    if given.soak:
+    if given.beside:
+        found = beside_bad(base, given.rounds, given.seconds)
+        print(markdown(found))
+    elif given.soak:
         found = soak(base, given.soak)
-        print(f"{found['answered']:,} answered, {found['failed']} failed, {found['swaps']} swaps, "
+        answer(f"{found['answered']:,} answered, {found['failed']} failed, {found['swaps']} swaps, "
               f"{given.soak:.0f} s; p99 {found['p99_ms']:.1f} ms, longest "
               f"{found['longest_ms']:.0f} ms")  # fmt: skip
         for failure, count in found["failures"].items():
-            print(f"  {count} x {failure}")
+            answer(f"  {count} x {failure}")
     else:
         found = measure(base, given.rounds, given.seconds)
-        print(table(found))
+        answer(table(found))
     if given.json:
         write_json(given.json, found | provenance())
     return 0

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tf_avae.commands import exit_code
+from tf_avae.commands import Parser, run_command
 from tf_avae.config import read_json
 from tf_avae.errors import InputError
 from tf_avae.evaluation import table
+from tf_avae.printing import answer
+from tf_avae.records import damage_told
 from training.sweep import pages
 
 
@@ -70,19 +72,18 @@ def markdown(results: dict[str, Any], names: list[str] | None = None) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m benchmarks.tables", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a results.json")
     parser.add_argument("--names", nargs="+", help="of the columns [the encoders' names]")
-    return exit_code(lambda: _main(parser.parse_args(argv)))
+    return run_command(parser, argv, _main)
 
 
 def _main(given: argparse.Namespace) -> int:
     results = joined(given.files)
-    try:
-        print(markdown(results, given.names))
-    except (KeyError, TypeError, AttributeError) as error:
-        files = ", ".join(map(str, given.files))
-        raise InputError(f"no results of an evaluation in one of {files} ({error!r})") from error
+    files = ", ".join(map(str, given.files))
+    with damage_told(files, "give the results.json of evaluations"):
+        text = markdown(results, given.names)
+    answer(text)
     return 0
 
 

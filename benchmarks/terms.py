@@ -10,26 +10,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tf_avae.commands import Parser, run_command
 from tf_avae.config import read_json
 from tf_avae.datasets import open_data
 from tf_avae.errors import InputError
 from tf_avae.files import write_json
 from tf_avae.objectives import OBJECTIVES
+from tf_avae.printing import answer
+from tf_avae.records import damage_told
 from tf_avae.runs import Run
 
 
 def collect(path: str) -> dict[str, Any]:
     """Config, commit, versions and held-out terms of a complete run."""
     run = Run.open(path)
-    result = read_json(run.result_path)
-    notes = read_json(run.path / "provenance.json")
+    result, notes = run.result(), run.provenance()
+    if result is None:
+        raise InputError(f"{run.path} is not complete; let its training end")
     config = run.config.to_dict() | {"data_dir": None, "init_from": None}
     data = open_data(run.config)
     size = math.prod(data.image_shape)
     return {
         "config": config,
-        "commit": notes["commit"],
-        "versions": notes["versions"],
+        "commit": notes.get("commit"),
+        "versions": notes.get("versions"),
         # What log p(x|z) is at most: that of a perfect reconstruction.
         "reconstruction_limit": -0.5 * size * math.log(2 * math.pi * run.config.obs_var),
         **result,
@@ -53,25 +57,27 @@ def table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Prints the table and returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m benchmarks.terms", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", nargs="*", metavar="RUN", help="directories of complete runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures here")
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="kept figures")
-    arguments = parser.parse_args()
-    try:
-        runs = [collect(path) for path in arguments.runs]
-        if arguments.source:
-            runs += read_json(arguments.source)["runs"]
-        if not runs:
-            raise InputError("no run is given; name run directories, or --from a kept file")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(parser, argv, _main)
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    runs = [collect(path) for path in arguments.runs]
+    if arguments.source:
+        kept = read_json(arguments.source)
+        with damage_told(arguments.source, "collect it again"):
+            table(kept["runs"])
+        runs += kept["runs"]
+    if not runs:
+        raise InputError("no run is given; name run directories, or --from a kept file")
     if arguments.json:
         write_json(arguments.json, {"runs": runs})
-    print(table(runs))
+    answer(table(runs))
     return 0
 
 

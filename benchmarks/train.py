@@ -20,13 +20,13 @@ import tensorflow as tf
 
 from benchmarks import counts, pairing
 from benchmarks.pairing import Peer, Workers
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, run_command
 from tf_avae.config import Config, option
 from tf_avae.datasets import open_data
 from tf_avae.datasets.drawn_celeb_a import draw_celeb_a
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import OBJECTIVES
-from tf_avae.progress import note
+from tf_avae.printing import note
 from tf_avae.registry import Registry
 from tf_avae.runs import build_model, resolve
 from training.sweep.table3 import MODELS, paper_table
@@ -279,8 +279,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="[64]")
     parser.add_argument("--pgd-steps", type=int, metavar="N", help="[the architecture's]")
     pairing.add_options(parser, 5, 2.0, PEERS)
-    given = parser.parse_args(argv)
-    return exit_code(lambda: pairing.report(given, lambda: _checked(given), markdown))
+    return run_command(
+        parser, argv, lambda given: pairing.report(given, lambda: _checked(given), markdown)
+    )
 
 
 def _checked(given: argparse.Namespace) -> dict[str, Any]:

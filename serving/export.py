@@ -5,15 +5,17 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notices of TensorFlow's
 
 import argparse
+import shlex
 import sys
 import time
 from typing import Any
 
-from tf_avae.commands import Parser, exit_code, sigterm_unwinds
+from tf_avae.commands import Parser, run_command, sigterm_unwinds
 from tf_avae.exports import SIGNATURES, export_run
 from tf_avae.files import shown
+from tf_avae.printing import say
 from tf_avae.saved_models import SavedModel
-from tf_avae.versions import BATCH_SIZES
+from tf_avae.versions import BATCH_SIZES, serve_command
 
 
 def parser() -> Parser:
@@ -41,9 +43,8 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    arguments = parser().parse_args(argv)
     with sigterm_unwinds():  # the draft is removed on the way out
-        return exit_code(lambda: _export(arguments))
+        return run_command(parser(), argv, _export)
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -56,17 +57,14 @@ def _export(arguments: argparse.Namespace) -> int:
         evaluation=arguments.evaluation,
     )
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    print(f"version {folder.name} of {folder.parent.name}: {shown(folder)}")
-    print(f"  {size / 1e6:.1f} MB, verified against the model, {time.monotonic() - start:.1f} s")
-    saved = SavedModel(folder)
+    say(f"version {folder.name} of {folder.parent.name}: {shown(folder)}")
+    say(f"  {size / 1e6:.1f} MB, verified against the model, {time.monotonic() - start:.1f} s")
+    saved = SavedModel(folder, trust=True)  # it was written here
     for name in SIGNATURES:
         takes = ", ".join(f"{k} {_spec(v)}" for k, v in saved.inputs(name).items())
-        print(f"  {name}: {takes} -> {', '.join(sorted(saved.outputs(name)))}")
-    print(
-        f"\nServe it here:   python -m serving.server --model_name={folder.parent.name} "
-        f"--model_base_path={shown(folder.parent)} --rest_api_port=8501\n"
-        f"Ask it:          python -m serving.client status --model {folder.parent.name}"
-    )
+        say(f"  {name}: {takes} -> {', '.join(sorted(saved.outputs(name)))}")
+    ask = shlex.join(["python", "-m", "serving.client", "status", f"--model={folder.parent.name}"])
+    say(f"\nServe it here:   {serve_command(folder)}\nAsk it:          {ask}")
     return 0
 
 

@@ -42,6 +42,7 @@ class RobustEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             of a server, "host:port" of its gRPC (a file of such a name is "./host:port").
         model: the model's name on the server.
         batch_size: images at once.
+        trust: whether to open files of an encoder that may do more than compute.
         options: more that `serving.client.EmbeddingClient` takes: label, timeout, tls ...
 
     Attributes:
@@ -61,11 +62,13 @@ class RobustEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         *,
         model: str = "encoder",
         batch_size: int = 64,
+        trust: bool = False,
         options: Mapping[str, Any] | None = None,
     ):
         self.source = source
         self.model = model
         self.batch_size = batch_size
+        self.trust = trust
         self.options = options
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -112,7 +115,7 @@ class RobustEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 f"options are {self.options!r}, and source is {source!r}, which is a path; they "
                 "are of a server: give its host:port, or leave them out"
             )
-        return _Files(source, self.batch_size)
+        return _Files(source, self.batch_size, self.trust)
 
 
 @dataclass(frozen=True)
@@ -121,12 +124,13 @@ class _Files:
 
     path: str
     batch_size: int
+    trust: bool
 
     def look(self) -> tuple[dict[str, str], int]:
         from tf_avae.encoders import locate
 
         path, checksum = locate(self.path)
-        shape = _loaded(str(path), checksum).image_shape
+        shape = _loaded(str(path), checksum, self.trust).image_shape
         one = np.zeros((1, *shape), np.float32)
         pinned = {"path": str(path), "checksum": checksum}
         return pinned, self.embed(one, pinned).shape[1]
@@ -140,27 +144,31 @@ class _Files:
                 f"the encoder in {path} is not the one that was there when this was fitted, and "
                 "its embeddings are others; fit again"
             )
-        return _loaded(str(path), checksum).embed(images, self.batch_size)
+        return _loaded(str(path), checksum, self.trust).embed(images, self.batch_size)
 
 
 class _Loaded:
     """An encoder in memory."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, trust: bool):
         import tensorflow as tf
 
+        from tf_avae.colours import WHITE
         from tf_avae.encoders import open_encoder
         from tf_avae.evaluation.batches import compiled, image_spec
         from tf_avae.image_bytes import decode_images
 
-        encoder = open_encoder(path)
+        encoder = open_encoder(path, trust=trust)
         if encoder.image_shape is None:
             raise ValueError(f"{path} takes images of any size; give an encoder of one size")
         self.path, shape = path, encoder.image_shape
         self.image_shape = shape
+        background = encoder.notes.get("background", WHITE)
         files = tf.TensorSpec([None], tf.string)
         self._of_images = compiled(image_spec(shape))(encoder.embed)
-        self._of_files = compiled(files)(lambda files: encoder.embed(decode_images(files, shape)))
+        self._of_files = compiled(files)(
+            lambda files: encoder.embed(decode_images(files, shape, background))
+        )
         self._encoder = encoder  # holds the variables
 
     def embed(self, images: np.ndarray | list[bytes], batch_size: int) -> np.ndarray:
@@ -182,14 +190,14 @@ class _Loaded:
             raise ValueError(f"a file cannot be embedded: {error.message}") from error
 
 
-_CACHE: dict[str, tuple[str, _Loaded]] = {}
-"""The encoders of this process: path to checksum and encoder."""
+_CACHE: dict[tuple[str, bool], tuple[str, _Loaded]] = {}
+"""The encoders of this process: path, and whether it is trusted, to checksum and encoder."""
 
 
-def _loaded(path: str, checksum: str) -> _Loaded:
-    known = _CACHE.get(path)
+def _loaded(path: str, checksum: str, trust: bool) -> _Loaded:
+    known = _CACHE.get((path, trust))
     if known is None or known[0] != checksum:
-        known = _CACHE[path] = (checksum, _Loaded(path))
+        known = _CACHE[path, trust] = (checksum, _Loaded(path, trust))
     return known[1]
 
 

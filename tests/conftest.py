@@ -1,7 +1,6 @@
 """Small models and data that the tests share."""
 
 import os
-import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Several processes share the cores, and threads of BLAS that wait for a core spin meanwhile.
@@ -55,14 +54,6 @@ def seeded():
     """Initial weights and orders that a test leaves to Keras; needed too where an earlier test has
     asked TensorFlow for determinism."""
     keras.utils.set_random_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def signals():
-    """Python's own handlers: commands that ran in this process, in fixtures of a module too, leave
-    theirs behind."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture

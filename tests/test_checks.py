@@ -138,6 +138,25 @@ def test_an_answer_that_depends_on_the_batch_is_caught_whatever_its_size(count, 
 
 
 @pytest.mark.parametrize(
+    ("right", "majority", "passes", "words"),
+    [
+        (21, 17, False, "nominal 38.9 %; must be above 50.4 %: commonest class 31.5 %, three "
+         "standard errors on 54 images 19.0 points"),
+        (28, 17, True, "nominal 51.9 %; must be above 50.4 %"),
+        (54, 54, False, "nominal 100.0 %; must be above 100.0 %"),
+    ],
+)  # fmt: skip
+def test_above_chance_says_its_rule(right, majority, passes, words):
+    """Three standard errors of 17 in 54: 3 sqrt(17 * 37 / 54^3) = 0.1897."""
+    nominal = np.arange(54) < right
+    case = Case(None, None, *TEST, 0.1, BUDGETS["smoke"], {}, majority / 54, nominal, True)
+    finding = CHECKS["above-chance"].look(case)
+    assert bool(finding.passed) is passes and finding.found.startswith(words)
+    assert "three standard errors" in CHECKS["above-chance"].must
+    assert "too few test images to tell, or" in CHECKS["above-chance"].why
+
+
+@pytest.mark.parametrize(
     ("curve", "passes"),
     [
         ({0.0: 0.9, 0.1: 0.5, 0.2: 0.1}, True),

@@ -13,8 +13,10 @@ from scipy.special import softmax
 import tf_avae
 from tests.conformance.prepare import untrained_run
 from tf_avae.classifiers import classifier
+from tf_avae.config import Config
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
+from tf_avae.evaluation import Encoder
 from tf_avae.evaluation import subject as subjects
 from tf_avae.exports import CLASSIFIER_SIGNATURES, export_classifier, served_encoder
 from tf_avae.frozen import load_encoder
@@ -154,6 +156,51 @@ def test_goes_on_with_finished_parts(made, run, few_digits, capsys, monkeypatch)
     assert after["encoders"] == before["encoders"]
 
 
+def test_classes_are_what_the_labels_say(run, few_digits, tmp_path, capsys, monkeypatch):
+    """Digits called 1 to 10, of which 10 has one training image, and a test image of class 12."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for file in few_digits.iterdir():
+        content = bytearray(file.read_bytes())
+        if "labels" in file.name:
+            numbers = np.frombuffer(content, np.uint8, offset=8)  # writes into the content
+            numbers += 1
+            if file.name.startswith("train"):
+                numbers[np.flatnonzero(numbers == 10)[1:]] = 1
+            else:
+                numbers[0] = 12
+        (data / file.name).write_bytes(content)
+    monkeypatch.setattr(classify, "SECTIONS", ("probes", "robustness"))
+    code, said, _ = command(
+        capsys, "--encoder", run, "--data-dir", data, "--out", tmp_path / "out",
+        "--to", tmp_path / "models" / "letters", *QUICK[:-1], "digit",
+    )  # fmt: skip
+    assert code == 0
+    names = [str(number) for number in range(1, 10)]
+    assert f"columns of its logits: {', '.join(names)}\n" in said
+    notes = json.loads((tmp_path / "models" / "letters" / "1" / PROVENANCE).read_text())
+    assert notes["class_names"] == names and notes["classes"] == list(range(1, 10))
+    model = keras.saving.load_model(tmp_path / "out" / "classifier.keras")
+    ((images, labels),) = tf_avae.DATASETS["color_mnist"].open(data).held_out(200)
+    kept = (labels["digit"].numpy() >= 1) & (labels["digit"].numpy() <= 9)
+    answers = model.predict(images, verbose=0)["logits"].argmax(1)
+    right = (np.array(notes["classes"])[answers] == labels["digit"].numpy())[kept]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    nominal = results["encoders"][0]["probes"]["digit"]["linear"]["nominal"]
+    assert nominal["count"] == kept.sum() and nominal["value"] == pytest.approx(right.mean())
+    assert right.mean() > 0.2  # the encoder is not trained; a column off, it would be 0.1
+    left_out = results["data"]["left_out"]
+    assert list(left_out) == ["digit, class 10", "digit, class 12"]
+    assert {
+        "group": "left out",
+        "figure": "digit, class 12",
+        "value": left_out["digit, class 12"],
+    } in (notes["evaluation"])
+    for name, why in left_out.items():
+        assert f"left out: {name}: {why}" in said
+        assert f"<li>{name} – {why}</li>" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_stops_when_asked_to(run, few_digits, tmp_path, capsys, monkeypatch):
     def stop(*_):
         raise Interrupted(signal.SIGINT)
@@ -164,6 +211,20 @@ def test_stops_when_asked_to(run, few_digits, tmp_path, capsys, monkeypatch):
     )
     assert code == 130 and "The same command goes on" in said
     assert not (tmp_path / "out" / "classifier.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "notes", "expected"),
+    [
+        ("image_folder", {"background": "#808080"}, "#000000"),
+        ("color_mnist", {"background": "#808080"}, "#808080"),
+        ("color_mnist", {}, "#ffffff"),
+    ],
+)
+def test_files_lie_on_the_background_of_the_heads_data(dataset, notes, expected):
+    """Where those have one; then on that of the encoder's, where that is known."""
+    config = Config(dataset=dataset, background="black")
+    assert classify._background(config, Encoder("e", lambda x: x, notes=notes)) == expected
 
 
 @pytest.fixture(scope="module")

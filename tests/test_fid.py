@@ -34,8 +34,18 @@ def test_agrees_with_scipys_matrix_root_to_six_digits(count, size):
 def test_one_feature_by_hand_and_no_distance_from_itself():
     x, y = np.array([[0.0], [2.0]]), np.array([[5.0], [9.0]])  # means 1, 7; variances 2, 8
     assert frechet_distance(x, y) == pytest.approx(36 + (np.sqrt(8) - np.sqrt(2)) ** 2)
-    x = RNG.normal(size=(10, 30))  # fewer rows than features: singular
-    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("count", "size"), [(2, 1), (10, 30), (50, 200), (600, 64)])
+def test_small_distances_are_neither_negative_nor_lost_in_rounding(count, size):
+    """With fewer rows than features the covariances are singular; scales differ by thousands."""
+    x = RNG.normal(size=(count, size)) * np.exp(2 * RNG.normal(size=size))
+    whole = np.trace(np.atleast_2d(np.cov(x, rowvar=False)))
+    assert 0 <= frechet_distance(x, x) < 1e-12 * whole
+    # The deviations from the mean scaled by 1 + t: t^2 times the variances.
+    mean, t = x.mean(0), 1e-4
+    assert frechet_distance(x, mean + (1 + t) * (x - mean)) == pytest.approx(t**2 * whole, rel=1e-4)
+    assert frechet_distance(x, x + 1e-3) == pytest.approx(1e-6 * size, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """One's own pictures: read as Pillow reads them; splits, labels, cache; served as trained."""
 
 import fcntl
-import io
+import json
 import os
 import shutil
 import struct
@@ -9,20 +9,23 @@ import threading
 import time
 
 import numpy as np
+import picture_files
 import pytest
 import tensorflow as tf
+from picture_files import COLOUR, GREY, READABLE, by_pillow, exif, file_of
 from PIL import Image
 
 from tf_avae import progress
 from tf_avae.datasets import DATASETS, image_folder, picture_cache
-from tf_avae.datasets.image_folder import find_pictures
+from tf_avae.datasets.image_folder import find_files
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.exports import export_run
-from tf_avae.saved_models import SavedModel
+from tf_avae.saved_models import PROVENANCE, SavedModel
 from training import evaluate, fit
 
 SIDE = 12
+BACKGROUND = "#ab34ef"
 OPEN = DATASETS["image_folder"].open
 
 
@@ -31,19 +34,6 @@ def cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("TF_AVAE_CACHE", str(folder))
     return folder
-
-
-def waves(height=SIDE, width=SIDE, channels=3, phase=0.0):
-    """A smooth picture, uint8 [H, W, C]."""
-    y, x, c = np.mgrid[:height, :width, :channels]
-    return (127.5 + 120 * np.sin(x / 4 + y / 5 + 2 * c + phase)).astype(np.uint8)
-
-
-def file_of(image, format, **options):
-    out = io.BytesIO()
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    image.save(out, format, **options)
-    return out.getvalue()
 
 
 def write(path, content):
@@ -74,6 +64,14 @@ def _collect(batches):
     return np.concatenate(images), np.concatenate(folders) if folders else None
 
 
+def waves(height=SIDE, width=SIDE, channels=3, phase=0.0):
+    return picture_files.waves(height, width, channels, phase)
+
+
+def pixels_of(content):
+    return by_pillow(content).astype(np.uint8)
+
+
 def read_one(tmp_path, content, side=SIDE):
     """What a picture is read as, uint8 [N, N, 3], through the whole data set."""
     write(tmp_path / "pictures" / "test" / "a.png", content)
@@ -82,63 +80,22 @@ def read_one(tmp_path, content, side=SIDE):
     return np.round(image * 255).astype(np.uint8)
 
 
-def by_pillow(content, side=SIDE):
-    image = Image.open(io.BytesIO(content)).convert("RGB")
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
-
-
-COLOUR, GREY = Image.fromarray(waves(30, 18)), Image.fromarray(waves(30, 18)).convert("L")
-ALPHA = Image.fromarray(np.concatenate([waves(30, 18), waves(30, 18, 1, 3.0)], -1))
-READABLE = {
-    "PNG": file_of(COLOUR, "PNG"),
-    "PNG grey": file_of(GREY, "PNG"),
-    "PNG grey, alpha": file_of(GREY.convert("LA"), "PNG"),
-    "PNG black and white": file_of(GREY.convert("1"), "PNG"),
-    "PNG palette, transparency": file_of(COLOUR.quantize(16), "PNG", transparency=3),
-    "JPEG": file_of(COLOUR, "JPEG"),
-    "JPEG grey": file_of(GREY, "JPEG"),
-    "JPEG progressive": file_of(COLOUR, "JPEG", progressive=True),
-    "JPEG CMYK": file_of(COLOUR.convert("CMYK"), "JPEG"),
-    "WebP": file_of(COLOUR, "WEBP"),
-    "WebP lossless": file_of(COLOUR, "WEBP", lossless=True),
-    "WebP extended": file_of(COLOUR, "WEBP", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0"),
-    "BMP": file_of(COLOUR, "BMP"),
-    "BMP grey": file_of(GREY, "BMP"),
-    "one pixel": file_of(waves(1, 1), "PNG"),
-    "one pixel, WebP": file_of(waves(1, 1), "WEBP"),
-}
-WITH_ALPHA = {
-    "PNG": file_of(ALPHA, "PNG"),
-    "WebP": file_of(ALPHA, "WEBP", lossless=True, exact=True),
-    "BMP": file_of(ALPHA, "BMP"),
-}
-
-
 def test_files_are_read_as_pillow_reads_them(tmp_path):
-    """JPEG's decoders differ by their interpolation of colour."""
     for number, content in enumerate(READABLE.values()):
         write(tmp_path / "train" / f"{number:02d}.png", content)
     folder_of(tmp_path, "test/a.png")
-    images = dict(zip(_order(tmp_path), trained(OPEN(tmp_path, image_size=SIDE))[0], strict=True))
+    data = OPEN(tmp_path, image_size=SIDE, background="#102030")
+    images = dict(zip(_order(tmp_path), trained(data)[0], strict=True))
     for number, (name, content) in enumerate(READABLE.items()):
-        off = np.abs(images[f"train/{number:02d}.png"] * 255 - by_pillow(content)).max()
-        assert off <= (4 if name.startswith("JPEG") else 2), name
+        expected = by_pillow(content, "#102030", (SIDE, SIDE))
+        assert np.abs(images[f"train/{number:02d}.png"] * 255 - expected).max() <= 1.001, name
 
 
 def _order(folder, prefix="train/", seed=0):
     """The paths of a split in the order of its images."""
-    paths = [file.path for file in find_pictures(folder)]
+    paths = [file.path for file in find_files(folder)[0]]
     split = image_folder._split(folder, paths, True, seed)
     return [paths[at] for at in np.concatenate(split) if paths[at].startswith(prefix)]
-
-
-def test_transparency_is_dropped(tmp_path):
-    for number, content in enumerate(WITH_ALPHA.values()):
-        write(tmp_path / "train" / f"{number}.png", content)
-    folder_of(tmp_path, "test/a.png")
-    images, _ = trained(OPEN(tmp_path, image_size=SIDE))
-    expected = by_pillow(file_of(ALPHA.convert("RGB"), "PNG"))
-    assert np.abs(images * 255 - expected).max() <= 2
 
 
 def test_of_sixteen_bits_the_upper_eight_are_kept(tmp_path):
@@ -147,12 +104,9 @@ def test_of_sixteen_bits_the_upper_eight_are_kept(tmp_path):
     np.testing.assert_array_equal(found, np.repeat(levels[..., None] >> 8, 3, -1))
 
 
-def test_a_picture_of_the_right_size_keeps_its_pixels_and_turns_no_corner(tmp_path):
-    """The orientation in EXIF is dropped, as the served model drops it."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    content = file_of(waves(), "PNG", exif=exif)
-    np.testing.assert_array_equal(read_one(tmp_path, content), waves())
+def test_a_picture_of_the_right_size_keeps_its_pixels_the_right_way_up(tmp_path):
+    content = file_of(waves(), "PNG", exif=exif(6))
+    np.testing.assert_array_equal(read_one(tmp_path, content), np.rot90(waves(), -1))
 
 
 def webp(sides_at, sides, **options):
@@ -204,7 +158,7 @@ def test_files_that_cannot_be_read_are_named_or_left_out(tmp_path, capsys):
     folder_of(tmp_path, "a.png", "b.jpg", "c.webp")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe.png")
-    files = find_pictures(tmp_path)
+    files, _ = find_files(tmp_path)
     found = picture_cache.read_pictures(tmp_path, files, SIDE)
     assert found.paths == ["a.png", "b.jpg", "c.webp"]
     for name, (_, words) in UNREADABLE.items():
@@ -250,8 +204,10 @@ def test_any_nesting_any_case_and_no_loops(tmp_path):
     (tmp_path / "cats" / "up").symlink_to(tmp_path)
     (tmp_path / "again").symlink_to(tmp_path / "cats")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    found = [file.path for file in find_pictures(tmp_path)]
+    files, others = find_files(tmp_path)
+    found = [file.path for file in files]
     assert found == ["a.PNG", "again/b.Jpg", "again/old/deep/c.webp", "x.png/d.BMP"]
+    assert others == ["again/notes.txt", "circle"]
 
 
 def test_subfolders_are_the_classes(tmp_path, capsys):
@@ -259,7 +215,7 @@ def test_subfolders_are_the_classes(tmp_path, capsys):
     data = OPEN(folder_of(tmp_path, *names), image_size=SIDE)
     assert data.labels == {"folder": 3} and data.tasks == ("folder",)
     assert data.class_names == {"folder": ("cat", "dog", "é")}
-    files = [by_pillow((tmp_path / name).read_bytes()).tobytes() for name in sorted(names)]
+    files = [pixels_of((tmp_path / name).read_bytes()).tobytes() for name in sorted(names)]
     for split in (trained(data), held_out(data)):
         for image, label in zip(*split, strict=True):
             at = files.index(np.round(image * 255).astype(np.uint8).tobytes())
@@ -267,6 +223,47 @@ def test_subfolders_are_the_classes(tmp_path, capsys):
     folder_of(tmp_path, "loose.png")
     assert OPEN(tmp_path, image_size=SIDE).labels == {}
     assert "no labels: 1 of 31 pictures are in no subfolder" in capsys.readouterr().err
+
+
+def test_files_of_other_kinds_are_counted_and_named(tmp_path, capsys):
+    """So is a class that has no others: of a GIF its frames would be a guess."""
+    folder_of(tmp_path, *(f"{kind}/{n}.png" for kind in ("cats", "dogs") for n in range(3)))
+    for name in (
+        "frogs/1.gif",
+        "frogs/2.GIF",
+        "cats/9.tiff",
+        "README",
+        "cats/b\n.heic",
+        ".DS_Store",
+    ):
+        write(tmp_path / name, file_of(waves(), "GIF"))
+    data = OPEN(tmp_path, image_size=SIDE)
+    assert data.class_names == {"folder": ("cats", "dogs")}
+    said = capsys.readouterr().err
+    assert (
+        "note: left out: 5 files whose names do not end with one of .bmp, .jpeg, .jpg, .png, "
+        ".webp: README, cats/9.tiff, cats/b?.heic, frogs/1.gif, frogs/2.GIF\n"
+    ) in said
+    assert "note: no classes, for want of a picture in them: frogs\n" in said
+    # Nor is one a class whose pictures cannot be read.
+    write(tmp_path / "newts" / "1.png", b"no picture")
+    assert OPEN(tmp_path, image_size=SIDE, on_bad_image="skip").labels == {"folder": 2}
+    assert "for want of a picture in them: frogs, newts\n" in capsys.readouterr().err
+
+
+def test_files_of_other_kinds_beside_the_splits_are_nobodys(tmp_path, capsys):
+    folder_of(tmp_path, *(f"{split}/{kind}/1.png" for split in ("train", "test") for kind in "ab"))
+    write(tmp_path / "notes.txt", b"")
+    write(tmp_path / "train" / "c" / "1.gif", b"")
+    assert OPEN(tmp_path, image_size=SIDE).labels == {"folder": 2}
+    said = capsys.readouterr().err
+    assert "left out: 1 files" in said and said.count("train/c/1.gif") == 1
+    assert "for want of a picture in them: train/c\n" in said
+    # Where pictures are in no class, there are none at all, and none is missed.
+    folder_of(tmp_path / "loose", "a.png", "b.png")
+    write(tmp_path / "loose" / "old" / "c.gif", b"")
+    assert OPEN(tmp_path / "loose", image_size=SIDE).labels == {}
+    assert "for want" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("names", [["a.png", "b.png"], ["one/a.png", "one/b.png"]])
@@ -336,6 +333,7 @@ def test_a_stream_goes_on_to_the_bit(tmp_path):
         (["a.png"], {"image_size": 0}, "image_size is 0; it must be at least 1 and below 4096"),
         (["a.png"], {"on_bad_image": "ignore"}, "unknown on_bad_image 'ignore'"),
         (["a.png"], {"split_seed": -1}, "split_seed is -1"),
+        (["a.png"], {"background": "pink"}, "background is 'pink'; it must be black, grey, white"),
         (["a.png"], {"data_dir": None}, "data_dir is not given"),
         (["a.png"], {"data_dir": "nowhere"}, "nowhere is not a folder"),
     ],
@@ -352,7 +350,9 @@ def outcomes(monkeypatch):
     seen = []
     outcome = picture_cache._outcome
     monkeypatch.setattr(
-        picture_cache, "_outcome", lambda path, side: seen.append(path.name) or outcome(path, side)
+        picture_cache,
+        "_outcome",
+        lambda path, **options: seen.append(path.name) or outcome(path, **options),
     )
     return seen
 
@@ -384,22 +384,76 @@ def test_what_changed_is_decoded_anew(tmp_path, outcomes):
     after = OPEN(tmp_path, image_size=SIDE)
     assert before.checksums != after.checksums
     both = [image.tobytes() for split in (trained, held_out) for image in split(after)[0]]
-    assert (by_pillow(content).astype(np.float32) / np.float32(255)).tobytes() in both
+    assert (pixels_of(content) / np.float32(255)).tobytes() in both
     # Names count too: they decide the split and the classes.
     (tmp_path / "a.png").rename(tmp_path / "c.png")
     assert OPEN(tmp_path, image_size=SIDE).checksums != after.checksums
 
 
+def flipped(at):
+    """Damage to one bit of a file, at a place from its start or, below 0, its end."""
+    return lambda content: content[:at] + bytes([content[at] ^ 4]) + content[at:][1:]
+
+
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[:-1], lambda b: b[:40], lambda b: b"", lambda b: b + b"x"]
-)
-def test_a_damaged_cache_is_made_anew(tmp_path, cache, outcomes, damage):
+    "damage",
+    [
+        lambda b: b[:-1], lambda b: b[:40], lambda b: b"", lambda b: b + b"x", lambda b: b[100:],
+        *map(flipped, (0, 500, 2 * SIDE * SIDE * 3 - 1)),  # pixels
+        *map(flipped, (2 * SIDE * SIDE * 3, -40, -29)),  # the footer
+        *map(flipped, (-28, -25, -24, -17, -16, -1)),  # checksum, length and magic
+        lambda b: b.replace(b'"holds_pixels"', b'"HOLDS_PIXELS"'),
+        lambda b: b.replace(b'"count": 2', b'"count": 1'),
+        lambda b: b.replace(b'"unreadable": {}', b'"unreadable": []'),
+        lambda b: b.replace(b'"key": "', b'"key": \xff'),
+        lambda b: b[:-28] + b"[]" + bytes(4) + (2).to_bytes(8, "big") + b[-16:],
+    ],
+)  # fmt: skip
+def test_a_damaged_cache_is_noticed_and_made_anew(tmp_path, cache, outcomes, damage):
     folder_of(tmp_path, "a.png", "b.png")
-    before = trained(OPEN(tmp_path, image_size=SIDE))[0]
+    before = OPEN(tmp_path, image_size=SIDE)
+    images = trained(before)[0]  # what is mapped into memory must not be cut
     (entry,) = cache.rglob("pixels")
-    write(entry, damage(entry.read_bytes()))
-    np.testing.assert_array_equal(trained(OPEN(tmp_path, image_size=SIDE))[0], before)
-    assert len(outcomes) == 4
+    whole = entry.read_bytes()
+    assert damage(whole) != whole
+    write(entry, damage(whole))
+    after = OPEN(tmp_path, image_size=SIDE)
+    np.testing.assert_array_equal(trained(after)[0], images)
+    assert len(outcomes) == 4 and after.checksums == before.checksums
+    assert entry.read_bytes() == whole
+
+
+def test_damage_on_the_disk_is_said(tmp_path, cache, capsys):
+    folder_of(tmp_path, "a.png", "b.png")
+    OPEN(tmp_path, image_size=SIDE)
+    (entry,) = cache.rglob("pixels")
+    write(entry, flipped(7)(entry.read_bytes()))
+    capsys.readouterr()
+    OPEN(tmp_path, image_size=SIDE)
+    said = capsys.readouterr().err
+    assert said.count("damaged on the disk; the pictures are decoded anew") == 1
+
+
+def test_another_decoding_and_another_background_are_other_pictures(
+    tmp_path, cache, outcomes, monkeypatch
+):
+    write(tmp_path / "a.png", READABLE["PNG all transparent"])
+    write(tmp_path / "b.png", READABLE["PNG all transparent"])
+    white = OPEN(tmp_path, image_size=SIDE)
+    grey = OPEN(tmp_path, image_size=SIDE, background="grey")
+    assert (trained(white)[0] == 1).all()
+    np.testing.assert_array_equal(trained(grey)[0] * 255, np.full((1, SIDE, SIDE, 3), 128))
+    (
+        OPEN(tmp_path, image_size=SIDE, background="#FFFFFF"),
+        OPEN(tmp_path, image_size=SIDE, background="#808080"),
+    )
+    assert len(outcomes) == 4  # each has its entry, whatever it is called
+    # What an older version left is not taken for this one's; a run on it is not resumed unawares.
+    monkeypatch.setattr(picture_cache, "DECODING", 1)
+    old = OPEN(tmp_path, image_size=SIDE)
+    assert len(outcomes) == 6 and old.checksums != white.checksums != grey.checksums
+    assert white.checksums["pictures"].endswith(", decoding 2 on #ffffff")
+    assert len(list(cache.rglob("pixels"))) == 2
 
 
 def test_pictures_that_do_not_fit_are_decoded_for_each_batch(
@@ -454,7 +508,7 @@ def test_one_process_decodes_and_the_others_wait(tmp_path, cache, outcomes, caps
 def test_a_stopped_process_leaves_nothing(tmp_path, cache, monkeypatch):
     folder_of(tmp_path, "a.png", "b.png")
 
-    def stopped(path, side):
+    def stopped(path, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(picture_cache, "_outcome", stopped)
@@ -479,25 +533,30 @@ def run(tmp_path_factory):
     """A run on pictures of any format and size, one of which cannot be read: its folder and what
     was printed."""
     root = tmp_path_factory.mktemp("run")
-    for number, content in enumerate((*READABLE.values(), *WITH_ALPHA.values())):
+    for number, content in enumerate(READABLE.values()):
         write(root / "pictures" / f"{number:02d}.png", content)
     write(root / "pictures" / "bad.png", b"")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TF_AVAE_CACHE", str(root / "cache"))
         options = f"--algo vae --dataset image_folder --data-dir {root / 'pictures'} --arch mlp"
         options += f" --image-size {SIDE} --on-bad-image skip --latent-dim 3 --steps 2"
+        options += f" --background {BACKGROUND.upper()}"
         assert fit.main([*options.split(), "--run-dir", str(root / "run")]) == 0
     return root
 
 
 def test_a_served_model_reads_files_as_training_does(run, tmp_path):
     """The embedding of each file, by the exported graph, is that of the data set's image of it."""
-    data = OPEN(run / "pictures", image_size=SIDE, on_bad_image="skip")
+    options = {"image_size": SIDE, "on_bad_image": "skip", "background": BACKGROUND}
+    data = OPEN(run / "pictures", **options)
     images = np.concatenate([held_out(data)[0], trained(data)[0]])
-    paths = [file.path for file in find_pictures(run / "pictures") if file.path != "bad.png"]
+    files, _ = find_files(run / "pictures")
+    paths = [file.path for file in files if file.path != "bad.png"]
     train, test = image_folder._split(run, paths, False, 0)
     files = [(run / "pictures" / paths[at]).read_bytes() for at in (*test, *train)]
-    served = SavedModel(export_run(run / "run", tmp_path / "served", batch_sizes=(1,)))
+    version = export_run(run / "run", tmp_path / "served", batch_sizes=(1,))
+    assert json.loads((version / PROVENANCE).read_text())["config"]["background"] == BACKGROUND
+    served = SavedModel(version)
     found = served.call("embed_bytes", image_bytes=tf.constant(files))["embedding"]
     expected = open_encoder(run / "run").embed(tf.constant(images))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
@@ -510,6 +569,7 @@ def test_a_run_on_altered_pictures_is_refused(run, capsys):
     said = capsys.readouterr().out
     assert "this run is complete" in said
     where = f"data_dir='{run / 'pictures'}', image_size={SIDE}, on_bad_image='skip'"
+    where += f", background='{BACKGROUND}'"
     assert f'DATASETS["image_folder"].open({where}).held_out(500)' in said
     write(path, file_of(waves(phase=1), "PNG"))
     try:
@@ -517,6 +577,24 @@ def test_a_run_on_altered_pictures_is_refused(run, capsys):
         assert "pictures: not what this run was trained on" in capsys.readouterr().err
     finally:
         write(path, before)
+
+
+def test_a_run_on_pictures_that_were_decoded_otherwise_is_refused(run, capsys):
+    """Its config has no background, and its checksum does not say how: that of an older version."""
+    kept = {name: (run / "run" / name).read_bytes() for name in ("config.json", "provenance.json")}
+    config, notes = map(json.loads, kept.values())
+    del config["background"]
+    notes["data"]["pictures"] = notes["data"]["pictures"].partition(",")[0]
+    try:
+        write(run / "run" / "config.json", json.dumps(config).encode())
+        write(run / "run" / "provenance.json", json.dumps(notes).encode())
+        assert fit.main(["--run-dir", str(run / "run"), "--resume"]) == 2
+        said = capsys.readouterr().err
+        assert "pictures: not what this run was trained on" in said
+        assert ", decoding 2 on #ffffff, was " in said
+    finally:
+        for name, content in kept.items():
+            write(run / "run" / name, content)
 
 
 def test_an_evaluation_says_that_there_are_no_labels(run, capsys, tmp_path):

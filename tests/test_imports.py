@@ -8,48 +8,61 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Which parts of tf_avae each part may import, its own aside.
-FOUNDATIONS = {"types", "errors", "registry", "config", "files", "replicas"}
+FOUNDATIONS = {
+    "types", "errors", "registry", "colours", "config", "files", "records", "replicas", "inputs"
+}  # fmt: skip
 ALLOWED = {
     "types": set(),
     "errors": set(),
     "files": {"errors"},
+    "inputs": {"errors", "types"},
     "replicas": {"types"},
     "optimizers": {"types"},
-    "provenance": set(),
-    "quiet": set(),
-    "progress": set(),
-    "commands": {"errors"},
+    "printing": set(),
+    "provenance": {"commands"},
+    "quiet": {"errors"},
+    "progress": {"printing"},
+    "commands": {"errors", "printing"},
+    "records": {"config", "errors"},
     "registry": {"errors"},
-    "config": {"errors", "registry"},
+    "colours": {"errors"},
+    "config": {"colours", "errors", "registry"},
     "distributions": FOUNDATIONS,
     "networks": FOUNDATIONS,
+    "float32": FOUNDATIONS,
     "attacks": FOUNDATIONS,
     "datasets": FOUNDATIONS | {"image_bytes", "progress"},
     "checkpoints": FOUNDATIONS,
     "theory": FOUNDATIONS | {"distributions"},
     "plots": FOUNDATIONS,
-    "saved_models": FOUNDATIONS,
+    "operations": {"errors"},
+    "saved_models": FOUNDATIONS | {"operations"},
     # Probes and evaluation take callables and arrays, never the model class.
     "probes": FOUNDATIONS,
+    "neighbours": FOUNDATIONS,
     "evaluation": FOUNDATIONS
-    | {"attacks", "distributions", "plots", "probes", "provenance", "saved_models"},
+    | {"attacks", "distributions", "float32", "neighbours", "plots", "probes", "provenance"}
+    | {"saved_models"},
     "objectives": FOUNDATIONS | {"distributions"},
-    "model": FOUNDATIONS | {"distributions", "networks", "attacks", "objectives"},
-    "pictures": FOUNDATIONS | {"networks", "model", "plots"},
+    "model": FOUNDATIONS | {"distributions", "float32", "networks", "attacks", "objectives"},
+    "pictures": FOUNDATIONS | {"model", "plots"},
     "runs": FOUNDATIONS
     | {"attacks", "checkpoints", "datasets", "model", "networks", "objectives", "optimizers"}
     | {"provenance"},
-    "image_bytes": FOUNDATIONS,
-    "versions": FOUNDATIONS | {"saved_models"},
-    "flat_graphs": FOUNDATIONS,
+    "file_bytes": FOUNDATIONS,
+    "exif": FOUNDATIONS | {"file_bytes"},
+    "image_headers": FOUNDATIONS | {"exif", "file_bytes"},
+    "image_bytes": FOUNDATIONS | {"exif", "file_bytes", "image_headers"},
+    "versions": FOUNDATIONS | {"provenance", "saved_models"},
+    "flat_graphs": FOUNDATIONS | {"operations"},
     "shipped": FOUNDATIONS,
     "frozen": FOUNDATIONS | {"flat_graphs", "runs", "saved_models", "shipped"},
     "classifiers": FOUNDATIONS | {"frozen", "probes"},
     "exports": FOUNDATIONS
-    | {"encoders", "evaluation", "image_bytes", "model", "networks", "provenance", "runs"}
+    | {"encoders", "evaluation", "image_bytes", "model", "provenance", "runs"}
     | {"versions"},
     "encoders": FOUNDATIONS
-    | {"distributions", "evaluation", "frozen", "networks", "runs", "saved_models", "shipped"},
+    | {"distributions", "evaluation", "float32", "frozen", "runs", "saved_models", "shipped"},
 }
 
 

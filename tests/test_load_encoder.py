@@ -223,7 +223,7 @@ def test_a_graph_that_does_more_than_compute_is_refused_in_safe_mode(tmp_path, s
         length = tf.strings.length(tf.io.read_file(str(tmp_path / "secret")))
         return {"embedding": tf.reduce_mean(image, [1, 2]) + tf.cast(length, tf.float32)}
 
-    encoder = tf_avae.load_encoder(saved(tmp_path / "spy", spy, [IMAGE]))
+    encoder = tf_avae.load_encoder(saved(tmp_path / "spy", spy, [IMAGE]), trust=True)
     keras.Sequential([keras.Input(SHAPE), encoder]).save(tmp_path / "spy.keras")
     with pytest.raises(InputError, match=r"ReadFile.*safe_mode=False"):
         keras.saving.load_model(tmp_path / "spy.keras")

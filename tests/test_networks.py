@@ -7,7 +7,8 @@ import tensorflow as tf
 from keras import layers
 
 from tf_avae.errors import InputError
-from tf_avae.networks import ARCHITECTURES, float32_compute
+from tf_avae.float32 import Float32View
+from tf_avae.networks import ARCHITECTURES
 
 
 def of_kind(model, kind):
@@ -94,8 +95,8 @@ def test_a_size_that_does_not_fit_is_named(name, shape):
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("name", ["mlp", "conv"])
-def test_heads_and_weights_are_float32_and_float32_compute_takes_rounding_away(name, policy):
-    """The same weights under another policy: other numbers, but for float32_compute."""
+def test_heads_and_weights_are_float32_and_the_float32_view_takes_rounding_away(name, policy):
+    """The same weights under another policy: other numbers, but for the view."""
     mixed, mixed_decoder = build(name, (12, 12, 3), 4, policy=policy, seed=3)
     plain, plain_decoder = build(name, (12, 12, 3), 4, seed=3)
     images = np.random.default_rng(0).uniform(size=(4, 12, 12, 3)).astype(np.float32)
@@ -104,9 +105,8 @@ def test_heads_and_weights_are_float32_and_float32_compute_takes_rounding_away(n
     rounded = mixed(images)["mean"]
     assert rounded.dtype == tf.float32 and mixed_decoder(exact).dtype == tf.float32
     assert (rounded.numpy() != exact.numpy()).any()
-    with float32_compute(mixed, mixed_decoder):
-        np.testing.assert_array_equal(mixed(images)["mean"], exact)
-        np.testing.assert_array_equal(mixed_decoder(exact), plain_decoder(exact))
+    np.testing.assert_array_equal(Float32View(mixed)(images)["mean"], exact)
+    np.testing.assert_array_equal(Float32View(mixed_decoder)(exact), plain_decoder(exact))
     np.testing.assert_array_equal(mixed(images)["mean"], rounded)
     assert {layer.dtype_policy.name for layer in of_kind(mixed, layers.ReLU)} <= {policy}
 

@@ -14,11 +14,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from tf_avae.errors import InputError
+from tf_avae.neighbours import Neighbours
 from tf_avae.probes import (
     HEADS,
     MARGIN_WEIGHTS,
     STRENGTHS,
-    Neighbours,
     Probe,
     fit_linear,
     fit_margin,
@@ -261,7 +261,7 @@ def test_neighbours_vote_as_scikit_learns_do():
     ("x", "y", "words"),
     [
         (X * np.nan, Y, "not all finite"),
-        (X, Y[:-1], r"\[N, D\] and \[N\]"),
+        (X, Y[:-1], r"labels have shape \[599\]; they must be \[N\], 600 of them"),
         (X, np.zeros_like(Y), "2 classes"),
         (X, np.where(np.arange(600) == 0, 9, Y), "each with 2 examples"),
     ],

@@ -14,6 +14,7 @@ import pytest
 
 from tests.in_process import run_module
 from tf_avae import checkpoints
+from tf_avae.files import drafting, replacing
 from tf_avae.objectives import OBJECTIVES
 from training import session
 
@@ -134,6 +135,104 @@ def test_a_run_that_lost_its_checkpoints_is_not_begun_again(killed, folder):
     assert done.returncode == 2
     assert "has metrics but no checkpoint" in done.stderr and "Traceback" not in done.stderr
     assert (killed / "metrics.jsonl").read_bytes() == before
+
+
+def metrics(change):
+    """Damage to metrics.jsonl: its content before the newest checkpoint to another."""
+
+    def damage(run):
+        path = run / "metrics.jsonl"
+        found = change(path.read_bytes())
+        path.unlink() if found is None else path.write_bytes(found)
+
+    return damage
+
+
+def written(name, content):
+    """Damage to a run: a file of another content, or a folder in its place."""
+
+    def damage(run):
+        path = run / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        path.mkdir() if content is None else path.write_text(content)
+
+    return damage
+
+
+def provenance(**values):
+    def damage(run):
+        path = run / "provenance.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (metrics(lambda b: b[: b.index(b"\n") + 1]), ["metrics.jsonl is damaged: it has", "bytes"]),
+        (metrics(lambda b: b""), ["metrics.jsonl is damaged: it has 0 of the"]),
+        (metrics(lambda b: None), ["metrics.jsonl is damaged: it has 0 of the", "--init-from"]),
+        (metrics(lambda b: b.replace(b"7", b"8", 1)), ["metrics.jsonl is damaged: its first"]),
+        (metrics(lambda b: b" " + b), ["metrics.jsonl is damaged: its first", "put the file back"]),
+        (written("metrics.jsonl", None), ["metrics.jsonl", "Is a directory"]),
+        (written("result.json", ""), ["result.json is not JSON", "take it away"]),
+        (written("result.json", None), ["cannot read", "result.json", "take it away"]),
+        (written("result.json", "{}"), ["result.json is damaged: it has no held_out"]),
+        (
+            written("result.json", '{"held_out": {"bound": null}}'),
+            ["held_out.bound is null; it must be an integer or a number", "take it away"],
+        ),
+        (written("tensorboard", "mine"), ["tensorboard is a file", "take it away"]),
+        (written("pictures", "mine"), ["pictures is a file", "take it away"]),
+        (provenance(sessions=None), ["provenance.json is damaged: sessions is null; it must be a"]),
+        (provenance(sessions=[3]), ["provenance.json is damaged: sessions[0] is an integer"]),
+        (provenance(data=[]), ["provenance.json is damaged: data is a list; it must be an object"]),
+        (provenance(data={"a": 1}), ["provenance.json is damaged: data.a is an integer"]),
+        (provenance(data={}), ["t10k-images-idx3-ubyte: not what this run was trained on"]),
+        (written("provenance.json", "[]"), ["provenance.json holds a list", "put it back"]),
+        (written("config.json", '{"algo": 3}'), ["algo is 3; it must be of type str"]),
+    ],
+)
+def test_a_damaged_run_is_refused_in_a_line_and_left_as_it_is(killed, damage, words):
+    damage(killed)
+    before = {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()}
+    done = fit("--run-dir", killed, "--resume", check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    for path, content in before.items():
+        if path.name not in ("provenance.json", ".lock"):  # the command may have been noted
+            assert path.read_bytes() == content, path
+
+
+def test_checkpoints_from_before_metrics_had_a_digest_still_resume(straight, killed):
+    for path in (killed / "checkpoints").iterdir():
+        kept = checkpoints.load(path)
+        del kept.meta["metrics_sha256"]
+        checkpoints.save(path, *kept)
+    fit("--run-dir", killed, "--resume")
+    assert_same(straight, killed)
+
+
+def test_resuming_clears_what_a_killed_process_left_and_nothing_else(straight, killed):
+    stale = [killed / name for name in (".tmp-x.json", "checkpoints/.tmp-x.ckpt",
+                                        "pictures/.tmp-abcdefgh.png")]  # fmt: skip
+    others = [killed / name for name in (".tmp-mine", "models/encoder/.tmp-x/variables/data",
+                                         "checkpoints/.tmp-x.npy", ".tmp-y/a.json")]  # fmt: skip
+    for path in (*stale, *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    with replacing(killed / "checkpoints" / "of another.ckpt") as live, drafting(killed) as folder:
+        live.write_bytes(b"half")
+        fit("--run-dir", killed, "--resume")
+        assert live.exists() and folder.exists()
+    assert [path.exists() for path in stale] == [False] * len(stale)
+    assert [path.exists() for path in others] == [True] * len(others)
+    assert not live.exists() and not folder.exists()
+    (killed / "checkpoints" / "of another.ckpt").unlink()
+    assert_same(straight, killed)
 
 
 def test_one_altered_byte_makes_a_checkpoint_bad(tmp_path):

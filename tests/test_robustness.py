@@ -216,12 +216,12 @@ def test_seed_decides_everything():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": IMAGES * 255}, "images go from"),
-        ({"images": IMAGES.astype(np.float64)}, "dtype float64"),
-        ({"images": IMAGES[0]}, r"shape \(2, 3, 1\)"),
-        ({"labels": LABELS[:-1]}, r"labels have shape \(59,\)"),
-        ({"labels": LABELS + 0.5}, "dtype float64"),
-        ({"labels": LABELS + CLASSES}, "the classifier has 5 classes"),
+        ({"images": IMAGES * 255}, r"images go from .*; they must be finite and in \[0, 1\]"),
+        ({"images": IMAGES.astype(np.float64)}, "images are float64; they must be float32"),
+        ({"images": IMAGES[0]}, r"images have shape \[2, 3, 1\]"),
+        ({"labels": LABELS[:-1]}, r"labels have shape \[59\]"),
+        ({"labels": LABELS + 0.5}, "labels are float64; they must be integers"),
+        ({"labels": LABELS + CLASSES}, "labels go up to 9, and there are 5 classes"),
         ({"epsilon": 8.0}, "epsilon is 8.0"),
         ({"seed": -1}, "seed is -1"),
         ({"batch_size": 0}, "batch_size is 0"),

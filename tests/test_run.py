@@ -143,13 +143,6 @@ def test_ss_from_a_run_is_what_ss_alone_does_after_its_own_vae(runs, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_resuming_clears_what_a_killed_process_left(runs, tmp_path):
-    left = runs / "se_avae" / "checkpoints" / ".tmp-x.ckpt"
-    left.write_bytes(b"half")
-    fit("--run-dir", runs / "se_avae", "--resume")
-    assert not left.exists()
-
-
 def test_unused_options_are_said(tmp_path):
     done = fit(
         "--algo", "vae", *OPTIONS, "--rho", 0.5, "--run-dir", tmp_path / "run"

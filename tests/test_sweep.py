@@ -190,7 +190,8 @@ def command_line(path, out):
         os.dup2(file.fileno(), 1)
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         try:
-            run(SweepFolder.open(path), processes=2, signals=StopSignals())
+            with StopSignals() as signals:
+                run(SweepFolder.open(path), processes=2, signals=signals)
         except Interrupted as stop:
             os._exit(128 + stop.signum)
         os._exit(0)
@@ -198,7 +199,6 @@ def command_line(path, out):
 
 def test_signals_that_come_together_are_one(capfd):
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signals = StopSignals()
 
     def send():  # as Linux does where a parent with five threads dies
         for _ in range(5):
@@ -206,7 +206,7 @@ def test_signals_that_come_together_are_one(capfd):
             time.sleep(0.005)
 
     sender = threading.Thread(target=send)
-    try:
+    with StopSignals() as signals:
         sender.start()
         wait_for(lambda: signals.received is not None)
         sender.join(timeout=60)
@@ -214,9 +214,7 @@ def test_signals_that_come_together_are_one(capfd):
             signals.check()
         assert "once more to stop at once" in capfd.readouterr().err
         assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    assert {number: signal.getsignal(number) for number in before} == before
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
@@ -327,11 +325,43 @@ def test_bad_folders_are_named_and_left_as_they_are(tmp_path):
             SweepFolder.open(damaged)
 
 
+def test_damaged_files_of_a_sweep_are_told_in_words(tmp_path):
+    sweep = SweepFolder.create(tmp_path / "s", declared(script("a")))
+    good = (sweep.path / "sweep.json").read_text()
+    for content, words in (
+        ("", "sweep.json is not JSON"),
+        ('{"sweep": 3, "settings": {}, "cells": {}}', "sweep is an integer; it must be a string"),
+        (good.replace('"needs": []', '"needs": 4'), "cells.a.needs is an integer"),
+        (good.replace('"options": {}', '"options": []'), "cells.a.options is a list"),
+        (good.replace('"cost"', '"price"'), "cells.a has no cost"),
+    ):
+        assert content != good
+        (sweep.path / "sweep.json").write_text(content)
+        with pytest.raises(InputError, match=words):
+            SweepFolder.open(sweep.path)
+    for content, words in (
+        ("{}", "sessions.json is damaged: it has no sessions"),
+        ('{"sessions": [{}]}', r"sessions\[0\] has no command"),
+        ('{"sessions": null}', "sessions is null; it must be a list"),
+    ):
+        (sweep.folder("a") / "sessions.json").write_text(content)
+        with pytest.raises(InputError, match=words):
+            sweep.state("a")
+
+
+@pytest.mark.parametrize("kind", ["empty", "folder"])
+def test_an_empty_result_or_a_folder_of_its_name_is_none(tmp_path, kind):
+    sweep = SweepFolder.create(tmp_path / "s", declared(script("a")))
+    result = sweep.result("a")
+    result.mkdir() if kind == "folder" else result.touch()
+    assert not sweep.done("a") and sweep.state("a").name == "ready"
+
+
 def test_difference_and_flags():
     assert difference({"a": {"b": [1]}}, {"a": {"b": [1]}}) is None
     assert difference({"a": {"b": [1]}}, {"a": {"b": [2]}}) == "a.b is [1] (was [2])"
-    words = flags({"obs_var": 0.1, "task": ["Hat", "Black Hair"], "fid": None, "seed": 0})
-    assert words == ["--obs-var=0.1", "--task", "Hat", "Black Hair", "--seed=0"]
+    words = flags({"obs_var": 0.1, "task": ["Hat", "Black Hair"], "fid": None, "trust": True})
+    assert words == ["--obs-var=0.1", "--task", "Hat", "Black Hair", "--trust"]
     with pytest.raises(ValueError, match="before what it needs"):
         declared(script("b", "a"), script("a"))
 

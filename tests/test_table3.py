@@ -314,7 +314,7 @@ def test_bad_input_is_one_line_and_writes_nothing(capsys, tmp_path, monkeypatch)
 def test_a_taken_run_must_be_that_model(tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
-    (run / "result.json").write_text("{}")
+    (run / "result.json").write_text(json.dumps({"held_out": {}}))
     mini = table3.SCALES["mini"].config
     base = {"dataset": "celeb_a", "data_dir": str(tmp_path)} | mini
 

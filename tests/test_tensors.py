@@ -1,7 +1,4 @@
-"""Tensors to and from the wire and JSON, against TensorFlow and the json module."""
-
-import contextlib
-import json
+"""Tensors to and from the wire, against TensorFlow."""
 
 import numpy as np
 import pytest
@@ -10,10 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tensorflow.core.framework import tensor_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
-from tensorflow_serving.apis import predict_pb2
 
-from serving.server import json_tensors, tensors
+from serving.server import tensors
 from serving.server.status import StatusError
 
 FLOATS = arrays.arrays(
@@ -125,123 +120,3 @@ def test_inconsistent_tensors_are_refused(bad):
     for read in (tensors.measure, tensors.to_array):
         with pytest.raises(StatusError, match="tensor parsing error: a"):
             read(bad, "a")
-
-
-def info(dtype):
-    return meta_graph_pb2.TensorInfo(dtype=dtype.as_datatype_enum)
-
-
-ONE = {"x": info(tf.float32)}
-TWO = {"n": info(tf.int32), "x": info(tf.float32)}
-
-
-def filled(document, inputs):
-    request = predict_pb2.PredictRequest()
-    form = json_tensors.fill(request, json_tensors.parse(json.dumps(document).encode()), inputs)
-    return form, {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
-
-
-@pytest.mark.parametrize(
-    ("document", "inputs", "expected"),
-    [
-        ({"instances": [1, 2.5]}, ONE, {"x": [1, 2.5]}),
-        ({"instances": [[[1], [2]]]}, ONE, {"x": [[[1], [2]]]}),
-        ({"instances": [{"x": [1, 2]}, {"x": [3, 4]}]}, ONE, {"x": [[1, 2], [3, 4]]}),
-        ({"inputs": [[1, 2]]}, ONE, {"x": [[1, 2]]}),
-        ({"inputs": {"x": 7}}, ONE, {"x": 7}),
-        ({"instances": [{"x": 1, "n": 2}]}, TWO, {"x": [1], "n": [2]}),
-        ({"inputs": {"x": [[1]], "n": [2, 3]}}, TWO, {"x": [[1]], "n": [2, 3]}),
-        ({"instances": ["a", {"b64": "AP8"}]}, {"x": info(tf.string)}, {"x": [b"a", b"\0\xff"]}),
-        ({"inputs": {"b64": "AP8="}}, {"x": info(tf.string)}, {"x": b"\0\xff"}),
-        ({"inputs": {"b64": "AP\n8=\n"}}, {"x": info(tf.string)}, {"x": b"\0\xff"}),
-        ({"inputs": [True, False]}, {"x": info(tf.bool)}, {"x": [True, False]}),
-    ],
-)
-def test_both_forms(document, inputs, expected):
-    form, found = filled(document, inputs)
-    assert form == ("predictions" if "instances" in document else "outputs")
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value)
-        assert found[name].dtype == tf.as_dtype(inputs[name].dtype).as_numpy_dtype
-
-
-@pytest.mark.parametrize(
-    ("document", "inputs", "words"),
-    [
-        ({"instances": [1]}, TWO, "instances is a plain list, but expecting list of objects"),
-        ({"inputs": [1]}, TWO, "inputs is a plain value/list, but expecting an object"),
-        ({"inputs": {"x": 1}}, TWO, "Missing named input: n in 'inputs' object."),
-        ({"instances": [{"x": 1}]}, TWO, "keys must be equal to: n,x"),
-        ({"instances": [{"x": 1}, 2]}, ONE, "Expecting object but got list at item 1"),
-        ({"instances": [2, {"x": 1}]}, ONE, "Expecting value/list but got object at item 1"),
-        ({"instances": [[1], [1, 2]]}, ONE, "element: 1 .*Expecting tensor size: 1 but got: 2"),
-        ({"instances": [[[1, 2]], [[1], [2]]]}, ONE, r"Expecting shape \[1,2\] but got: \[2,1\]"),
-        ({"instances": [[1, [2]]]}, ONE, "Encountered list at unexpected level: 1 expected < 1"),
-        ({"instances": [[[1], 2]]}, ONE, "found at incorrect level: 2"),
-        ({"instances": ["a"]}, ONE, 'Value: "a" Type: String is not of expected type: float$'),
-        ({"instances": [10**400]}, ONE, "a number is too large for float"),
-        ({"inputs": ["\ud800"]}, {"x": info(tf.string)}, "is not of expected type: string"),
-        ({"inputs": [{"b64": "AP8=="}]}, {"x": info(tf.string)}, "Unable to base64 decode"),
-        ({"instances": [[1, None]]}, ONE, "JSON Value: null Type: Null"),
-        ({"instances": [{"y": 1}]}, ONE, "does not have named input: y"),
-        ({"instances": {"x": 1}}, ONE, "Expecting 'instances' to be an list/array"),
-        ({"inputs": [1.5]}, {"x": info(tf.int32)}, "Type: Number is not of expected type: int32"),
-        ({"inputs": [2**31]}, {"x": info(tf.int32)}, "is not of expected type: int32"),
-        ({"inputs": [1]}, {"x": info(tf.bool)}, "is not of expected type: bool"),
-        ({"inputs": [1]}, {"x": info(tf.string)}, "is not of expected type: string"),
-        ({"inputs": [{"b64": "a"}]}, {"x": info(tf.string)}, "Unable to base64 decode"),
-        ({"inputs": [{"b64": 1}]}, {"x": info(tf.string)}, "for base64 data"),
-    ],
-)
-def test_forms_that_do_not_fit(document, inputs, words):
-    with pytest.raises(StatusError, match=words):
-        filled(document, inputs)
-
-
-def test_parsing_stops_where_the_document_ends():
-    assert json_tensors.parse(b' {"a": NaN} rubbish').keys() == {"a"}
-    assert json_tensors.parse(b'{"a": 1, "a": 2}') == {"a": 1}  # as there
-
-
-@pytest.mark.parametrize("depth", [64, 65, 300, 900, 100_000])
-@pytest.mark.parametrize("key", ["instances", "inputs"])
-def test_deep_lists_are_read_or_refused(depth, key):
-    body = json.dumps({key: 0}).replace("0", "[" * depth + "1" + "]" * depth).encode()
-    refusal = pytest.raises(StatusError) if depth > 64 else contextlib.suppress(StatusError)
-    with refusal:  # and nothing else is raised
-        json_tensors.fill(predict_pb2.PredictRequest(), json_tensors.parse(body), ONE)
-
-
-def test_signature_names_are_text():
-    assert json_tensors.signature_name({"signature_name": "ü"}) == "ü"
-    for bad in (1, "\ud800"):
-        with pytest.raises(StatusError, match="must be a string value"):
-            json_tensors.signature_name({"signature_name": bad})
-
-
-@given(FLOATS)
-def test_numbers_survive_json(array):
-    text = json_tensors.reply({"x": array}, "outputs")
-    found = np.array(json.loads(text)["outputs"], np.float32)
-    np.testing.assert_array_equal(found.reshape(array.shape), array)
-
-
-def test_numbers_are_written_as_there():
-    x = np.array([0.2, 1, 9e6, 3e-5, 16777216, 1 / 3, np.nan, -np.inf], np.float32)
-    assert json_tensors.reply({"x": x}, "outputs").split(": ")[1].strip("\n}") == (
-        "[0.2, 1.0, 9e+06, 3e-05, 16777216.0, 0.333333343, NaN, -Infinity]"
-    )
-
-
-def test_rows_need_as_many_of_each_output():
-    with pytest.raises(StatusError, match="has no shape information"):
-        json_tensors.reply({"x": np.float32(1)}, "predictions")
-    with pytest.raises(StatusError, match="y has inconsistent batch size: 2 expecting: 1"):
-        json_tensors.reply({"x": np.zeros(1), "y": np.zeros(2)}, "predictions")
-    both = json_tensors.reply(
-        {"x": np.zeros((2, 1)), "y_bytes": np.array([b"a", b"b"])}, "predictions"
-    )
-    assert json.loads(both)["predictions"] == [
-        {"x": [0.0], "y_bytes": {"b64": "YQ=="}}, {"x": [0.0], "y_bytes": {"b64": "Yg=="}},
-    ]  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import SMALL, small_model
+from picture_files import READABLE
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -26,9 +27,11 @@ from tf_avae.classifiers import classifier
 from tf_avae.exports import export_classifier, served_encoder
 from tf_avae.frozen import load_encoder
 from tf_avae.probes import fit_mlp
+from tf_avae.saved_models import SavedModel
 from tf_avae.versions import publish
 
 MODEL = "small"
+BACKGROUND = "#0033ff"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,8 @@ def base(model, tmp_path_factory):
     embeddings = rng.normal(size=(90, 4)).astype(np.float32)
     probe = fit_mlp(embeddings, np.arange(90) % 3).probe
     whole = classifier(load_encoder(folder / "encoder"), probe)
-    export_classifier(whole, folder / MODEL, {"task": "blobs"}, batch_sizes=(1, 2))
+    notes = {"task": "blobs"}
+    export_classifier(whole, folder / MODEL, notes, batch_sizes=(1, 2), background=BACKGROUND)
     return folder / MODEL
 
 
@@ -87,6 +91,16 @@ def test_embeds_arrays_and_files(base, model, small_images, files):
         [path.read_bytes() for path in files],
     ):  # fmt: skip
         np.testing.assert_allclose(embed.transform(images), rounded, rtol=1e-5, atol=1e-6)
+
+
+def test_transparent_files_lie_on_the_models_own_background(base):
+    """Here as in the served graph."""
+    file = READABLE["PNG all transparent"]
+    colour = np.broadcast_to(np.float32([0, 0x33, 0xFF]) / np.float32(255), (1, *SMALL))
+    expected = RobustEmbedding(base).transform(colour)
+    np.testing.assert_allclose(RobustEmbedding(base).transform([file]), expected, rtol=1e-5)
+    served = SavedModel(base).call("embed_bytes", image_bytes=tf.constant([file]))
+    np.testing.assert_allclose(served["embedding"], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_a_fit_tells(base, small_images, files):
@@ -134,9 +148,9 @@ def test_cross_validation_in_processes(base, small_images, labels):
 def test_is_loaded_once_and_keeps_to_what_it_was_fitted_with(base, tmp_path, small_images):
     copy = shutil.copytree(base, tmp_path / "copy")
     embed = RobustEmbedding(copy).fit(small_images)
-    loaded = transformer._CACHE[str(copy / "1")]
+    loaded = transformer._CACHE[str(copy / "1"), False]
     embed.transform(small_images)
-    assert transformer._CACHE[str(copy / "1")] is loaded
+    assert transformer._CACHE[str(copy / "1"), False] is loaded
     expected = embed.transform(small_images)
     other = small_model(seed=1, compiled=False)
     publish(served_encoder(other), copy, {}, version=2, batch_sizes=(1,))

@@ -113,8 +113,6 @@ def restore_metrics(model: keras.Model, state: list[np.ndarray]) -> None:
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
-    if not model.optimizer.built:  # a second time, LossScaleOptimizer would take new variables
-        model.optimizer.build(model.trainable_variables)
     sections = {
         "weights": model.weights,
         "optimizer": model.optimizer.variables,

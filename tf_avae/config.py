@@ -12,11 +12,14 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from tf_avae.colours import colour
 from tf_avae.errors import InputError
 from tf_avae.registry import unknown
 
@@ -38,6 +41,8 @@ class Option:
         above: every value must be larger than this.
         below: every value must be smaller than this.
         choices: the values allowed, where no registry has them.
+        form: a text to the one way to write what it says, which is kept; raises `InputError`.
+        metavar: how `--help` calls the value, where its type does not say it.
     """
 
     help: str
@@ -48,6 +53,8 @@ class Option:
     above: float | None = None
     below: float | None = None
     choices: tuple[str, ...] = ()
+    form: Callable[[str], str] | None = None
+    metavar: str = ""
 
     def limit(self) -> str:
         """The range in words, for an error message."""
@@ -63,7 +70,10 @@ class Option:
         return " and ".join(bounds)
 
     def check(self, name: str, value: Any) -> None:
-        """Raises `InputError` where a number is not finite or out of range, or not a choice."""
+        """Raises `InputError` where a number is not finite or out of range, or a text is not a
+        choice or has another form."""
+        if self.form:
+            self.form(value)
         if self.choices and value not in self.choices:
             raise unknown(name, value, list(self.choices))
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -124,6 +134,14 @@ class Config:
         "error", "what to do with files that cannot be read (image_folder)", DATA,
         choices=("error", "skip"),
     )  # fmt: skip
+    background: str = _option(
+        "white",
+        "colour that transparent pictures are laid on, in training and by the served model: black, "
+        "grey, white, or a number such as #ffffff (image_folder)",
+        DATA,
+        form=colour,
+        metavar="COLOUR",
+    )
     split_seed: int = _option(
         0, "which tenth of the pictures is held out where no folder test/ says so (image_folder)",
         DATA, low=0, below=2**31,
@@ -217,11 +235,9 @@ class Config:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = _typed(field.name, getattr(self, field.name), _types()[field.name])
-            object.__setattr__(self, field.name, value)
-            if value is not None:
-                option(field.name).check(field.name, value)
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name, value in check(**given).items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
@@ -261,14 +277,19 @@ def option(name: str) -> Option:
     return Config.__dataclass_fields__[name].metadata["option"]
 
 
-def check(**values: Any) -> None:
-    """Checks values against the limits of the fields of the same name.
+def check(**values: Any) -> dict[str, Any]:
+    """Values in the types of the fields of the same name, checked against their limits.
 
     Raises:
-        InputError: a value out of range, naming it and the limit.
+        InputError: a value of another type or out of range, naming it and the limit.
     """
-    for name, value in values.items():
-        option(name).check(name, value)
+    found = {name: typed(name, value, _types()[name]) for name, value in values.items()}
+    for name, value in found.items():
+        if value is not None:
+            limits = option(name)
+            limits.check(name, value)
+            found[name] = limits.form(value) if limits.form else value
+    return found
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
@@ -306,8 +327,19 @@ def field_type(name: str) -> type:
     return next(kind for kind in _types()[name] if kind is not type(None))
 
 
-def _typed(name: str, value: Any, allowed: tuple[type, ...]) -> Any:
-    """The value in its field's type; an integer is taken for a float, nothing else is converted."""
+def plain(value: Any) -> Any:
+    """A scalar of NumPy's as Python's; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def typed(name: str, value: Any, allowed: tuple[type, ...]) -> Any:
+    """The value in one of the types allowed. NumPy's scalars are taken for Python's, and an integer
+    for a float; nothing else is converted.
+
+    Raises:
+        InputError: it is of another type.
+    """
+    value = plain(value)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         try:
             return float(value)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_avae.inputs import seed_of
 from tf_avae.replicas import own_rows
 from tf_avae.types import Images, Latents, PerExample, Tensor
 
@@ -46,8 +47,9 @@ class Posterior(NamedTuple):
         """One z = mu + sigma * noise for each example, shape [B, D].
 
         Args:
-            seed: a stateless seed, an int32 tensor of shape [2].
+            seed: an integer, at least 0, or a stateless seed, an int32 tensor of shape [2].
         """
+        seed = seed_of(seed)
         noise = own_rows(
             lambda shape: tf.random.stateless_normal(shape, seed=seed, dtype=self.mean.dtype),
             tf.shape(self.mean),
@@ -204,7 +206,9 @@ def w2_squared_full(
 ) -> PerExample:
     """Squared 2-Wasserstein distance of two Gaussians with full covariances (App. E).
 
-    |mu - mu'|^2 + Tr(S + S' - 2 (S'^(1/2) S S'^(1/2))^(1/2)).
+    |mu - mu'|^2 + Tr(S + S' - 2 (S'^(1/2) S S'^(1/2))^(1/2)), at least 0. The last trace is the sum
+    of the singular values of S'^(1/2) S^(1/2), and is taken as that: the root of what rounding
+    leaves of an eigenvalue 0 would be far from 0.
 
     Args:
         mean, other_mean: [..., D].
@@ -213,10 +217,11 @@ def w2_squared_full(
     Returns:
         [...].
     """
-    root = symmetric_sqrt(other_covariance)
-    cross = symmetric_sqrt(root @ covariance @ root)
-    trace = tf.linalg.trace(covariance + other_covariance - 2.0 * cross)
-    return tf.reduce_sum(tf.math.squared_difference(mean, other_mean), axis=-1) + trace
+    roots = symmetric_sqrt(other_covariance) @ symmetric_sqrt(covariance)
+    cross = tf.reduce_sum(tf.linalg.svd(roots, compute_uv=False), axis=-1)
+    trace = tf.linalg.trace(covariance) + tf.linalg.trace(other_covariance) - 2.0 * cross
+    means = tf.reduce_sum(tf.math.squared_difference(mean, other_mean), axis=-1)
+    return means + tf.maximum(trace, 0.0)  # below 0 by rounding alone
 
 
 def symmetric_sqrt(matrix: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from tf_avae.config import read_json
 from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError
 from tf_avae.evaluation.encoder import Encoder
+from tf_avae.float32 import Float32View
 from tf_avae.frozen import embedding_signature, freeze
-from tf_avae.networks import float32_compute
+from tf_avae.records import damaged, mismatch
 from tf_avae.runs import Run, holds_run, load_trained
 from tf_avae.saved_models import (
     PROVENANCE,
@@ -33,7 +34,7 @@ from tf_avae.types import Images, ImageShape, Latents
 _ANY_SIDE = 64  # where a model takes images of any size
 
 
-def open_encoder(path: str | Path, name: str | None = None) -> Encoder:
+def open_encoder(path: str | Path, name: str | None = None, *, trust: bool = False) -> Encoder:
     """The encoder at a path.
 
     Args:
@@ -43,14 +44,15 @@ def open_encoder(path: str | Path, name: str | None = None) -> Encoder:
             `.keras` file of a model whose output is the embedding, or {"mean", "variance"}; or
             the name of a row of `SHIPPED`.
         name: what it is called; the last part of the path unless given.
+        trust: whether to open a SavedModel or a Keras model that may do more than compute.
 
     Raises:
         InputError: there is no such thing at the path, it has no weights yet, or not these inputs
-            and outputs.
+            and outputs, or it may do more than compute.
     """
     path = located(path)
     name = name or (path.stem if path.is_file() else path.name)
-    return _kind(path).open(path, name)
+    return _kind(path).open(path, name, trust)
 
 
 def locate(path: str | Path) -> tuple[Path, str]:
@@ -66,22 +68,21 @@ def locate(path: str | Path) -> tuple[Path, str]:
     return path, files_checksum(kind.files(path))
 
 
-def _of_run(path: Path, name: str) -> Encoder:
+def _of_run(path: Path, name: str, trust: bool) -> Encoder:
     run, model = Run.open(path), load_trained(path)
 
     def posterior(images: Images) -> Posterior:
-        with float32_compute(model.encoder):
-            return model.encode(images)
+        return model.encode(images, float32=True)
 
     def decode(latents: Latents) -> Images:
-        with float32_compute(model.decoder):
-            return model.decode(latents)
+        return model.decode(latents, float32=True)
 
     notes = {
         "kind": "run",
         "config": run.config.to_dict(),
+        "background": run.config.background,
         "step": int(model.step.numpy()),
-        "complete": run.result_path.is_file(),
+        "complete": run.result() is not None,
         "sha256": weights_checksum(model),
         "trained_at_commit": read_json(path / "provenance.json").get("commit"),
     }
@@ -97,8 +98,8 @@ def _of_run(path: Path, name: str) -> Encoder:
     )
 
 
-def _of_saved_model(path: Path, name: str) -> Encoder:
-    saved = SavedModel(path)
+def _of_saved_model(path: Path, name: str, trust: bool) -> Encoder:
+    saved = SavedModel(path, trust=trust)
     function = embedding_signature(saved)
     known = function.structured_outputs
     # Without the other outputs an attack's gradient takes a fraction of the time.
@@ -124,27 +125,30 @@ def _of_saved_model(path: Path, name: str) -> Encoder:
 
 
 def _trained_as(path: Path) -> dict[str, Any]:
-    """The config that an exported encoder was trained with, where the export says so."""
+    """The config that an exported encoder was trained with, and the colour that it lays transparent
+    pictures on, where the export says so."""
     if not (path / PROVENANCE).is_file():
         return {}
-    config = read_json(path / PROVENANCE).get("config")
-    return {"config": config} if config else {}
+    said = read_json(path / PROVENANCE)
+    config = said.get("config")
+    wrong = None if config is None else mismatch(config, {"dataset": str}, "config")
+    if wrong:
+        raise damaged(path / PROVENANCE, wrong, "export it again")
+    background = said.get("background") or (config or {}).get("background")
+    return {n: v for n, v in (("config", config), ("background", background)) if v}
 
 
-def _of_keras_model(path: Path, name: str) -> Encoder:
-    model = load_keras_model(path)
+def _of_keras_model(path: Path, name: str, trust: bool) -> Encoder:
+    model = load_keras_model(path, trust=trust)
     shape = _shape(getattr(model, "input_shape", None), path)
+    run = Float32View(model)
     # Asked of an image: what a model says of its outputs differs from kind to kind.
     sides = shape or (_ANY_SIDE, _ANY_SIDE, model.input_shape[3] or 3)
-    output = model(tf.zeros((1, *sides)), training=False)
+    output = run(tf.zeros((1, *sides)))
     keys = set(output) if isinstance(output, dict) else set()
     if (keys and "mean" not in keys) or isinstance(output, list | tuple):
         given = listed(keys) if keys else f"{len(output)} outputs"
         raise InputError(f"{path} gives {given}; an encoder gives mean, or one tensor")
-
-    def run(images: Images) -> Any:
-        with float32_compute(model):
-            return model(images, training=False)
 
     def posterior(images: Images) -> Posterior:
         found = run(images)
@@ -173,13 +177,13 @@ class _Kind:
 
     Attributes:
         is_at: whether it is what is at a path.
-        open: a path and a name to the encoder.
+        open: a path, a name and whether to trust what is there, to the encoder.
         files: a path to the files that decide its embeddings.
         newest: a path to that of the newest of several.
     """
 
     is_at: Callable[[Path], bool]
-    open: Callable[[Path, str], Encoder]
+    open: Callable[[Path, str, bool], Encoder]
     files: Callable[[Path], list[Path]]
     newest: Callable[[Path], Path] = lambda path: path
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_avae.colours import WHITE, colour
 from tf_avae.config import read_json
 from tf_avae.encoders import weights_checksum
 from tf_avae.errors import InputError
@@ -18,7 +19,6 @@ from tf_avae.evaluation import table
 from tf_avae.files import absolute
 from tf_avae.image_bytes import decode_images
 from tf_avae.model import AVAE
-from tf_avae.networks import float32_compute
 from tf_avae.provenance import provenance, session
 from tf_avae.runs import Run, load_trained
 from tf_avae.types import Images, ImageShape, Latents, Tensor
@@ -31,17 +31,20 @@ CLASSIFIER_SIGNATURES = ("serving_default", "classify", "classify_bytes", "embed
 """Of a classifier, which is an encoder too: images under the first two names, files under the
 others; all give the same outputs."""
 
-_MARGIN = 1e-3  # how far a pixel may lie outside [0, 1]: what resizing and rounding may do
 _TRIED = 8  # images that a graph must agree on
 
 
-def served_encoder(model: AVAE) -> Served:
+def served_encoder(model: AVAE, background: str = WHITE) -> Served:
     """A model's networks and its signatures. All compute in float32, whatever the precision of
-    training; the weights are shared, not copied."""
+    training; the weights are shared, not copied.
+
+    Args:
+        model: what is served.
+        background: the colour that transparent image files are laid on; training's.
+    """
 
     def decode(latent: Latents) -> dict[str, Tensor]:
-        with float32_compute(model.decoder):
-            return {"image": model.decode(latent)}
+        return {"image": model.decode(latent, float32=True)}
 
     def trials() -> Iterable[Trial]:
         images = _random_images(model.image_shape)
@@ -50,7 +53,8 @@ def served_encoder(model: AVAE) -> Served:
         latents = expected["embedding"]
         yield Trial("decode", latents, decode(latents))
 
-    images, files = _of_images(model, model.image_shape), _of_files(model, model.image_shape)
+    images = _of_images(model, model.image_shape)
+    files = _of_files(model, model.image_shape, background)
     latent = tf.TensorSpec([None, model.latent_dim], tf.float32, "latent")
     functions = (images, files, (decode, latent))
     weights = (*model.encoder.weights, *model.decoder.weights)
@@ -62,13 +66,16 @@ def served_encoder(model: AVAE) -> Served:
     )
 
 
-def served_classifier(model: keras.Model, image_shape: ImageShape) -> Served:
+def served_classifier(
+    model: keras.Model, image_shape: ImageShape, background: str = WHITE
+) -> Served:
     """A classifier of images and its signatures.
 
     Args:
         model: images [N, H, W, C] in [0, 1] to a dict with "logits" and "probabilities", [N, K]
             each, "embedding" [N, D] and what else the encoder gives; all float32.
         image_shape: (H, W, C).
+        background: the colour that transparent image files are laid on; training's.
     """
 
     def trials() -> Iterable[Trial]:
@@ -76,22 +83,22 @@ def served_classifier(model: keras.Model, image_shape: ImageShape) -> Served:
         for name in ("serving_default", "classify"):
             yield Trial(name, images, model(images))
 
-    images, files = _of_images(model, image_shape), _of_files(model, image_shape)
+    images = _of_images(model, image_shape)
+    files = _of_files(model, image_shape, background)
     functions = dict(zip(CLASSIFIER_SIGNATURES, (images, images, files, files), strict=True))
     return Served([weight.value for weight in model.weights], functions, image_shape, trials)
 
 
 def _of_images(model: Any, image_shape: ImageShape) -> tuple[Any, tf.TensorSpec]:
     def embed(image: Images) -> dict[str, Tensor]:
-        with tf.control_dependencies([_check_pixels(image)]):
-            return model(tf.identity(image))
+        return model(image)  # which refuses pixels that are not numbers in [0, 1]
 
     return embed, tf.TensorSpec([None, *image_shape], tf.float32, "image")
 
 
-def _of_files(model: Any, image_shape: ImageShape) -> tuple[Any, tf.TensorSpec]:
+def _of_files(model: Any, image_shape: ImageShape, background: str) -> tuple[Any, tf.TensorSpec]:
     def embed_bytes(image_bytes: Tensor) -> dict[str, Tensor]:
-        return model(decode_images(image_bytes, image_shape))
+        return model(decode_images(image_bytes, image_shape, background))
 
     return embed_bytes, tf.TensorSpec([None], tf.string, "image_bytes")
 
@@ -99,17 +106,6 @@ def _of_files(model: Any, image_shape: ImageShape) -> tuple[Any, tf.TensorSpec]:
 def _random_images(image_shape: ImageShape) -> Images:
     images = np.random.default_rng(0).uniform(size=(_TRIED, *image_shape))
     return tf.constant(images, tf.float32)
-
-
-def _check_pixels(image: Images) -> tf.Operation:
-    """Refuses pixels that are not numbers in [0, 1]: most of all those in [0, 255]."""
-    inside = (image >= -_MARGIN) & (image <= 1 + _MARGIN)  # false for what is not a number
-    return tf.debugging.Assert(
-        tf.reduce_all(inside),
-        ["image must hold finite numbers in [0, 1]; least, greatest and number of those that are "
-         "not finite:", tf.reduce_min(image), tf.reduce_max(image),
-         tf.math.count_nonzero(~tf.math.is_finite(image))],
-    )  # fmt: skip
 
 
 def export_run(
@@ -137,8 +133,10 @@ def export_run(
     """
     base = check_target(base, version, batch_sizes)
     model = load_trained(run)
-    notes = _notes(Run.open(run), model, evaluation)
-    return publish(served_encoder(model), base, notes, version=version, batch_sizes=batch_sizes)
+    opened = Run.open(run)
+    notes = _notes(opened, model, evaluation)
+    served = served_encoder(model, opened.config.background)
+    return publish(served, base, notes, version=version, batch_sizes=batch_sizes)
 
 
 def export_classifier(
@@ -148,6 +146,7 @@ def export_classifier(
     *,
     version: int | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
+    background: str = WHITE,
 ) -> Path:
     """Publishes a classifier, encoder and head in one, as a new version.
 
@@ -155,12 +154,13 @@ def export_classifier(
         model: as `served_classifier` takes it.
         base, version, batch_sizes: those of `export_run`.
         notes: what is known of it: task, class names, its encoder, its accuracy.
+        background: the colour that transparent image files are laid on; training's.
 
     Returns:
         The folder of the version.
 
     Raises:
-        InputError: the version exists, or the model is no such classifier.
+        InputError: the version exists, the model is no such classifier, the background no colour.
     """
     base = check_target(base, version, batch_sizes)
     shape, outputs = model.input_shape, model.output
@@ -174,26 +174,26 @@ def export_classifier(
     known = {
         "image_shape": list(shape[1:]),
         **notes,
+        "background": colour(background),
         "weights_sha256": weights_checksum(model),
         "exported": {**session(), **provenance()},
     }
-    served = served_classifier(model, shape[1:])
+    served = served_classifier(model, shape[1:], background)
     return publish(served, base, known, version=version, batch_sizes=batch_sizes)
 
 
 def _notes(run: Run, model: AVAE, evaluation: str | Path | None) -> dict[str, Any]:
     """Where a version comes from, and what is known of it."""
-    trained = read_json(run.path / "provenance.json")
+    trained, result = run.provenance(), run.result()
     checksum = weights_checksum(model)
-    complete = run.result_path.is_file()
     return {
         "algorithm": model.objective.name,
         "config": run.config.to_dict(),
         "image_shape": list(model.image_shape),
         "step": int(model.step.numpy()),
-        "complete": complete,
+        "complete": result is not None,
         "weights_sha256": checksum,
-        "held_out": read_json(run.result_path).get("held_out") if complete else None,
+        "held_out": result["held_out"] if result else None,
         "evaluation": figures(absolute(evaluation), checksum) if evaluation else None,
         "trained": {key: trained.get(key) for key in ("commit", "versions", "data", "sessions")},
         "exported": {**session(), **provenance()},
@@ -225,7 +225,10 @@ def figures(path: Path, checksum: str) -> list[dict[str, str]]:
             (row.group, row.label, row.cells[0].line)
             for row in (*table.rows(one), *table.failed_rows(one))
         ]
+        rows += [("left out", name, why) for name, why in table.left_out(results)]
         rows.append(("protocol", "budget", results["settings"]["budget"]))
         return [dict(zip(("group", "figure", "value"), row, strict=True)) for row in rows]
-    except (KeyError, TypeError, AttributeError) as error:
+    except InputError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{path} is no results.json of an evaluation ({error!r})") from error

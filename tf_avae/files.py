@@ -1,15 +1,18 @@
 """Files that are either there whole or not at all."""
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tf_avae.errors import InputError
+from tf_avae.errors import InputError, reason
 
 
 @contextmanager
@@ -17,19 +20,85 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, with its suffix, that becomes `path` if the block ends well.
 
     The content is on disk before the name changes, so a crash leaves the old file or the new one.
+    An `OSError` that names no file names `path`.
     """
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with naming(path):
+        handle, temporary = _held(
+            lambda: tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
+        )
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)  # mkstemp's files are private
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(handle)
+
+
+@contextmanager
+def drafting(folder: Path) -> Iterator[Path]:
+    """A temporary folder in `folder`, that is removed with what it holds unless the block renames
+    it."""
+
+    def make() -> tuple[int, str]:
+        name = tempfile.mkdtemp(prefix=".tmp-", dir=folder)
+        return os.open(name, os.O_RDONLY), name
+
+    handle, draft = _held(make)
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp's files are private
-        temporary.replace(path)
-        sync_folder(path.parent)
+        yield draft
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(draft, ignore_errors=True)
+        os.close(handle)
+
+
+def _held(make: Callable[[], tuple[int, str]]) -> tuple[int, Path]:
+    """A draft that was made, locked for as long as its handle is open: `clear_drafts` leaves it."""
+    while True:
+        handle, name = make()
+        with contextlib.suppress(OSError):  # where there are no locks, nothing is cleared either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        # Another process may have taken it for one that was left, in the moment before the lock.
+        if os.path.exists(name):  # noqa: PTH110
+            return handle, Path(name)
+        os.close(handle)
+
+
+def clear_drafts(folder: Path, *suffixes: str) -> None:
+    """Removes the drafts in a folder that killed processes left; those in work stay.
+
+    Args:
+        folder: where commands write; it need not be there.
+        suffixes: of the files that they write there; "" stands for folders.
+    """
+    for draft in list(folder.glob(".tmp-*")):
+        is_folder = draft.is_dir() and not draft.is_symlink()
+        suffix = "" if is_folder else draft.suffix or "no suffix"
+        if suffix not in suffixes:
+            continue
+        with contextlib.suppress(OSError):  # in work, gone, or not ours to remove
+            handle = os.open(draft, os.O_RDONLY if is_folder else os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(draft) if is_folder else draft.unlink()
+            finally:
+                os.close(handle)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Makes an `OSError` of the block that names no file name this one: of a full disk, say."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # Libraries raise some without a number, HDF5 for one.
+        words = error.strerror or reason(error)
+        raise OSError(error.errno or errno.EIO, words, str(path)) from error
 
 
 @contextmanager
@@ -40,7 +109,7 @@ def exclusive(lock: Path, waiting: Callable[[], None] = lambda: None) -> Iterato
         lock: is made; its folder must be there.
         waiting: called where another process is inside, before waiting until it is not.
     """
-    with lock.open("w") as file:
+    with lock.open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -64,9 +133,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 atomically; bytes of file names that are no text are escaped."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON atomically."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def absolute(path: str | Path) -> Path:
@@ -81,7 +155,22 @@ def absolute(path: str | Path) -> Path:
         raise InputError(f"{str(path)!r} cannot be a path: {error}") from error
 
 
+def for_tensorflow(path: Path) -> str:
+    """A path as TensorFlow takes it: as UTF-8, whatever the locale makes of its bytes.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        return os.fsencode(path).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8, and TensorFlow reads and writes no other names; give another"
+        ) from error
+
+
 def shown(path: str | Path) -> str:
-    """A path as a user in this folder would write it."""
+    """A path as a user in this folder would write it; never one that reads as an option."""
     path = Path(path)
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    text = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return f"./{text}" if text.startswith("-") else text

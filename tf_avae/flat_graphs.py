@@ -19,33 +19,14 @@ from google.protobuf.message import DecodeError
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tf_avae.errors import InputError, reason
+from tf_avae.operations import COMPUTES
 from tf_avae.types import Tensor
 
 _WEIGHT = 1024
 """Constants of more bytes are weights; what is smaller (shapes, axes) stays in the graph."""
 
-_COMPUTES = frozenset(
-    """
-    Abs Add AddN AddV2 All Any ArgMax ArgMin Assert AvgPool BatchMatMulV2 BiasAdd BroadcastArgs
-    BroadcastGradientArgs BroadcastTo Cast Ceil ClipByValue Concat ConcatV2 Const Conv2D
-    Conv2DBackpropInput Cos Cumsum DepthToSpace DepthwiseConv2dNative Einsum Elu EnsureShape Equal
-    Erf Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod FusedBatchNormV3 GatherNd GatherV2
-    Greater GreaterEqual Identity IdentityN If Inv IsFinite IsInf IsNan L2Loss LeakyRelu Less
-    LessEqual Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul Max MaxPool MaxPoolV2
-    Maximum Mean Merge Min Minimum MirrorPad Mul Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2
-    Placeholder PlaceholderWithDefault Pow PreventGradient Prod Range Rank RealDiv Reciprocal Relu
-    Relu6 Reshape ResizeBilinear ResizeNearestNeighbor ReverseV2 Round Rsqrt ScaleAndTranslate
-    Select SelectV2 Selu Shape ShapeN Sigmoid Sign Sin Size Slice Softmax Softplus Softsign
-    SpaceToBatchND SpaceToDepth BatchToSpaceND Split SplitV Sqrt Square SquaredDifference Squeeze
-    StatelessIf StatelessWhile StopGradient StridedSlice Sub Sum Switch Tanh
-    TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem TensorListStack Tile
-    TopKV2 Transpose Unpack Where While Xdivy Xlogy ZerosLike
-    """.split()
-)
-"""Operations that do nothing but compute: no file, no network, no code beside the graph."""
-
 _CHECKS = frozenset({"Assert", "If"})
-"""Of them, those that something may wait for without using what they give."""
+"""Operations that something may wait for without using what they give."""
 
 
 class FlatGraph:
@@ -74,7 +55,7 @@ class FlatGraph:
         inside = [
             node.op for function in self._graph.library.function for node in function.node_def
         ]
-        return {*inside, *(node.op for node in self._graph.node)} - _COMPUTES
+        return {*inside, *(node.op for node in self._graph.node)} - COMPUTES
 
     def __call__(self, inputs: Tensor, weights: Iterable[Tensor]) -> dict[str, Tensor]:
         """The outputs, by name; differentiable.
@@ -185,7 +166,7 @@ def _needed(graph: tf.compat.v1.GraphDef, tensors: Sequence[str]) -> tf.compat.v
     checks = {
         name
         for name in _closure(nodes, outputs, lambda tensor: True)
-        if nodes[name].op in _CHECKS or nodes[name].op not in _COMPUTES
+        if nodes[name].op in _CHECKS or nodes[name].op not in COMPUTES
     }
     needed = _closure(nodes, outputs | checks, lambda tensor: not tensor.startswith("^"))
     kept = tf.compat.v1.GraphDef(versions=graph.versions, library=graph.library)

@@ -12,6 +12,7 @@ from keras.src.saving.serialization_lib import in_safe_mode
 
 from tf_avae.errors import InputError
 from tf_avae.flat_graphs import FlatGraph, flatten
+from tf_avae.inputs import MARGIN, images_of
 from tf_avae.runs import holds_run, load_trained
 from tf_avae.saved_models import SavedModel, holds_saved_model, listed
 from tf_avae.shipped import SHIPPED, located
@@ -75,11 +76,7 @@ class FrozenEncoder(keras.layers.Layer):
         _LIVE.add(self)
 
     def call(self, images: Images) -> dict[str, Tensor]:
-        if images.dtype != tf.float32:
-            raise InputError(
-                f"images are {images.dtype.name}; an encoder takes float32 in [0, 1]: convert "
-                "them, and divide by 255 if they go up to 255"
-            )
+        images = images_of(images, image_shape=self.image_shape, margin=MARGIN, none=True)
         return self._graph(images, [weight.value for weight in self._values])
 
     def compute_output_spec(self, images: Any) -> dict[str, keras.KerasTensor]:
@@ -148,6 +145,7 @@ def load_encoder(
     signature: str = "serving_default",
     outputs: Sequence[str] | None = None,
     name: str | None = None,
+    trust: bool = False,
 ) -> FrozenEncoder:
     """The encoder at a path, as a frozen Keras layer.
 
@@ -163,10 +161,11 @@ def load_encoder(
             is left out of the graph: a gradient of the embedding alone costs less than half of one
             that goes back through `inconsistency` too.
         name: the layer's.
+        trust: whether to open a SavedModel whose graph may do more than compute.
 
     Raises:
-        InputError: there is no such thing at the path, it has no such signature or outputs, or the
-            signature takes or gives something else.
+        InputError: there is no such thing at the path, it has no such signature or outputs, the
+            signature takes or gives something else, or the graph may do more than compute.
     """
     path = located(path)
     if holds_run(path):
@@ -175,7 +174,7 @@ def load_encoder(
         compiled = tf.function(lambda image: model(image), input_signature=[spec])
         function = compiled.get_concrete_function()
     elif holds_saved_model(path):
-        saved = SavedModel(path)
+        saved = SavedModel(path, trust=trust)
         function = embedding_signature(saved, signature)
     else:
         raise InputError(

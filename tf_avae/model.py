@@ -1,6 +1,8 @@
 """The one Keras model, and the one train step that serves every objective."""
 
-from collections.abc import Mapping
+import functools
+import numbers
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -11,7 +13,10 @@ from tf_avae import config as options
 from tf_avae import replicas
 from tf_avae.attacks import BALLS, Ball, pgd
 from tf_avae.distributions import Posterior, prior_sample, w2_squared
-from tf_avae.networks import ARCHITECTURES, Architecture, float32_compute
+from tf_avae.errors import InputError
+from tf_avae.float32 import Float32View, quantised_config
+from tf_avae.inputs import MARGIN, image_array, images_of, refusals
+from tf_avae.networks import ARCHITECTURES, Architecture, image_shape_of, policy_of
 from tf_avae.objectives import (
     ADVERSARIAL,
     COUPLINGS,
@@ -30,13 +35,52 @@ from tf_avae.types import Images, ImageShape, Latents, Tensor, Terms
 _POSTERIOR, _PRIOR, _ATTACK, _USES = 0, 1, 2, 3  # uses of random numbers within a step
 
 
+_PLAIN = (list, dict, str, numbers.Number)
+"""Of what is given to `fit`, what is neither an array nor a stream of batches."""
+
+
+class _Bits(np.ndarray):
+    """The bits of float32 images, as uint32: Keras casts floats to its `floatx`, and leaves
+    integers alone."""
+
+
+def _door(method: Callable, margin: float = 0.0) -> Callable:
+    """A method of Keras' that takes images, which refuses what are none in words: arrays before
+    anything is done with them, and what a step finds in a stream.
+
+    Where Keras would cast arrays it is given their bits instead; `_of_bits` takes them back."""
+
+    @functools.wraps(method)
+    def checked(self: "AVAE", x: Any = None, *arguments: Any, **named: Any) -> Any:
+        def seen(images: Any) -> Any:
+            if isinstance(images, _Bits):  # `fit` evaluates
+                return images
+            if images is None or isinstance(images, _PLAIN) or hasattr(images, "__array__"):
+                array = image_array(images, image_shape=self.image_shape, margin=margin)
+                if keras.config.floatx() != "float32":
+                    return np.ascontiguousarray(array).view(np.uint32).view(_Bits)
+            return images
+
+        x = seen(x)
+        held_out = named.get("validation_data")
+        if isinstance(held_out, tuple | list):
+            named["validation_data"] = (seen(held_out[0]), *held_out[1:])
+        with refusals():
+            return method(self, x, *arguments, **named)
+
+    return checked
+
+
 @keras.saving.register_keras_serializable("tf_avae")
 class AVAE(keras.Model):
     """A variational autoencoder trained by a row of `OBJECTIVES`.
 
     `compile(optimizer=...)`, then `fit` on batches of images [B, H, W, C] float32 in [0, 1], or on
     pairs of which the images come first (labels are ignored). `fit` and `evaluate` report the
-    mean over the examples of each term of the bound, in nats, and `loss`, minus the bound.
+    mean over the examples of each term of the bound, in nats, and `loss`, minus the bound. Images
+    that are none (`tf_avae.inputs`) are refused: arrays before anything is trained, those of a
+    stream when their batch comes. The check of a batch is part of the step, and XLA drops such
+    checks, so `compile` leaves `jit_compile` off unless it is asked for.
 
     Calling the model, and `predict`, give what the served model gives, computed in float32:
     "embedding" (the posterior mean, [B, D]), "variance" ([B, D]) and "inconsistency" ([B]), the
@@ -48,10 +92,12 @@ class AVAE(keras.Model):
     and compiled in the scope of a `tf.distribute` strategy, take the step that one would take. Each
     must be given as many examples.
 
+    Which networks train is the objective's affair: `trainable = True` never thaws another one.
+
     Args:
-        objective: a row of `OBJECTIVES`.
+        objective: a row of `OBJECTIVES`, or its name; so below.
         architecture: a row of `ARCHITECTURES`.
-        image_shape: (H, W, C).
+        image_shape: (H, W, C), at least 1 each.
         latent_dim: D.
         observation_variance: v of p(x|z) = N(g(z), v I), above 0.
         rho: coupling, in [0, 1).
@@ -65,81 +111,93 @@ class AVAE(keras.Model):
         batch_norm: "data": encoder passes over x~ and x^a use the moving statistics; "all": they
             use, and update, those of their own batch. The attack never updates any.
         seed: of the initial weights and of all noise.
+        networks: what a saved model's config has of networks that were quantised; for loading.
+        dtype: "float32", "mixed_bfloat16" or "mixed_float16": what training computes in; Keras'
+            default policy unless given, where it is one of them, and otherwise float32.
 
     Raises:
-        InputError: a value out of range, or an architecture that does not fit the images.
+        InputError: a value out of range, an unknown name, or an architecture that does not fit the
+            images.
     """
 
     def __init__(
         self,
         *,
-        objective: Objective,
-        architecture: Architecture,
+        objective: Objective | str,
+        architecture: Architecture | str,
         image_shape: ImageShape,
         latent_dim: int = 64,
         observation_variance: float = 0.5,
         rho: float = 0.975,
         rho_se: float = 0.975,
-        coupling: Coupling = COUPLINGS["analytic"],
+        coupling: Coupling | str = COUPLINGS["analytic"],
         reconstruction_weight: float = 1.0,
         epsilon: float = 0.1,
-        ball: Ball = BALLS["linf"],
+        ball: Ball | str = BALLS["linf"],
         pgd_steps: int | None = None,
         pgd_step_size: float | None = None,
         batch_norm: str = "data",
         seed: int = 0,
+        networks: Mapping[str, Any] | None = None,
+        dtype: Any = None,
         **kwargs: Any,
     ):
         # Inputs are not cast to the compute dtype: images and densities stay float32.
-        super().__init__(**kwargs, autocast=False)
-        pgd_steps = architecture.pgd_steps if pgd_steps is None else pgd_steps
-        options.check(
+        super().__init__(**kwargs, dtype=policy_of(dtype), autocast=False)
+        self.objective = OBJECTIVES.row(objective)
+        self.architecture = ARCHITECTURES.row(architecture)
+        self.ball = BALLS.row(ball)
+        self.image_shape = image_shape_of(image_shape)
+        given = options.check(
             latent_dim=latent_dim,
             obs_var=observation_variance,
             rho=rho,
             rho_se=rho_se,
             reconstruction_weight=reconstruction_weight,
             epsilon=epsilon,
-            pgd_steps=pgd_steps,
+            pgd_steps=self.architecture.pgd_steps if pgd_steps is None else pgd_steps,
             pgd_step_size=pgd_step_size,
             batch_norm=batch_norm,
             seed=seed,
         )
-        self.objective = objective
-        self.architecture = architecture
-        height, width, channels = image_shape
-        self.image_shape = (height, width, channels)
-        self.latent_dim = latent_dim
+        self.latent_dim: int = given["latent_dim"]
         self.hyperparameters = Hyperparameters(
-            observation_variance, rho, rho_se, coupling, reconstruction_weight
+            given["obs_var"],
+            given["rho"],
+            given["rho_se"],
+            COUPLINGS.row(coupling),
+            given["reconstruction_weight"],
         )
-        self.epsilon = epsilon
-        self.ball = ball
-        self.pgd_steps = pgd_steps
-        self.pgd_step_size = pgd_step_size
-        self.batch_norm = batch_norm
-        self.seed = seed
+        self.epsilon: float = given["epsilon"]
+        self.pgd_steps: int = given["pgd_steps"]
+        self.pgd_step_size: float | None = given["pgd_step_size"]
+        self.batch_norm: str = given["batch_norm"]
+        self.seed: int = given["seed"]
 
         policy = self.dtype_policy.name
-        encoder_seed, decoder_seed = np.random.SeedSequence(seed).generate_state(2)
-        self.encoder = architecture.encoder(
-            self.image_shape, latent_dim, policy=policy, seed=encoder_seed
+        seeds = np.random.SeedSequence(self.seed).generate_state(2)
+        self.encoder, self.decoder = (
+            keras.saving.deserialize_keras_object(networks[name])
+            if networks
+            else make(self.image_shape, self.latent_dim, policy=policy, seed=seed)
+            for name, make, seed in zip(
+                (ENCODER, DECODER),
+                (self.architecture.encoder, self.architecture.decoder),
+                seeds,
+                strict=True,
+            )
         )
-        self.decoder = architecture.decoder(
-            self.image_shape, latent_dim, policy=policy, seed=decoder_seed
-        )
-        # A network that is not trained also keeps its moving statistics: Keras runs batch
-        # normalisation in inference mode where trainable is False.
-        self.encoder.trainable = ENCODER in objective.trains
-        self.decoder.trainable = DECODER in objective.trains
+        self._float32_encoder = Float32View(self.encoder)
+        self._float32_decoder = Float32View(self.decoder)
+        self._train_networks()
         self.step = self.add_weight(
             shape=(), dtype="int64", trainable=False, initializer="zeros", name="step",
             aggregation="only_first_replica",
         )  # fmt: skip
-        self.loss_mean = _Mean(name="loss")
-        self.term_means = {name: _Mean(name=name) for name in objective.terms}
+        self.loss_mean = _Mean(name="loss", dtype="float32")
+        self.term_means = {name: _Mean(name=name, dtype="float32") for name in self.objective.terms}
         self._first_nonfinite = tf.Variable(
-            [-1] * len(objective.terms),
+            [-1] * len(self.objective.terms),
             dtype=tf.int64,
             trainable=False,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
@@ -152,25 +210,48 @@ class AVAE(keras.Model):
 
     def twin(self) -> "AVAE":
         """A model of the same weights, without an optimiser, and outside of any strategy."""
-        made = AVAE.from_config(self.get_config())
+        made = type(self).from_config(self.get_config())
         made.set_weights(self.get_weights())
         return made
 
     # ------------------------------------------------------------------ networks
 
-    def encode(self, images: Images, *, training: bool = False) -> Posterior:
-        """q(z|x): images [B, H, W, C] to means and variances [B, D]."""
-        outputs = self.encoder(images, training=training)
+    @keras.Model.trainable.setter
+    def trainable(self, value: bool) -> None:
+        keras.Model.trainable.fset(self, value)
+        self._train_networks()
+
+    def _train_networks(self) -> None:
+        """Thaws the networks that the objective trains, unless the model is frozen."""
+        # A network that is not trained also keeps its moving statistics: Keras runs batch
+        # normalisation in inference mode where trainable is False.
+        self.encoder.trainable = self.trainable and ENCODER in self.objective.trains
+        self.decoder.trainable = self.trainable and DECODER in self.objective.trains
+
+    def encode(self, images: Images, *, training: bool = False, float32: bool = False) -> Posterior:
+        """q(z|x): images [B, H, W, C] to means and variances [B, D].
+
+        Args:
+            images: [B, H, W, C].
+            training: normalise by the batch where the architecture does.
+            float32: in float32 whatever the precision, and in inference mode.
+        """
+        outputs = (
+            self._float32_encoder(images) if float32 else self.encoder(images, training=training)
+        )
         return Posterior(outputs["mean"], outputs["variance"])
 
-    def decode(self, latents: Latents, *, training: bool = False) -> Images:
-        """g(z): latents [B, D] to images [B, H, W, C]."""
+    def decode(self, latents: Latents, *, training: bool = False, float32: bool = False) -> Images:
+        """g(z): latents [B, D] to images [B, H, W, C]; arguments as those of `encode`."""
+        if float32:
+            return self._float32_decoder(latents)
         return self.decoder(latents, training=training)
 
     def call(self, images: Images) -> dict[str, Tensor]:
-        with float32_compute(self.encoder, self.decoder):
-            q = self.encode(images)
-            again = self.encode(self.decode(q.mean))
+        images = _of_bits(images)
+        images = images_of(images, image_shape=self.image_shape, margin=MARGIN, none=True)
+        q = self.encode(images, float32=True)
+        again = self.encode(self.decode(q.mean, float32=True), float32=True)
         return {
             "embedding": q.mean,
             "variance": q.variance,
@@ -184,34 +265,38 @@ class AVAE(keras.Model):
 
         Args:
             images: [B, H, W, C] in [0, 1].
-            seed: a stateless seed, an int32 tensor of shape [2].
+            seed: an integer, or a stateless seed, an int32 tensor of shape [2].
             q: q(z|x) in inference mode and float32, where it is known already.
 
         Raises:
+            InputError: the images are none.
             ValueError: the objective attacks nothing.
         """
         loss = self.objective.attack
         if loss is None:
             raise ValueError(f"objective {self.objective.name!r} attacks nothing")
-        with float32_compute(self.encoder):
-            clean = (self.encode(images) if q is None else q).stop_gradient()
-            return pgd(
-                lambda candidate: loss(clean, self.encode(candidate), self.hyperparameters),
-                images,
-                epsilon=self.epsilon,
-                ball=self.ball,
-                steps=self.pgd_steps,
-                step_size=self.pgd_step_size,
-                seed=seed,
-            )
+        images = images_of(images, image_shape=self.image_shape)
+        encode = functools.partial(self.encode, float32=True)
+        clean = (encode(images) if q is None else q).stop_gradient()
+        return pgd(
+            lambda candidate: loss(clean, encode(candidate), self.hyperparameters),
+            images,
+            epsilon=self.epsilon,
+            ball=self.ball,
+            steps=self.pgd_steps,
+            step_size=self.pgd_step_size,
+            seed=seed,
+        )
 
-    def generate(self, count: Tensor, *, seed: Tensor) -> Images:
+    def generate(self, count: Tensor, *, seed: Tensor, float32: bool = False) -> Images:
         """Decoder means of `count` samples of the prior, [count, H, W, C]."""
-        return self.decode(prior_sample(count, self.latent_dim, seed))
+        return self.decode(prior_sample(count, self.latent_dim, seed), float32=float32)
 
     # ------------------------------------------------------------------ the bound
 
-    def terms(self, images: Images, *, seed: Tensor, training: bool = False) -> Terms:
+    def terms(
+        self, images: Images, *, seed: Tensor, training: bool = False, float32: bool = False
+    ) -> Terms:
         """The objective's terms for these images, [B] each, in nats.
 
         One encoder pass over x, one decoder pass, and one encoder pass over each auxiliary image
@@ -221,11 +306,13 @@ class AVAE(keras.Model):
             images: x, [B, H, W, C]; whatever they are, they are encoded as they stand.
             seed: an int32 tensor of shape [2]: (seed, a number of its own for each step).
             training: normalise by the batch where the architecture does, and update statistics.
+            float32: in float32 whatever the precision, and in inference mode.
         """
-        auxiliary_training = training and self.batch_norm == "all"
-        q = self.encode(images, training=training)
+        trained = self.objective.trains
+        encode = functools.partial(self.encode, float32=float32)
+        q = encode(images, training=training and ENCODER in trained)
         z = q.sample(_use(seed, _POSTERIOR))
-        g = self.decode(z, training=training)
+        g = self.decode(z, training=training and DECODER in trained, float32=float32)
         make = {
             DECODED: lambda: tf.stop_gradient(g),
             ADVERSARIAL: lambda: self.attack(
@@ -234,15 +321,39 @@ class AVAE(keras.Model):
         }
         auxiliary: dict[str, Any] = dict.fromkeys(make)
         for name in self.objective.auxiliaries:
-            auxiliary[name] = self.encode(make[name](), training=auxiliary_training)
+            auxiliary[name] = encode(make[name](), training=training and self.batch_norm == "all")
         passes = Passes(images, z, g, q, auxiliary[DECODED], auxiliary[ADVERSARIAL])
         return self.objective.bound(passes, self.hyperparameters)
 
     # ------------------------------------------------------------------ Keras
 
+    def compile(self, *arguments: Any, jit_compile: bool | str = False, **named: Any) -> None:
+        """As Keras' own, without XLA unless it is asked for. The optimizer's variables are made
+        here: made in the first step, they would be lost where that step's images are refused."""
+        super().compile(*arguments, jit_compile=jit_compile, **named)
+        self.optimizer.build(self.trainable_variables)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Keras asks for this where `compile` is a model's own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    fit, train_on_batch = _door(keras.Model.fit), _door(keras.Model.train_on_batch)
+    evaluate, test_on_batch = _door(keras.Model.evaluate), _door(keras.Model.test_on_batch)
+    predict = _door(keras.Model.predict, MARGIN)
+    predict_on_batch = _door(keras.Model.predict_on_batch, MARGIN)
+
+    def _images(self, data: Any) -> Images:
+        """The images of a batch; labels are ignored."""
+        images, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if sample_weight is not None:
+            raise InputError(
+                "sample weights are given, and every example counts once; leave them out"
+            )
+        return images_of(_of_bits(images), image_shape=self.image_shape)
+
     def train_step(self, data: Any) -> dict[str, Tensor]:
         """One optimiser step on one batch: the same for every objective."""
-        images = _images(data)
+        images = self._images(data)
         seed = tf.stack([self.seed, tf.cast(self.step, tf.int32)])
         if self.objective.encodes == GENERATED:
             images = tf.stop_gradient(self.generate(tf.shape(images)[0], seed=_use(seed, _PRIOR)))
@@ -251,14 +362,17 @@ class AVAE(keras.Model):
             loss = -tf.reduce_mean(terms["bound"])
             # Gradients are summed over replicas; the optimiser takes the scale off again.
             scaled = self.optimizer.scale_loss(loss / replicas.count())
-        variables = self.trainable_variables
+        variables = [
+            v for name in self.objective.trains for v in getattr(self, name).trainable_variables
+        ]
         gradients = tape.gradient(scaled, variables)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = replicas.overflow_together(gradients)
         self.optimizer.apply(gradients, variables)
         terms = replicas.gather(terms)
         self._note_nonfinite(terms)
-        self.step.assign_add(1)
+        with tf.control_dependencies([images]):  # not where they are refused
+            self.step.assign_add(1)
         return self._report(terms)
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
@@ -269,8 +383,7 @@ class AVAE(keras.Model):
         """
         # Negative numbers: a stream apart from that of training.
         seed = tf.stack([self.seed, -1 - tf.cast(self.loss_mean.count, tf.int32)])
-        with float32_compute(self.encoder, self.decoder):
-            terms = self.terms(_images(data), seed=seed)
+        terms = self.terms(self._images(data), seed=seed, float32=True)
         return self._report(replicas.gather(terms))
 
     @property
@@ -324,25 +437,8 @@ class AVAE(keras.Model):
             "pgd_step_size": self.pgd_step_size,
             "batch_norm": self.batch_norm,
             "seed": self.seed,
+            **quantised_config({ENCODER: self.encoder, DECODER: self.decoder}),
         }
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "AVAE":
-        rows = {
-            "objective": OBJECTIVES[config["objective"]],
-            "architecture": ARCHITECTURES[config["architecture"]],
-            "coupling": COUPLINGS[config["coupling"]],
-            "ball": BALLS[config["ball"]],
-        }
-        return cls(**{**config, **rows})
-
-
-def _images(data: Any) -> Images:
-    """The images of a batch; labels are ignored."""
-    images, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if sample_weight is not None:
-        raise ValueError("sample weights are not supported: every example counts once")
-    return images
 
 
 class _Mean(keras.metrics.Mean):
@@ -350,6 +446,12 @@ class _Mean(keras.metrics.Mean):
 
     def add_variable(self, *arguments: Any, **named: Any) -> keras.Variable:
         return super().add_variable(*arguments, **named, aggregation="only_first_replica")
+
+
+def _of_bits(images: Any) -> Any:
+    """The images of which `_door` has given Keras the bits; others as they are."""
+    bits = keras.config.floatx() != "float32" and getattr(images, "dtype", None) == tf.uint32
+    return tf.bitcast(images, tf.float32) if bits else images
 
 
 def _use(seed: Tensor, use: int) -> Tensor:

@@ -6,15 +6,17 @@ constant variance aside). An encoder maps images [B, H, W, C] to {"mean": [B, D]
 float32 under every precision policy. Distributions are built outside of them.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
 from tf_avae import replicas
+from tf_avae.config import check, option
 from tf_avae.errors import InputError
 from tf_avae.registry import Registry
 from tf_avae.types import ImageShape, Tensor
@@ -72,8 +74,8 @@ class Architecture:
         """A new encoder: images [B, H, W, C] to {"mean", "variance"}, [B, D] float32 each."""
         self.check(image_shape)
         build = Build(image_shape, policy, seed)
-        images = keras.Input(image_shape, name="image")
-        features = layers.Flatten(dtype=policy)(self.encoder_body(images, build))
+        images = keras.Input(image_shape, name="image", dtype="float32")
+        features = _flat(self.encoder_body(images, build), build)
         mean = layers.Dense(
             latent_dim, dtype="float32", kernel_initializer=build.initializer(), name="mean"
         )
@@ -97,7 +99,7 @@ class Architecture:
     ) -> keras.Model:
         """A new decoder: latents [B, D] to g(z), [B, H, W, C] float32."""
         self.check(image_shape)
-        latents = keras.Input((latent_dim,), name="latent")
+        latents = keras.Input((latent_dim,), name="latent", dtype="float32")
         body = self.decoder_body(latents, Build(image_shape, policy, seed))
         images = layers.Activation(self.output, dtype="float32", name="image")(body)
         return keras.Model(latents, images, name="decoder")
@@ -146,28 +148,40 @@ class ConstantVariance(layers.Layer):
         return {**super().get_config(), "latent_dim": self.latent_dim}
 
 
-@contextlib.contextmanager
-def float32_compute(*networks: keras.Model) -> Iterator[None]:
-    """Calls of these networks that are traced inside compute in float32, with the same weights.
+def image_shape_of(given: Any) -> ImageShape:
+    """(H, W, C) as plain integers.
 
-    Attacks, evaluation and exported models must not inherit the rounding of mixed precision.
+    Raises:
+        InputError: it is no such shape.
     """
-    parts = [part for network in networks for part in _with_layers(network)]
-    policies = [part.dtype_policy for part in parts]
-    for part in parts:
-        part.dtype_policy = "float32"
     try:
-        yield
-    finally:
-        for part, policy in zip(parts, policies, strict=True):
-            part.dtype_policy = policy
+        height, width, channels = (operator.index(side) for side in given)
+    except (TypeError, ValueError):
+        height = width = channels = 0
+    if min(height, width, channels) < 1:
+        raise InputError(
+            f"image_shape is {given!r}; it must be (height, width, channels), whole numbers of at "
+            "least 1"
+        )
+    return height, width, channels
 
 
-def _with_layers(layer: layers.Layer) -> Iterator[layers.Layer]:
-    """A layer and all within it."""
-    yield layer
-    for part in getattr(layer, "layers", ()):
-        yield from _with_layers(part)
+def policy_of(dtype: Any) -> str:
+    """The name of the dtype policy given, or of Keras' default: float32 where that is not one that
+    models train in.
+
+    Raises:
+        InputError: models do not train in what is given.
+    """
+    if dtype is not None:
+        name = dtype if isinstance(dtype, str) else keras.dtype_policies.get(dtype).name
+        return check(precision=name)["precision"]
+    default = keras.config.dtype_policy().name
+    return default if default in option("precision").choices else "float32"
+
+
+def _flat(x: Tensor, build: Build) -> Tensor:
+    return layers.Flatten(data_format="channels_last", dtype=build.policy)(x)
 
 
 def _dense_stack(x: Tensor, build: Build, units: tuple[int, ...]) -> Tensor:
@@ -190,6 +204,7 @@ def _convolution_stack(
             kernel,
             strides=convolution.stride,
             padding="same",
+            data_format="channels_last",
             use_bias=not convolution.batch_norm,
             dtype=build.policy,
             kernel_initializer=build.initializer(),
@@ -231,6 +246,7 @@ def _convolution_decoder(
         kernel,
         strides=last_stride,
         padding="same",
+        data_format="channels_last",
         dtype="float32",
         kernel_initializer=build.initializer(),
     )(x)
@@ -252,7 +268,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
     Architecture(
         name="mlp",
         summary="ColorMNIST MLP of App. F: 4 x 200 dense each way",
-        encoder_body=lambda x, b: _dense_stack(layers.Flatten(dtype=b.policy)(x), b, _MLP_UNITS),
+        encoder_body=lambda x, b: _dense_stack(_flat(x, b), b, _MLP_UNITS),
         decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, _MLP_UNITS), b),
     ),
     Architecture(
@@ -281,7 +297,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
     Architecture(
         name="linear",
         summary="probabilistic PCA of App. B: affine mean each way, one variance per latent",
-        encoder_body=lambda x, b: layers.Flatten(dtype=b.policy)(x),
+        encoder_body=lambda x, b: _flat(x, b),
         decoder_body=_dense_output,
         output="linear",
         constant_variance=True,

@@ -1,10 +1,10 @@
 """Pictures of a model: rows of images under one another, each row named."""
 
+import functools
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from tf_avae.networks import float32_compute
 from tf_avae.plots import scaled_change, sheet
 from tf_avae.types import Images
 
@@ -21,37 +21,38 @@ def model_pictures(model: "AVAE", images: Images, title: str) -> dict[str, bytes
         title: which model this is; put before each picture's own title.
     """
     seed = tf.constant([model.seed, 0], tf.int32)
-    with float32_compute(model.encoder, model.decoder):
-        q = model.encode(images)
-        reconstructed = model.decode(q.mean)
-        decoded = model.decode(q.sample(seed))
-        again = model.decode(model.encode(decoded).mean)
-        count = len(images)
-        samples = model.generate(4 * count, seed=seed).numpy()
-        pictures = {
-            "reconstructions": sheet(
-                {"x": images, "g(μ(x))": reconstructed},
-                f"{title}: images and their reconstructions",
-            ),
-            "samples": sheet(
-                {f"g(z), z ~ p(z)  {r + 1}": samples[r * count :][:count] for r in range(4)},
-                f"{title}: what the decoder makes of the prior",
-            ),
-            "decoded": sheet(
-                {"x": images, "x̃ = g(z), z ~ q(z|x)": decoded, "g(μ(x̃))": again},
-                f"{title}: once and twice around the autoencoder",
-            ),
-        }
-        if model.objective.attack is not None:
-            attacked = model.attack(images, seed=seed)
-            pictures["adversarial"] = sheet(
-                {
-                    "x": images,
-                    "xᵃ": attacked,
-                    "xᵃ − x, scaled": scaled_change(attacked - images),
-                    "g(μ(x))": reconstructed,
-                    "g(μ(xᵃ))": model.decode(model.encode(attacked).mean),
-                },
-                f"{title}: the attack of training, {model.ball.name} radius {model.epsilon:g}",
-            )
+    encode = functools.partial(model.encode, float32=True)
+    decode = functools.partial(model.decode, float32=True)
+    q = encode(images)
+    reconstructed = decode(q.mean)
+    decoded = decode(q.sample(seed))
+    again = decode(encode(decoded).mean)
+    count = len(images)
+    samples = model.generate(4 * count, seed=seed, float32=True).numpy()
+    pictures = {
+        "reconstructions": sheet(
+            {"x": images, "g(μ(x))": reconstructed},
+            f"{title}: images and their reconstructions",
+        ),
+        "samples": sheet(
+            {f"g(z), z ~ p(z)  {r + 1}": samples[r * count :][:count] for r in range(4)},
+            f"{title}: what the decoder makes of the prior",
+        ),
+        "decoded": sheet(
+            {"x": images, "x̃ = g(z), z ~ q(z|x)": decoded, "g(μ(x̃))": again},
+            f"{title}: once and twice around the autoencoder",
+        ),
+    }
+    if model.objective.attack is not None:
+        attacked = model.attack(images, seed=seed)
+        pictures["adversarial"] = sheet(
+            {
+                "x": images,
+                "xᵃ": attacked,
+                "xᵃ − x, scaled": scaled_change(attacked - images),
+                "g(μ(x))": reconstructed,
+                "g(μ(xᵃ))": decode(encode(attacked).mean),
+            },
+            f"{title}: the attack of training, {model.ball.name} radius {model.epsilon:g}",
+        )
     return pictures

@@ -1,4 +1,4 @@
-"""Heads on frozen embeddings: linear and one-hidden-layer classifiers, and nearest neighbours.
+"""Heads on frozen embeddings: linear and one-hidden-layer classifiers.
 
 The encoder is fixed; a head sees embeddings and labels of the training split alone. Regularisation
 is chosen on a held-out part of the training split.
@@ -15,11 +15,11 @@ from scipy.spatial.distance import pdist
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit
-from sklearn.neighbors import NearestNeighbors
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
 from tf_avae.errors import InputError
+from tf_avae.inputs import label_array, seed_of
 from tf_avae.registry import Registry
 from tf_avae.types import Latents, Tensor
 
@@ -28,6 +28,9 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 MARGIN_WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4)
 """Values of C times the number of examples that are tried for the largest radius."""
+
+LEAST_EXAMPLES = 2
+"""Of a class that a head is fitted to: one to fit, and one to hold out."""
 
 _HELD_OUT = 1 / 6
 _MOST_ITERATIONS = 5000
@@ -42,11 +45,14 @@ class Probe(NamedTuple):
     Attributes:
         mean, scale: of the training embeddings, [D] float32.
         layers: (kernel [in, out], bias [out]) of each dense layer, float32.
+        numbers: the class number of each column of the logits, [K], ascending; None where they
+            are 0 to K - 1.
     """
 
     mean: np.ndarray
     scale: np.ndarray
     layers: tuple[tuple[np.ndarray, np.ndarray], ...]
+    numbers: np.ndarray | None = None
 
     def __call__(self, embedding: Latents) -> Tensor:
         """Embeddings [B, D] to logits [B, K] float32, differentiable."""
@@ -54,6 +60,26 @@ class Probe(NamedTuple):
         for number, (kernel, bias) in enumerate(self.layers):
             x = tf.linalg.matmul(tf.nn.relu(x) if number else x, kernel) + bias
         return x
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The class number of each column of the logits, [K], ascending."""
+        return np.arange(len(self.layers[-1][1])) if self.numbers is None else self.numbers
+
+    def columns(self, labels: Any) -> np.ndarray:
+        """Class numbers [N] to columns of the logits [N]: what losses and attacks take.
+
+        Raises:
+            InputError: no class numbers, or one that the head was not fitted to.
+        """
+        labels = label_array(labels)
+        unknown = np.setdiff1d(labels, self.classes)
+        if len(unknown):
+            raise InputError(
+                f"labels hold the classes {_listed(unknown)}, which the head was not fitted to "
+                f"(its classes are {_listed(self.classes)}); leave those examples out"
+            )
+        return np.searchsorted(self.classes, labels)
 
 
 class Fitted(NamedTuple):
@@ -98,17 +124,18 @@ def fit_linear(
 
     Args:
         embeddings: [N, D].
-        labels: [N] integers; every class from 0 to the largest at least twice.
+        labels: [N] class numbers, at least 0; two classes or more, each at least twice. Numbers may
+            be missing between them: the logits have a column for each class that there is, in
+            ascending order, and `Probe.classes` says which.
         seed: of the held-out part.
         strengths: values of C, above 0.
 
     Raises:
-        InputError: embeddings that are not finite, or a class without two examples.
+        InputError: embeddings that are not finite, labels that are no class numbers, or a class
+            without two examples.
     """
-    embeddings, labels = _checked(embeddings, labels)
-    return _fit_logistic(
-        embeddings, labels, seed, strengths, StandardScaler().fit, "held_out_accuracy", _accuracy
-    )
+    given = _checked(embeddings, labels, seed)
+    return _fit_logistic(given, strengths, StandardScaler().fit, "held_out_accuracy", _accuracy)
 
 
 def fit_margin(
@@ -132,16 +159,18 @@ def fit_margin(
 
     Other arguments, errors: those of `fit_linear`.
     """
-    embeddings, labels = _checked(embeddings, labels)
-    strengths = [weight / len(labels) for weight in weights]
-    means = [embeddings[labels == label].mean(0) for label in range(labels.max() + 1)]
+    given = _checked(embeddings, labels, seed)
+    strengths = [weight / len(given.columns) for weight in weights]
+    means = [
+        given.embeddings[given.columns == column].mean(0) for column in range(len(given.classes))
+    ]
     most = float(pdist(means).mean()) / 2
 
     def radius(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> float:
         capped = np.minimum(latent_radius(probe, embeddings, labels), most)
         return float(np.mean([capped[labels == label].mean() for label in np.unique(labels)]))
 
-    return _fit_logistic(embeddings, labels, seed, strengths, _one_scale, "held_out_radius", radius)
+    return _fit_logistic(given, strengths, _one_scale, "held_out_radius", radius)
 
 
 def latent_radius(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -151,11 +180,15 @@ def latent_radius(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> n
     Args:
         probe: of one layer.
         embeddings: [N, D].
-        labels: [N].
+        labels: [N] class numbers.
 
     Returns:
         [N], at least 0; 0 where the class is wrong already, or does not depend on the embedding.
+
+    Raises:
+        InputError: labels that the probe was not fitted to.
     """
+    labels = probe.columns(labels)
     ((kernel, bias),) = probe.layers
     kernel = kernel.astype(np.float64) / probe.scale[:, np.newaxis]
     logits = (embeddings - probe.mean) @ kernel + bias
@@ -172,21 +205,22 @@ def fit_mlp(embeddings: np.ndarray, labels: np.ndarray, seed: int = 0) -> Fitted
 
     Args, errors: those of `fit_linear`; `seed` is also that of weights and order.
     """
-    embeddings, labels = _checked(embeddings, labels)
-    scaler = StandardScaler().fit(embeddings)
-    held_out = _held_out(labels)
+    given = _checked(embeddings, labels, seed)
+    scaler = StandardScaler().fit(given.embeddings)
+    held_out, count = _held_out(given.columns), len(given.columns)
     model = MLPClassifier(
         (_MLP_UNITS,),
-        batch_size=min(_MLP_BATCH, len(labels) - held_out),
+        batch_size=min(_MLP_BATCH, count - held_out),
         early_stopping=True,
-        validation_fraction=held_out / len(labels),
+        validation_fraction=held_out / count,
         n_iter_no_change=_MLP_PATIENCE,
         max_iter=_MLP_EPOCHS,
-        random_state=seed,
+        random_state=given.seed,
     )
-    converged = _fit(model, scaler.transform(embeddings).astype(np.float32), labels, _MLP_EPOCHS)
+    x = scaler.transform(given.embeddings).astype(np.float32)
+    converged = _fit(model, x, given.columns, _MLP_EPOCHS)
     return Fitted(
-        _probe(scaler, list(zip(model.coefs_, model.intercepts_, strict=True))),
+        _probe(scaler, list(zip(model.coefs_, model.intercepts_, strict=True)), given.classes),
         {
             "epochs": int(model.n_iter_),
             "held_out_accuracy": float(max(model.validation_scores_)),
@@ -207,99 +241,90 @@ PROTOCOL_HEADS = ("linear", "mlp")
 """Through these an encoder is evaluated unless told otherwise."""
 
 
-class Neighbours:
-    """Nearest training examples by the Euclidean distance of embeddings as they are.
+class _Given(NamedTuple):
+    """What a head is fitted to.
 
-    Args:
-        embeddings: of the training examples, [N, D].
-        labels: of the training examples by task, [N] each.
-        count: neighbours of a query, k, at most N.
+    Attributes:
+        embeddings: [N, D] float64.
+        columns: of the labels, [N] in [0, K).
+        classes: the class number of each column, [K].
+        seed: an integer.
     """
 
-    def __init__(self, embeddings: np.ndarray, labels: dict[str, np.ndarray], count: int):
-        if not 1 <= count <= len(embeddings):
-            raise InputError(
-                f"neighbours is {count}; it must be from 1 to the {len(embeddings)} training images"
-            )
-        self.labels = labels
-        self._index = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(embeddings)
-
-    def find(self, embeddings: np.ndarray) -> np.ndarray:
-        """Indices of the nearest training examples, nearest first: [M, D] to [M, k]."""
-        return self._index.kneighbors(embeddings, return_distance=False)
-
-    def agreement(self, found: np.ndarray, task: str, labels: np.ndarray) -> tuple:
-        """How far neighbours have the label of the query.
-
-        Args:
-            found: from `find`, [M, k].
-            task: a key of the training labels.
-            labels: of the queries, [M].
-
-        Returns:
-            whether the commonest label of the k is the query's (the lowest of equally common
-            ones counts), bool [M], and the part of the k that has the query's label, [M].
-        """
-        near = self.labels[task][found]
-        votes = np.apply_along_axis(np.bincount, 1, near, minlength=self.labels[task].max() + 1)
-        return votes.argmax(1) == labels, (near == labels[:, np.newaxis]).mean(1)
+    embeddings: np.ndarray
+    columns: np.ndarray
+    classes: np.ndarray
+    seed: int
 
 
-def _checked(embeddings: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    embeddings, labels = np.asarray(embeddings, np.float64), np.asarray(labels)
-    if embeddings.ndim != 2 or labels.shape != (len(embeddings),):
+def _checked(embeddings: np.ndarray, labels: np.ndarray, seed: int) -> _Given:
+    try:
+        embeddings = np.asarray(embeddings, np.float64)
+    except (ValueError, TypeError) as error:
         raise InputError(
-            f"embeddings have shape {embeddings.shape}, labels {labels.shape}; they must be "
-            "[N, D] and [N]"
+            f"embeddings are of type {type(embeddings).__name__}, which is no array of numbers; "
+            "they must be [N, D]"
+        ) from error
+    if embeddings.ndim != 2 or not embeddings.size:
+        raise InputError(
+            f"embeddings have shape {embeddings.shape}; they must be [N, D], at least one"
         )
+    labels = label_array(labels, count=len(embeddings))
     if not np.isfinite(embeddings).all():
         raise InputError("the embeddings are not all finite; mend the encoder")
-    counts = np.bincount(labels)
-    if len(counts) < 2 or counts.min() < 2:
+    classes, columns, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if len(classes) < 2:
+        raise InputError(f"all examples are of class {classes[0]}; a probe needs 2 classes or more")
+    if counts.min() < LEAST_EXAMPLES:
         raise InputError(
-            f"a label has training examples by class {counts.tolist()}; a probe needs 2 classes "
-            "or more, each with 2 examples or more"
+            f"there is one example each of the classes {_listed(classes[counts < LEAST_EXAMPLES])};"
+            " a probe needs 2 classes or more, each with 2 examples or more, to fit to and to hold "
+            "out: leave those examples out, or add others of their classes"
         )
-    return embeddings, labels
+    return _Given(embeddings, columns, classes, int(seed_of(seed)[0]))
 
 
-def _held_out(labels: np.ndarray) -> int:
+def _listed(numbers: np.ndarray, most: int = 10) -> str:
+    more = f" and {len(numbers) - most:,} more" if len(numbers) > most else ""
+    return ", ".join(map(str, numbers[:most])) + more
+
+
+def _held_out(columns: np.ndarray) -> int:
     """A sixth of the examples, and at least as many as there are classes."""
-    return max(int(labels.max()) + 1, round(_HELD_OUT * len(labels)))
+    return max(int(columns.max()) + 1, round(_HELD_OUT * len(columns)))
 
 
-def _split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _split(columns: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the examples that are fitted, and of those held out."""
-    splits = StratifiedShuffleSplit(1, test_size=_held_out(labels), random_state=seed)
-    return next(splits.split(np.zeros((len(labels), 1)), labels))
+    splits = StratifiedShuffleSplit(1, test_size=_held_out(columns), random_state=seed)
+    return next(splits.split(np.zeros((len(columns), 1)), columns))
 
 
 def _fit_logistic(
-    embeddings: np.ndarray,
-    labels: np.ndarray,
-    seed: int,
+    given: _Given,
     strengths: Sequence[float],
     scaler_of: Callable[[np.ndarray], StandardScaler],
     note: str,
     merit: Callable[[Probe, np.ndarray, np.ndarray], float],
 ) -> Fitted:
     """The logistic regression of largest merit on the held-out part, fitted to all."""
-    fit, held_out = _split(labels, seed)
+    embeddings, columns, classes, seed = given
+    fit, held_out = _split(columns, seed)
     scaler = scaler_of(embeddings[fit])
     x = scaler.transform(embeddings[fit])
     merits = {}
     # From the strongest regularisation on, each from the solution before: they are unique.
     model = LogisticRegression(tol=_SEARCH_TOLERANCE, max_iter=_MOST_ITERATIONS, warm_start=True)
     for strength in sorted(strengths):
-        _fit(model.set_params(C=strength), x, labels[fit])
+        _fit(model.set_params(C=strength), x, columns[fit])
         probe = _logistic_probe(scaler, model)
-        merits[strength] = merit(probe, embeddings[held_out], labels[held_out])
+        merits[strength] = merit(probe, embeddings[held_out], columns[held_out])
     best = max(merits, key=lambda strength: (merits[strength], -strength))
     scaler = scaler_of(embeddings)
     model.set_params(C=best, tol=_TOLERANCE)
-    converged = _fit(model, scaler.transform(embeddings), labels)
+    converged = _fit(model, scaler.transform(embeddings), columns)
     return Fitted(
-        _logistic_probe(scaler, model),
+        _logistic_probe(scaler, model, classes),
         {
             "regularisation": best,
             note: [[s, m] for s, m in merits.items()],
@@ -321,8 +346,10 @@ def _one_scale(embeddings: np.ndarray) -> StandardScaler:
     return scaler
 
 
-def _logistic_probe(scaler: StandardScaler, model: LogisticRegression) -> Probe:
-    return _probe(scaler, [(model.coef_.T, model.intercept_)])
+def _logistic_probe(
+    scaler: StandardScaler, model: LogisticRegression, classes: np.ndarray | None = None
+) -> Probe:
+    return _probe(scaler, [(model.coef_.T, model.intercept_)], classes)
 
 
 def _fit(
@@ -338,7 +365,11 @@ def _fit(
     return bool(np.max(model.n_iter_) < most)
 
 
-def _probe(scaler: StandardScaler, layers: Sequence[tuple[np.ndarray, np.ndarray]]) -> Probe:
+def _probe(
+    scaler: StandardScaler,
+    layers: Sequence[tuple[np.ndarray, np.ndarray]],
+    classes: np.ndarray | None = None,
+) -> Probe:
     def single(array: np.ndarray) -> np.ndarray:
         return np.asarray(array, np.float32)
 
@@ -349,4 +380,5 @@ def _probe(scaler: StandardScaler, layers: Sequence[tuple[np.ndarray, np.ndarray
         single(scaler.mean_),
         single(scaler.scale_),
         tuple((single(kernel), single(bias)) for kernel, bias in layers),
+        classes,
     )

@@ -1,10 +1,11 @@
 """What libraries say of long work: how much is done, how fast, and how much time is left."""
 
-import contextlib
 import sys
 import time
 from collections.abc import Callable
 from typing import TextIO
+
+from tf_avae.printing import note
 
 
 def duration(seconds: float) -> str:
@@ -12,12 +13,6 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-
-def note(text: str, end: str = "\n") -> None:
-    """A line for whoever is watching, apart from what a program prints as its result."""
-    with contextlib.suppress(OSError):  # nobody is
-        print(text, end=end, file=sys.stderr, flush=True)
 
 
 class StatusLine:

@@ -4,14 +4,16 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+
+from tf_avae.commands import words
 
 _PACKAGES = (
     "tf-avae",
@@ -46,16 +48,94 @@ def accelerators() -> list[str]:
 
 
 def session() -> dict[str, str]:
-    """The command that is running, and when it started."""
-    program = sys.argv[0]
-    module = sys.modules["__main__"].__spec__
-    words = (
-        ["python", "-m", module.name.removesuffix(".__main__")] if module else ["python", program]
-    )
+    """The command that is running, as it may be shown to others, and when it started."""
     return {
-        "command": shlex.join([*words, *sys.argv[1:]]),
+        "command": shlex.join(map(_shareable, _without_secrets(words()))),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def published(notes: Any) -> Any:
+    """JSON values as they may be shown to others: paths without what lies above this folder, and
+    commands without secrets.
+
+    A path below this folder is shown as seen from it, one below the home folder as `~/...`, and of
+    any other the last part: `.../NAME`.
+    """
+    if isinstance(notes, dict):
+        return {
+            key: _command(value)
+            if key == "command" and isinstance(value, str)
+            else published(value)
+            for key, value in notes.items()
+        }
+    if isinstance(notes, list | tuple):
+        return [published(value) for value in notes]
+    return _shareable(notes) if isinstance(notes, str) else notes
+
+
+_SECRET = re.compile(
+    r"pass(word|wd|phrase|code)?\b|pwd|secret|token|credential|auth|connection[-_]?string|sas\b"
+    r"|(api|access|account|private|storage|encryption|session)[-_]?key",
+    re.IGNORECASE,
+)
+"""Names of options whose values are nobody's business."""
+
+_HIDDEN = "***"
+
+ELSEWHERE = ".../"
+"""What stands for the folders above, where a path leads somewhere else."""
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]*://)([^/?#\s]*@)?([^?#\s]*)(\?[^#\s]*)?", re.IGNORECASE)
+_WHOLE = re.compile(r"([\w.-]+=)?((?:file://)?/[^/].*)")
+_PATH = re.compile(r"(?<![\w.~*/-])(?:file://)?(?!//)/[^\s:,;'\"]+")
+
+
+def _command(line: str) -> str:
+    """A command line as it may be shown to others."""
+    try:
+        split = shlex.split(line)
+    except ValueError:  # not one that this package wrote
+        return _shareable(line)
+    return shlex.join(map(_shareable, _without_secrets(split)))
+
+
+def _without_secrets(given: list[str]) -> list[str]:
+    """Words of a command without the values of options that are called like secrets."""
+    kept: list[str] = []
+    hide_next = False
+    for word in given:
+        name, separator, _ = word.partition("=")
+        secret = bool(_SECRET.search(name)) and (word.startswith("-") or bool(separator))
+        if hide_next and not word.startswith("-"):
+            kept.append(_HIDDEN)
+        else:
+            kept.append(f"{name}={_HIDDEN}" if secret and separator else word)
+        hide_next = secret and not separator
+    return kept
+
+
+def _shareable(text: str) -> str:
+    """A text without users and queries of URLs, and with short paths."""
+
+    def of_url(found: re.Match[str]) -> str:
+        scheme, user, place, query = found.groups()
+        if scheme.lower() == "file://":
+            return found[0]  # a path
+        return scheme + (f"{_HIDDEN}@" if user else "") + place + (f"?{_HIDDEN}" if query else "")
+
+    whole = _WHOLE.fullmatch(text)
+    if whole:
+        return (whole[1] or "") + _short(whole[2])
+    return _PATH.sub(lambda found: _short(found[0]), _URL.sub(of_url, text))
+
+
+def _short(path: str) -> str:
+    path = path.removeprefix("file://")
+    for above, shown in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if Path(path).is_relative_to(above) and above != Path("/"):
+            return shown + str(Path(path).relative_to(above))
+    return f"{ELSEWHERE}{Path(path).name}"
 
 
 def source_commit() -> str | None:
@@ -84,10 +164,8 @@ def source_checksum() -> str:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True)
+    return done.stdout.decode(errors="replace").strip()
 
 
 def _version(package: str) -> str | None:

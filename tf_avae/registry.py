@@ -47,6 +47,18 @@ class Registry(Mapping[str, Row], Generic[Row]):
             raise unknown(self.kind, name, list(self._rows))
         return self._rows[name]
 
+    def row(self, given: Row | str) -> Row:
+        """What is given, where it is a row (of these or of one's own), or the row of that name.
+
+        Raises:
+            InputError: it is neither.
+        """
+        if isinstance(given, str):
+            return self[given]
+        if not isinstance(given, type(next(iter(self._rows.values())))):
+            raise unknown(self.kind, given, list(self._rows))
+        return given
+
     def __contains__(self, name: object) -> bool:
         return name in self._rows
 

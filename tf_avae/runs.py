@@ -1,11 +1,10 @@
 """A run directory: exact config, provenance, metrics, checkpoints, weights and pictures."""
 
 import fcntl
+import hashlib
 import json
 import math
 import os
-import shutil
-import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +19,30 @@ from tf_avae.checkpoints import Checkpoint, DamagedCheckpoint
 from tf_avae.config import Config, read_json
 from tf_avae.datasets import DATASETS, open_data
 from tf_avae.errors import InputError, TrainingDiverged, reason
-from tf_avae.files import absolute, replacing, write_bytes, write_json
+from tf_avae.files import (
+    absolute,
+    clear_drafts,
+    drafting,
+    naming,
+    replacing,
+    write_bytes,
+    write_json,
+)
 from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
 from tf_avae.optimizers import FusedAdam
 from tf_avae.provenance import accelerators, provenance, session
+from tf_avae.records import NUMBER, damage_told, damaged, read_record
 from tf_avae.types import ImageShape
+
+_FOLDERS = ("checkpoints", "pictures", "tensorboard")
+
+_WRITES = (
+    (".", ".json", ".jsonl", ".keras"), ("checkpoints", ".ckpt"), ("pictures", ".png"),
+)  # fmt: skip
+"""The folders in which a run writes files that are there whole or not at all, and their suffixes.
+Others may write below a run too: an export, say."""
 
 
 class Stage(NamedTuple):
@@ -120,7 +136,6 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
         optimizer=FusedAdam(config.learning_rate),
         steps_per_execution=config.steps_per_execution if replicas.count() == 1 else 1,
     )
-    model.optimizer.build(model.trainable_variables)
     return model
 
 
@@ -155,7 +170,7 @@ class Run:
     def __init__(self, path: Path, config: Config):
         self.path = path
         self.config = config
-        self._lock: IO[str] | None = None
+        self._lock: IO[bytes] | None = None
 
     # ------------------------------------------------------------------ opening
 
@@ -173,9 +188,8 @@ class Run:
             )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=path.parent))
-            try:
-                for folder in ("checkpoints", "pictures", "tensorboard"):
+            with drafting(path.parent) as draft:
+                for folder in _FOLDERS:
                     (draft / folder).mkdir()
                 (draft / "metrics.jsonl").touch()
                 write_json(draft / "config.json", config.to_dict())
@@ -183,8 +197,6 @@ class Run:
                 write_json(draft / "provenance.json", notes)
                 draft.chmod(0o755)  # mkdtemp's folders are private
                 draft.rename(path)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
         except OSError as error:
             raise InputError(
                 f"cannot write the run directory {path}: {error.strerror or error}; "
@@ -213,7 +225,7 @@ class Run:
             InputError: another process has the lock, or the directory cannot be written.
         """
         try:
-            self._lock = (self.path / ".lock").open("w")
+            self._lock = (self.path / ".lock").open("wb")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
@@ -233,26 +245,39 @@ class Run:
     ) -> None:
         """Notes this command in the provenance, and the devices that it uses where they matter.
 
+        What a killed process left half written is removed; the caller has the lock.
+
         Raises:
-            InputError: the data are not those the run was started with, or the provenance is
-                damaged.
+            InputError: the data are not those the run was started with, or the run is damaged.
         """
-        notes = read_json(self.path / "provenance.json")
-        if not {"data", "sessions"} <= notes.keys():
-            raise InputError(
-                f"{self.path / 'provenance.json'} is damaged: it has no data or sessions; "
-                "start a new run"
-            )
-        for name, checksum in notes["data"].items():
-            if data_checksums.get(name) != checksum:
+        notes = self.provenance()
+        for name in sorted(notes["data"].keys() | data_checksums.keys()):
+            found, was = data_checksums.get(name), notes["data"].get(name)
+            if found != was:
                 raise InputError(
-                    f"{name}: not what this run was trained on (checksum "
-                    f"{data_checksums.get(name)}, was {checksum}); put the old files back"
+                    f"{name}: not what this run was trained on (checksum {found}, was {was}); put "
+                    "the old files back"
                 )
-        for left_over in self.path.rglob(".tmp-*"):  # of a process that was killed while writing
-            left_over.unlink()
+        for folder in _FOLDERS:
+            try:
+                (self.path / folder).mkdir(exist_ok=True)
+            except FileExistsError as error:
+                raise InputError(
+                    f"{self.path / folder} is a file where the run has a folder; take it away"
+                ) from error
+        for folder, *suffixes in _WRITES:
+            clear_drafts(self.path / folder, *suffixes)
         notes["sessions"].append(session() | {"accelerators": accelerators()} | (devices or {}))
         write_json(self.path / "provenance.json", notes)
+
+    def provenance(self) -> dict[str, Any]:
+        """What the run was begun with, the digests of its data by name, and its sessions.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        shape = {"data": {str: str}, "sessions": [{"command": str, "started": str}]}
+        return read_record(self.path / "provenance.json", shape, "put it back, or start a new run")
 
     # ------------------------------------------------------------------ metrics
 
@@ -266,7 +291,7 @@ class Run:
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Adds a row to metrics.jsonl."""
-        with self.metrics_path.open("a", encoding="utf-8") as file:
+        with naming(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     # ------------------------------------------------------------------ checkpoints
@@ -285,11 +310,13 @@ class Run:
         state = checkpoints.model_state(model)
         if not all(np.isfinite(array).all() for array in state.values()):
             raise self.diverged(stage, step, "weights")
-        with self.metrics_path.open("rb") as file:
+        with naming(self.metrics_path), self.metrics_path.open("rb") as file:
             os.fsync(file.fileno())
-            length = file.seek(0, os.SEEK_END)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            length = file.tell()
         path = self.path / "checkpoints" / f"{stage.number}-{stage.algo}-{step:09d}.ckpt"
-        meta = {"stage": stage.number, "step": step, "metrics_length": length}
+        meta: dict[str, Any] = {"stage": stage.number, "step": step}
+        meta |= {"metrics_length": length, "metrics_sha256": digest}
         path.parent.mkdir(exist_ok=True)
         checkpoints.save(path, state, meta)
         for old in self.checkpoint_paths()[self.config.keep_checkpoints :]:
@@ -331,10 +358,30 @@ class Run:
         return None, []
 
     def rewind_metrics(self, checkpoint: Checkpoint | None) -> None:
-        """Drops the rows that were written after a checkpoint (all of them, if there is none)."""
+        """Drops the rows that were written after a checkpoint (all of them, if there is none).
+
+        Raises:
+            InputError: rows that were there before it are gone, or altered; nothing is dropped.
+        """
         length = checkpoint.meta["metrics_length"] if checkpoint else 0
-        kept = self.metrics_path.read_bytes()[:length] if self.metrics_path.exists() else b""
-        write_bytes(self.metrics_path, kept)
+        there = self.metrics_path.read_bytes() if self.metrics_path.exists() else b""
+        kept = there[:length]
+        digest = checkpoint and checkpoint.meta.get("metrics_sha256")  # older ones have none
+        wrong = None
+        if len(kept) < length:
+            wrong = f"it has {len(kept):,} of the {length:,} bytes"
+        elif digest and hashlib.sha256(kept).hexdigest() != digest:
+            wrong = f"its first {length:,} bytes are not those"
+        if wrong:
+            raise damaged(
+                self.metrics_path,
+                f"{wrong} that were there at the newest checkpoint",
+                "put the file back, or begin a new run, which --init-from gives this one's weights",
+            )
+        if kept != there:
+            write_bytes(self.metrics_path, kept)
+        else:
+            self.metrics_path.touch()
 
     # ------------------------------------------------------------------ results
 
@@ -350,8 +397,17 @@ class Run:
 
     @property
     def result_path(self) -> Path:
-        """Terms on all held-out images; it exists when the run is complete."""
+        """Terms on all held-out images; it is there when the run is complete."""
         return self.path / "result.json"
+
+    def result(self) -> dict[str, Any] | None:
+        """The terms on all held-out images by name as "held_out", and the number of these as
+        "images"; None where the run is not complete.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        return read_result(self.result_path) if os.path.lexists(self.result_path) else None
 
     def save_model(self, model: AVAE, path: Path) -> None:
         """Saves a whole model without its optimiser, atomically."""
@@ -365,6 +421,30 @@ class Run:
         encoder.set_weights(model.encoder.get_weights())
         with replacing(self.encoder_path) as temporary:
             encoder.save(temporary)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What a run's result.json holds: see `Run.result`.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    return read_record(
+        path, {"held_out": {str: NUMBER}}, "take it away, and --resume writes it again"
+    )
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    with damage_told(path, "put it back from a copy"):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for row in rows:
+            row["stage"], row["step"], row["split"]
+        return rows
 
 
 def holds_run(path: Path) -> bool:

@@ -10,7 +10,8 @@ import keras
 import tensorflow as tf
 
 from tf_avae.errors import InputError, reason
-from tf_avae.files import absolute
+from tf_avae.files import absolute, for_tensorflow
+from tf_avae.operations import IF_TRUSTED, check_saved_model
 from tf_avae.types import Tensor
 
 PROVENANCE = "assets.extra/provenance.json"
@@ -20,17 +21,28 @@ PROVENANCE = "assets.extra/provenance.json"
 class SavedModel:
     """A SavedModel folder, or the newest version below a folder of numbered versions.
 
+    Loading a SavedModel runs what it says, and so does calling it.
+
+    Args:
+        path: of the folder.
+        trust: whether to open it where its graph may do more than compute.
+
     Attributes:
         path: the folder that holds saved_model.pb.
 
     Raises:
-        InputError: there is no SavedModel, or it is damaged.
+        InputError: there is no SavedModel, it is damaged, or it is not to be trusted.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, *, trust: bool = False):
         self.path = newest_version(absolute(path))
+        place = for_tensorflow(self.path)
         try:
-            self._loaded = tf.saved_model.load(str(self.path))
+            if not trust:
+                check_saved_model(self.path)
+            self._loaded = tf.saved_model.load(place)
+        except InputError:
+            raise
         except Exception as error:  # TensorFlow raises many kinds over a damaged file
             raise InputError(
                 f"{self.path} is damaged ({reason(error)}); export it again"
@@ -92,19 +104,33 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
 
 
-def load_keras_model(path: Path) -> keras.Model:
+def load_keras_model(path: Path, *, trust: bool = False) -> keras.Model:
     """The model in a `.keras` file, not compiled.
 
+    Args:
+        path: of the file.
+        trust: whether to open one that holds code of its own, which Keras' safe mode refuses.
+
     Raises:
-        InputError: it is no Keras model, or needs code that is not there.
+        InputError: it is no Keras model, needs code that is not there, or is not to be trusted.
     """
     try:
-        model = keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
     except Exception as error:  # Keras raises many kinds over a damaged file
+        if "safe_mode=False" in str(error):
+            raise InputError(
+                f"{path} holds what may do more than compute ({_refused(error)}); {IF_TRUSTED}"
+            ) from error
         raise InputError(f"{path} is not a Keras model ({reason(error)})") from error
     if not isinstance(model, keras.Model):
         raise InputError(f"{path} holds a {type(model).__name__}; it must be a Keras model")
     return model
+
+
+def _refused(error: Exception) -> str:
+    """What safe mode refuses, without Keras' own remedy."""
+    words = " ".join(str(error).split())
+    return words.partition(". ")[0].partition("; if you trust")[0]
 
 
 def holds_saved_model(path: Path) -> bool:

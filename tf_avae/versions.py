@@ -5,9 +5,11 @@ all. A version is published only after its graph was loaded again, has answered 
 request, and has given the numbers of what it was made from.
 """
 
+import contextlib
+import errno
 import os
-import shutil
-import tempfile
+import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +18,17 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from tf_avae.errors import InputError
-from tf_avae.files import absolute, sync_folder, write_json
+from tf_avae.errors import InputError, reason
+from tf_avae.files import (
+    absolute,
+    clear_drafts,
+    drafting,
+    for_tensorflow,
+    shown,
+    sync_folder,
+    write_json,
+)
+from tf_avae.provenance import published
 from tf_avae.saved_models import PROVENANCE, SavedModel
 from tf_avae.types import ImageShape, Tensor
 
@@ -143,26 +154,34 @@ def publish(
     base.mkdir(parents=True, exist_ok=True)
     for folder in made:
         folder.chmod(_FOLDER)
-    # Servers read only folders whose names are integers.
-    draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=base))
+    clear_drafts(base, "")  # of exports that were killed
     try:
-        _write(served, draft, base.name, batch_sizes)
-        write_json(draft / PROVENANCE, dict(notes))
-        _verify(served, draft)
-        return _publish(draft, base, version)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        # Servers read only folders whose names are integers.
+        with drafting(base) as draft:
+            try:
+                _write(served, draft, base.name, batch_sizes)
+                write_json(draft / PROVENANCE, published(dict(notes)))
+                _verify(served, draft)
+            except tf.errors.OpError as error:  # of a full disk, for one
+                said = re.sub(r"{{.*?}}|\[Op:.*?\]", "", reason(error)).rpartition("; ")[2].strip()
+                raise OSError(errno.EIO, said, str(base)) from error
+            return _publish(draft, base, version)
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # others may have written there
+                folder.rmdir()
+        raise
 
 
 def _write(served: Served, folder: Path, name: str, batch_sizes: Sequence[int]) -> None:
     tf.saved_model.save(
         served,
-        str(folder),
+        for_tensorflow(folder),
         signatures=dict(served.functions),
         options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
     )
     (folder / WARM_UP).parent.mkdir()
-    with tf.io.TFRecordWriter(str(folder / WARM_UP)) as records:
+    with tf.io.TFRecordWriter(for_tensorflow(folder / WARM_UP)) as records:
         for signature in served.functions:
             for size in sorted(set(batch_sizes)):
                 log = prediction_log_pb2.PredictionLog()
@@ -170,15 +189,22 @@ def _write(served: Served, folder: Path, name: str, batch_sizes: Sequence[int]) 
                 records.write(log.SerializeToString())
 
 
+def serve_command(folder: Path) -> str:
+    """The command that serves what was published as a version, for a shell."""
+    base = folder.parent
+    flags = (f"--model_name={base.name}", f"--model_base_path={shown(base)}")
+    return shlex.join(["python", "-m", "serving.server", *flags, "--rest_api_port=8501"])
+
+
 def warm_up_requests(folder: Path) -> list[predict_pb2.PredictRequest]:
     """The requests in a version's warm-up file."""
-    logs = tf.data.TFRecordDataset(str(folder / WARM_UP)).as_numpy_iterator()
+    logs = tf.data.TFRecordDataset(for_tensorflow(folder / WARM_UP)).as_numpy_iterator()
     return [prediction_log_pb2.PredictionLog.FromString(log).predict_log.request for log in logs]
 
 
 def _verify(served: Served, folder: Path) -> None:
     """Raises unless the graph answers each warm-up request and agrees with what it is made from."""
-    saved = SavedModel(folder)
+    saved = SavedModel(folder, trust=True)  # it was written here, from what is in memory
     for request in warm_up_requests(folder):
         inputs = {alias: tf.make_ndarray(tensor) for alias, tensor in request.inputs.items()}
         saved.call(request.model_spec.signature_name, **_tensors(inputs))

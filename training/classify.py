@@ -7,24 +7,26 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tf_avae.classifiers import classifier
-from tf_avae.commands import Parser, exit_code
-from tf_avae.config import read_json
-from tf_avae.datasets import ImageData
+from tf_avae.colours import WHITE
+from tf_avae.commands import Parser, add_trust, run_command, sigterm_unwinds
+from tf_avae.config import Config, read_json
+from tf_avae.datasets import DATASETS, ImageData
 from tf_avae.encoders import locate
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, Evaluation, Settings, evaluate
 from tf_avae.evaluation.batches import in_batches
 from tf_avae.evaluation.subject import Subject
+from tf_avae.evaluation.tasks import class_name
 from tf_avae.exports import export_classifier, figures
 from tf_avae.files import absolute, replacing, shown
 from tf_avae.frozen import FrozenEncoder, load_encoder
+from tf_avae.printing import say
 from tf_avae.probes import HEADS
 from tf_avae.registry import unknown
 from tf_avae.saved_models import PROVENANCE
-from tf_avae.versions import check_target
+from tf_avae.versions import check_target, serve_command
 from training.evaluate import (
     RESULTS,
     Progress,
@@ -35,8 +37,8 @@ from training.evaluate import (
     writable_folder,
     write_results,
 )
-from training.options import add_data_options, open_given
-from training.session import Interrupted, StopSignals, say
+from training.options import add_data_options, data_config, open_given
+from training.session import Interrupted, StopSignals, deterministic
 
 SECTIONS = ("probes", "robustness", "checks", "detection")
 """What is measured of a classifier: sections of the evaluation."""
@@ -74,14 +76,14 @@ def parser() -> Parser:
         help="of what is published [one more than the largest version there]",
     )  # fmt: skip
     add_attack_options(made)
+    add_trust(made)
     add_data_options(made)
     return made
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    arguments = parser().parse_args(argv)
-    return exit_code(lambda: _classify(arguments))
+    return run_command(parser(), argv, _classify)
 
 
 def _classify(arguments: argparse.Namespace) -> int:
@@ -97,45 +99,51 @@ def _classify(arguments: argparse.Namespace) -> int:
         raise InputError(f"version is {arguments.version}, and nothing is published; give --to too")
     if arguments.out == "":
         raise InputError("--out is empty; give the folder to write to, such as classifiers/digits")
-    encoder = open_named(arguments.encoder)
+    encoder = open_named(arguments.encoder, trust=arguments.trust)
     path, _ = locate(encoder.notes["path"])
-    frozen = load_encoder(path)
+    frozen = load_encoder(path, trust=arguments.trust)
     data, described = open_given(arguments, [encoder])
     if arguments.task not in data.labels:
         raise unknown("task", arguments.task, list(data.labels))
     folder = writable_folder(absolute(arguments.out), (*RESULTS, _MODEL))
-    tf.config.experimental.enable_op_determinism()
-    _must_be_one(frozen, encoder, data)
-    signals = StopSignals()
-    try:
-        evaluation = evaluate(
-            [encoder],
-            train=data.train_images(_DATA_BATCH),
-            test=data.held_out(_DATA_BATCH),
-            settings=settings,
-            data=described,
-            folder=folder / "parts",
-            progress=Progress(signals).update,
-        )
-        signals.check()
-    except Interrupted as stop:
-        say(f"\nstopped; finished parts are in {shown(folder / 'parts')}. The same command goes on")
-        return 128 + stop.signum
-    subject = evaluation.subjects[encoder.name]
-    fitted = subject.fitted(arguments.task, arguments.head)
-    model = classifier(frozen, fitted.probe)
-    _must_agree(model, subject, arguments.task, arguments.head)
-    with replacing(folder / _MODEL) as temporary:
-        model.save(temporary)
-    write_results(evaluation, folder)
+    with deterministic(), StopSignals() as signals:
+        _must_be_one(frozen, encoder, data)
+        try:
+            evaluation = evaluate(
+                [encoder],
+                train=data.train_images(_DATA_BATCH),
+                test=data.held_out(_DATA_BATCH),
+                settings=settings,
+                data=described,
+                folder=folder / "parts",
+                progress=Progress(signals).update,
+                class_names=data.class_names,
+            )
+            signals.check()
+        except Interrupted as stop:
+            parts = shown(folder / "parts")
+            say(f"\nstopped; finished parts are in {parts}. The same command goes on")
+            return 128 + stop.signum
+        subject = evaluation.subjects[encoder.name]
+        fitted = subject.fitted(arguments.task, arguments.head)
+        model = classifier(frozen, fitted.probe)
+        _must_agree(model, subject, arguments.task, arguments.head)
+        with replacing(folder / _MODEL) as temporary:
+            model.save(temporary)
+        write_results(evaluation, folder)
     say(f"model:   {shown(folder / _MODEL)}")
+    classes = [int(number) for number in fitted.probe.classes]
+    names = [class_name(arguments.task, number, data.class_names) for number in classes]
+    if names != list(data.class_names[arguments.task]):
+        say(f"columns of its logits: {', '.join(names)}")
     if arguments.to is not None:
         if signals.received is not None:
             say("stopped before it was published. The same command goes on")
             return 128 + signals.received
         notes = {
             "task": arguments.task,
-            "class_names": list(data.class_names[arguments.task]),
+            "class_names": names,
+            "classes": classes,
             "head": {"name": arguments.head, **fitted.notes},
             "data": described,
             "encoder": _of_encoder(path, encoder.notes),
@@ -143,7 +151,9 @@ def _classify(arguments: argparse.Namespace) -> int:
             "accuracy": _accuracy(evaluation, arguments.task, arguments.head),
             "evaluation": figures(folder / RESULTS[0], encoder.notes["sha256"]),
         }
-        _publish(model, arguments.to, notes, arguments.version)
+        background = _background(data_config(arguments, [encoder]), encoder)
+        with sigterm_unwinds():  # the draft is removed on the way out
+            _publish(model, arguments.to, notes, arguments.version, background)
     return 0
 
 
@@ -162,9 +172,10 @@ def _must_be_one(frozen: FrozenEncoder, encoder: Encoder, data: ImageData) -> No
 def _must_agree(model: keras.Model, subject: Subject, task: str, head: str) -> None:
     """Raises unless the Keras model is the classifier that was attacked."""
     expected = subject.logits(task, head)
+    images, _ = subject.attacked(task, len(expected))
     found = in_batches(
         lambda images: model(images)["logits"],
-        subject.test.images,
+        images,
         batch_size=subject.settings.batch_size,
     )
     off, largest = np.abs(found - expected).max(), max(1.0, np.abs(expected).max())
@@ -198,14 +209,23 @@ def _accuracy(evaluation: Evaluation, task: str, head: str) -> dict[str, Any]:
     }
 
 
-def _publish(model: keras.Model, base: str, notes: dict[str, Any], version: int | None) -> None:
+def _background(config: Config, encoder: Encoder) -> str:
+    """The colour under transparent image files: that of the data that the head was fitted to, or,
+    where those have none, that of the encoder's own."""
+    if "background" in DATASETS[config.dataset].options:
+        return config.background
+    return encoder.notes.get("background", WHITE)
+
+
+def _publish(
+    model: keras.Model, base: str, notes: dict[str, Any], version: int | None, background: str
+) -> None:
     say("exporting")
-    folder = export_classifier(model, base, notes, version=version)
+    folder = export_classifier(model, base, notes, version=version, background=background)
     name = folder.parent.name
     say(
         f"version {folder.name} of {name}: {shown(folder)}, verified against the model\n"
-        f"\nServe it here:   python -m serving.server --model_name={name} "
-        f"--model_base_path={shown(folder.parent)} --rest_api_port=8501"
+        f"\nServe it here:   {serve_command(folder)}"
     )
 
 

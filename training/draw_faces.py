@@ -7,13 +7,13 @@ import sys
 import numpy as np
 from PIL import Image
 
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, run_command
 from tf_avae.config import check
 from tf_avae.datasets.celeb_a import open_celeb_a
 from tf_avae.datasets.drawn_celeb_a import draw_celeb_a
 from tf_avae.files import absolute, shown, write_bytes
 from tf_avae.plots import new_figure, rendered, title
-from training.session import say
+from tf_avae.printing import say
 
 _COLUMNS, _ROWS = 6, 3  # of tasks on the sheet
 _INCHES, _DPI = 1.75, 100  # of a pair of faces, about twice their size
@@ -39,8 +39,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    arguments = parser().parse_args(argv)
-    return exit_code(lambda: _draw(arguments))
+    return run_command(parser(), argv, _draw)
 
 
 def _draw(arguments: argparse.Namespace) -> int:

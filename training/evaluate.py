@@ -11,10 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from tf_avae.attacks import BALLS
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, add_trust, run_command
 from tf_avae.config import Config
 from tf_avae.datasets import ImageData
 from tf_avae.encoders import open_encoder
@@ -34,14 +32,15 @@ from tf_avae.evaluation.report import page
 from tf_avae.evaluation.sections import SECTIONS
 from tf_avae.evaluation.subject import Report
 from tf_avae.evaluation.table import text
-from tf_avae.files import absolute, shown, write_bytes, write_json
+from tf_avae.files import absolute, clear_drafts, shown, write_json, write_text
+from tf_avae.printing import say
 from tf_avae.probes import HEADS
 from tf_avae.progress import StatusLine, duration
 from tf_avae.provenance import provenance, session, source_checksum
 from tf_avae.registry import Registry
 from tf_avae.runs import build_model
 from training.options import add_data_options, open_given
-from training.session import Interrupted, StopSignals, say
+from training.session import Interrupted, StopSignals, deterministic
 from training.timing import fit_steps, paired_rates, time_factor
 
 RESULTS = ("results.json", "report.html")
@@ -168,16 +167,16 @@ def parser() -> Parser:
     made.add_argument(
         "--strict",
         action="store_true",
-        help=f"exit with {FAILED_CHECKS} where an honesty check fails",
+        help=f"exit with {FAILED_CHECKS} where an honesty check fails, or cannot be made",
     )
+    add_trust(made)
     add_data_options(made)
     return made
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    arguments = parser().parse_args(argv)
-    return exit_code(lambda: _evaluate(arguments))
+    return run_command(parser(), argv, _evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -190,61 +189,59 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     )
     if arguments.strict and "checks" not in settings.sections:
         raise InputError("--strict looks at the checks; name checks under --section too")
-    extractor = open_extractor(arguments.fid) if arguments.fid is not None else None
-    encoders = [open_named(words) for words in arguments.encoder]
+    extractor = None
+    if arguments.fid is not None:
+        extractor = open_extractor(arguments.fid, trust=arguments.trust)
+    encoders = [open_named(words, trust=arguments.trust) for words in arguments.encoder]
     _check_names([encoder.name for encoder in encoders])
     data, described = open_given(arguments, encoders)
     settings = replace(settings, tasks=settings.tasks or data.tasks or None)
     folder = _folder(arguments.out, encoders, settings)
-    tf.config.experimental.enable_op_determinism()
-    signals = StopSignals()
     try:
-        evaluation = evaluate(
-            encoders,
-            train=data.train_images(_DATA_BATCH),
-            test=data.held_out(_DATA_BATCH),
-            settings=settings,
-            extractor=extractor,
-            data=described,
-            folder=folder / "parts",
-            progress=Progress(signals).update,
-        )  # fmt: skip
-        if _TIME_FACTOR in arguments.section:
-            for record, factor in zip(
-                evaluation.results["encoders"], _time_factors(encoders, data, folder), strict=True
-            ):
-                if factor is None:
-                    record["left_out"][_TIME_FACTOR] = "no run: nothing is known of its training"
-                else:
-                    record[_TIME_FACTOR] = factor
-        signals.check()
+        with deterministic(), StopSignals() as signals:
+            evaluation = evaluate(
+                encoders,
+                train=data.train_images(_DATA_BATCH),
+                test=data.held_out(_DATA_BATCH),
+                settings=settings,
+                extractor=extractor,
+                data=described,
+                folder=folder / "parts",
+                progress=Progress(signals).update,
+                class_names=data.class_names,
+            )
+            if _TIME_FACTOR in arguments.section:
+                _add_time_factors(evaluation, encoders, data, folder)
+            signals.check()
     except Interrupted as stop:
         say(f"\nstopped; finished parts are in {shown(folder / 'parts')}. The same command goes on")
         return 128 + stop.signum
     write_results(evaluation, folder)
-    failed = evaluation.failed_checks
-    return FAILED_CHECKS if arguments.strict and failed else 0
+    sound = evaluation.checked and not evaluation.failed_checks
+    return FAILED_CHECKS if arguments.strict and not sound else 0
 
 
 def write_results(evaluation: Evaluation, folder: Path) -> None:
     """Writes results.json and report.html, and shows the table and the checks that failed."""
     evaluation.results["provenance"] = {"command": session()["command"], **provenance()}
     results, report = (folder / name for name in RESULTS)
-    content = page(evaluation).encode()
+    content = page(evaluation)
     write_json(results, evaluation.results)
-    write_bytes(report, content)
+    write_text(report, content)
     say("\n" + text(evaluation.results))
     for name, task, head, check in evaluation.failed_checks:
         say(f"honesty check failed: {name}, {head} probe of {task}: {check}")
+    if "checks" in evaluation.results["settings"]["sections"] and not evaluation.checked:
+        say("the honesty checks could not be made")
     say(f"\nresults: {shown(results)}\nreport:  {shown(report)}")
 
 
-def open_named(words: str) -> Encoder:
-    """The encoder at [NAME=]PATH."""
+def open_named(words: str, *, trust: bool = False) -> Encoder:
+    """The encoder at [NAME=]PATH, as `open_encoder` opens it."""
     name, separator, path = words.partition("=")
     if not separator or absolute(words).exists():
         name, path = "", words
-    encoder = open_encoder(path, name or None)
+    encoder = open_encoder(path, name or None, trust=trust)
     if not encoder.notes.get("complete", True):
         say(f"note: {path} is not complete: its weights are those after step "
             f"{encoder.notes['step']:,}")  # fmt: skip
@@ -278,9 +275,21 @@ def writable_folder(folder: Path, files: Iterable[str]) -> Path:
     for name in files:
         if (folder / name).is_dir():
             raise InputError(f"{folder / name} is a folder; give another --out, or remove it")
+    clear_drafts(folder, *(Path(name).suffix for name in files))
     with tempfile.TemporaryFile(dir=folder):
         pass
     return folder
+
+
+def _add_time_factors(
+    evaluation: Evaluation, encoders: list[Encoder], data: ImageData, folder: Path
+) -> None:
+    factors = _time_factors(encoders, data, folder)
+    for record, factor in zip(evaluation.results["encoders"], factors, strict=True):
+        if factor is None:
+            record["left_out"][_TIME_FACTOR] = "no run: nothing is known of its training"
+        else:
+            record[_TIME_FACTOR] = factor
 
 
 def _time_factors(encoders: list[Encoder], data: ImageData, folder: Path) -> list[dict | None]:

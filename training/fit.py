@@ -6,11 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from tf_avae import checkpoints
 from tf_avae.attacks import BALLS
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, run_command
 from tf_avae.config import Config, check_keys, read_json
 from tf_avae.datasets import DATASETS, ImageData, open_data
 from tf_avae.errors import InputError
@@ -18,6 +16,7 @@ from tf_avae.files import absolute, shown, write_json
 from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
+from tf_avae.printing import note, say
 from tf_avae.registry import Registry
 from tf_avae.runs import (
     Run,
@@ -33,8 +32,8 @@ from training.session import (
     Interrupted,
     StopSignals,
     check_finite,
+    deterministic,
     held_out_terms,
-    say,
     train_stage,
 )
 from training.strategies import GONE, STRATEGIES, WORKER_LOST, Team
@@ -95,8 +94,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    arguments = parser().parse_args(argv)
-    return exit_code(lambda: _fit(arguments))
+    return run_command(parser(), argv, _fit)
 
 
 def _fit(arguments: argparse.Namespace) -> int:
@@ -112,10 +110,9 @@ def _fit(arguments: argparse.Namespace) -> int:
     except GONE as error:
         if arguments.strategy != "multiworker":
             raise
-        print(
+        note(
             f"\nstopped: lost another worker ({type(error).__name__}); start all of them again "
-            "with --begin-or-resume to go on from the last checkpoint",
-            file=sys.stderr,
+            "with --begin-or-resume to go on from the last checkpoint"
         )
         return WORKER_LOST
 
@@ -141,10 +138,11 @@ def _fit_with(team: Team, arguments: argparse.Namespace, flags: dict, given: dic
         run, data, initial = opened
     team.say(f"run directory: {shown(run.path)}")
     try:
-        if team.first(run.result_path.exists):
+        if team.first(lambda: run.result() is not None):
             team.say("this run is complete")
         else:
-            _train(run, data, initial, team)
+            with deterministic(), StopSignals() as signals:
+                _train(run, data, initial, team, signals)
     except Interrupted as stop:
         team.say(f"\nsaved. To go on: {_resume_command(run, arguments)}")
         return 128 + stop.signum
@@ -168,6 +166,7 @@ def _open(
         team.check_batch(run.config.batch_size)
         data = open_data(run.config)
         run.lock()
+        run.result()  # one that is damaged is told of before anything is written
     else:
         config = resolve(Config.from_dict(given))
         team.check_batch(config.batch_size)
@@ -218,11 +217,10 @@ def _warn_of_unused(given: dict, config: Config) -> None:
         say("note: --pretrain-steps has no effect: nothing is pretrained here")
 
 
-def _train(run: Run, data: ImageData, initial: AVAE | None, team: Team) -> None:
+def _train(
+    run: Run, data: ImageData, initial: AVAE | None, team: Team, signals: StopSignals
+) -> None:
     """Trains all stages from where the newest checkpoint is, and writes the results."""
-    # Ops that could differ from run to run raise instead, or take their reproducible form.
-    tf.config.experimental.enable_op_determinism()
-    signals = StopSignals()
     checkpoint = None
 
     def go_back() -> int | None:
@@ -302,7 +300,7 @@ encoder:  {shown(run.encoder_path)}
 
 Next, look at the pictures, or embed images in Python:
   import tf_avae, keras
-  encoder = keras.saving.load_model("{shown(run.encoder_path)}")
+  encoder = keras.saving.load_model({shown(run.encoder_path)!r})
   images = tf_avae.DATASETS["{run.config.dataset}"].open({source}).held_out(500)
   embedding = encoder.predict(images.map(lambda x, labels: x))["mean"]
 or train another objective from its weights, with its other options:

@@ -11,8 +11,9 @@ from tf_avae.config import DATA, Config, fields_of
 from tf_avae.datasets import DATASETS, ImageData, open_data
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder
+from tf_avae.printing import say
+from tf_avae.provenance import ELSEWHERE
 from tf_avae.registry import Registry
-from training.session import say
 
 
 def add_config_options(
@@ -51,7 +52,7 @@ def add_config_options(
 
 def _metavar(name: str) -> str:
     kind = config.field_type(name)
-    return {int: "N", float: "X"}.get(kind, "PATH")
+    return config.option(name).metavar or {int: "N", float: "X"}.get(kind, "PATH")
 
 
 def _word(value: Any) -> str:
@@ -95,7 +96,12 @@ def data_config(arguments: argparse.Namespace, encoders: Iterable[Encoder]) -> C
             f"the encoders were trained on different data ({listed}); say which to try them on "
             f"with {flags}"
         )
-    return configs.pop()
+    config = configs.pop()
+    if config.data_dir is not None and config.data_dir.startswith(ELSEWHERE):
+        raise InputError(
+            f"the encoder does not say where {config.data_dir} is; give the folder with --data-dir"
+        )
+    return config
 
 
 def open_given(

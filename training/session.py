@@ -5,20 +5,25 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from types import FrameType
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework import config as framework  # what switches determinism off again
 
 from tf_avae.checkpoints import metrics_state, restore_metrics
+from tf_avae.commands import handling
 from tf_avae.config import Config
 from tf_avae.datasets import ImageData
 from tf_avae.datasets.base import Part
-from tf_avae.files import write_bytes
+from tf_avae.files import for_tensorflow, write_bytes
 from tf_avae.model import AVAE
 from tf_avae.pictures import model_pictures
+from tf_avae.printing import say
 from tf_avae.progress import StatusLine, duration
 from tf_avae.runs import Run, Stage
 from training.strategies import Team
@@ -45,23 +50,36 @@ once for every thread that it had, within milliseconds."""
 
 
 class StopSignals:
-    """Notes the first SIGINT or SIGTERM, so that the step can be finished; a second one is
-    left to the system, unless it comes with the first."""
+    """Notes the first SIGINT or SIGTERM of a block, so that the step can be finished; a second one
+    is left to the system, unless it comes with the first. Afterwards all is as it was before.
+
+    In a thread no signal comes; there a block ends where it ends.
+
+    Attributes:
+        received: the signal.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._note)
+        self._handlers = contextlib.ExitStack()
+
+    def __enter__(self) -> "StopSignals":
+        self._handlers.enter_context(handling(dict.fromkeys(_STOP, self._note)))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._handlers.close()
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
-        for number in (signal.SIGINT, signal.SIGTERM):
+        ours = [number for number in _STOP if signal.getsignal(number) == self._note]
+        for number in ours:
             signal.signal(number, signal.SIG_IGN)
         # Not print: the signal may have come in the middle of one.
         with contextlib.suppress(OSError):
             os.write(2, b"\nfinishing the step and saving; once more to stop at once\n")
         time.sleep(_ONE_WISH)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ours:
             signal.signal(number, signal.SIG_DFL)
 
     def check(self) -> None:
@@ -70,12 +88,28 @@ class StopSignals:
             raise Interrupted(self.received)
 
 
-def say(text: str, end: str = "\n") -> None:
-    """A line for the user. A run outlives whoever reads its output (`| head`)."""
+_STOP = (signal.SIGINT, signal.SIGTERM)
+
+_lock = threading.Lock()
+_before: list[bool] = []
+"""Whether ops were deterministic before each block that is under way."""
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Makes ops that could differ from run to run raise within the block, or take their
+    reproducible form. It holds for the whole process, so until the last of several blocks ends."""
+    with _lock:
+        _before.append(framework.is_op_determinism_enabled())
+        tf.config.experimental.enable_op_determinism()
     try:
-        print(text, end=end, flush=True)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (for the rest of the process)
+        yield
+    finally:
+        with _lock:
+            first = _before[0]
+            _before.pop()
+            if not _before and not first:
+                framework.disable_op_determinism()
 
 
 class Recorder(keras.callbacks.Callback):
@@ -112,7 +146,8 @@ class Recorder(keras.callbacks.Callback):
         self.team = team
         self._writer = tf.summary.create_noop_writer()
         if team.is_chief:
-            self._writer = tf.summary.create_file_writer(str(run.path / "tensorboard"))
+            folder = for_tensorflow(run.path / "tensorboard")
+            self._writer = tf.summary.create_file_writer(folder)
 
     @property
     def config(self) -> Config:

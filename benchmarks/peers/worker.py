@@ -26,7 +26,7 @@ def serve(module: str) -> None:
     """Answers until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks is interrupted, and ends this
     # What libraries print must not come between the answers.
-    with os.fdopen(os.dup(1), "w", buffering=1) as answers:
+    with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as answers:
         os.dup2(2, 1)
         cases: dict[str, Any] = {}
         last: Any = None

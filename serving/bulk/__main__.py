@@ -3,7 +3,8 @@
 import sys
 
 from serving import bulk
-from tf_avae.commands import Parser, exit_code, sigterm_unwinds
+from tf_avae.commands import Parser, add_trust, exit_code, sigterm_unwinds
+from tf_avae.printing import say
 
 
 def parser() -> Parser:
@@ -39,6 +40,7 @@ def parser() -> Parser:
     made.add_argument(
         "--shards", type=int, metavar="N", help="Parquet files [as many as the runner makes]"
     )
+    add_trust(made)
     return made
 
 
@@ -58,13 +60,13 @@ def _embed(argv: list[str] | None) -> int:
     made = job.run(job.Job(**vars(given)), options)
     model, files = made["model"], len(made["files"])
     version = "" if model["version"] is None else f" version {model['version']}"
-    print(
+    say(
         f"{made['embedded']:,} embedded by {model['name']}{version}, {made['refused']:,} refused, "
         f"{made['seconds']:.1f} s, {made['images_per_second']:,.0f} images/s"
     )
-    print(f"written: {given.output} ({files} Parquet {'file' if files == 1 else 'files'})")
+    say(f"written: {given.output} ({files} Parquet {'file' if files == 1 else 'files'})")
     if made["refused"]:
-        print(f"what was refused, and why: {given.output}/{made['refusals']}")
+        say(f"what was refused, and why: {given.output}/{made['refusals']}")
     return 0
 
 

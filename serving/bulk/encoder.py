@@ -32,11 +32,12 @@ class Encoder(ModelHandler[bytes, Prediction, SavedModel]):
     Args:
         path: of the SavedModel, on every worker.
         checksum: of it; a worker that finds another model there fails.
+        trust: whether to open it where its graph may do more than compute.
         batch_size: files at once. A file of more than 4 MiB counts as several, so that a batch
             holds no more bytes than so many files of 4 MiB, or one larger.
     """
 
-    def __init__(self, path: Path, checksum: str, batch_size: int):
+    def __init__(self, path: Path, checksum: str, batch_size: int, *, trust: bool = False):
         super().__init__(
             min_batch_size=batch_size,
             max_batch_size=batch_size,
@@ -44,9 +45,10 @@ class Encoder(ModelHandler[bytes, Prediction, SavedModel]):
         )
         self._path = path
         self._checksum = checksum
+        self._trust = trust
 
     def load_model(self) -> SavedModel:
-        saved = SavedModel(self._path)
+        saved = SavedModel(self._path, trust=self._trust)
         if saved.checksum != self._checksum:
             raise InputError(
                 f"{self._path} is another model on this worker than where the job was started; "

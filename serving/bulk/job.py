@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import re
 import threading
 import time
@@ -23,7 +24,7 @@ from apache_beam.runners.runner import PipelineResult
 
 from serving.bulk.encoder import SIGNATURE, Encoder, abandon, check, watch
 from serving.bulk.pipeline import COUNTED, REFUSED, ROWS, build, schema
-from serving.bulk.sources import is_local
+from serving.bulk.sources import Found, is_local, listed
 from tf_avae.errors import InputError, reason
 from tf_avae.files import absolute, shown, write_json
 from tf_avae.progress import Counter, note
@@ -52,6 +53,7 @@ class Job:
         feature: of records, which holds the picture.
         batch_size: pictures at once, at least 1.
         shards: number of Parquet files, or None for as many as the runner makes.
+        trust: whether to open a model that may do more than compute.
     """
 
     model: str
@@ -61,6 +63,7 @@ class Job:
     feature: str = "image"
     batch_size: int = 64
     shards: int | None = None
+    trust: bool = False
 
 
 def run(
@@ -87,11 +90,11 @@ def run(
     pipeline = _pipeline(options)
     output = _free(job.output)
     matched = matching(job.input)
-    saved = SavedModel(job.model)
+    saved = SavedModel(job.model, trust=job.trust)
     check(saved)
     model = _about(saved)
     columns = schema(model)
-    encoder = Encoder(saved.path, model["sha256"], job.batch_size)
+    encoder = Encoder(saved.path, model["sha256"], job.batch_size, trust=job.trust)
     build(
         pipeline, encoder, columns, local_pattern(job.input), output,
         format=job.format, feature=job.feature, shards=job.shards or 0,
@@ -103,8 +106,8 @@ def run(
     watch(update or Counter("embedding", total).update)
     with _unsigned(output):
         result = _in_thread(lambda: _finished(pipeline))
-    seconds = time.monotonic() - start
-    return _sign(job, output, model, columns, _counts(result), seconds)
+        seconds = time.monotonic() - start
+        return _sign(job, output, model, columns, _counts(result), seconds)
 
 
 def pipeline_options(words: list[str], prog: str) -> PipelineOptions:
@@ -172,24 +175,22 @@ def local_pattern(pattern: str) -> str:
     return pattern if named else f"./{pattern}"
 
 
-def matching(pattern: str) -> list[FileMetadata]:
-    """The files that a pattern matches.
+def matching(pattern: str) -> list[FileMetadata | Found]:
+    """What a pattern matches.
 
     Raises:
-        InputError: there are none, or one has a name that is no text.
+        InputError: there is nothing.
     """
     if is_local(pattern) and Path(pattern).is_dir():
         raise InputError(f"input is {pattern}, a folder; all files in it are '{pattern}/**'")
-    found = _match(local_pattern(pattern))
+    try:
+        found = list(listed(local_pattern(pattern)))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot look for {pattern}: {reason(error)}") from error
     if not found:
         raise InputError(
             f"input is {pattern}, which no file matches; * is any name in a folder, ** at any depth"
         )
-    for file in found:
-        try:
-            file.path.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"the name of {file.path!r} is not UTF-8; rename it") from None
     return found
 
 
@@ -225,15 +226,37 @@ def _pipeline(options: PipelineOptions) -> beam.Pipeline:
 def _unsigned(output: str) -> Iterator[None]:
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         note(f"\n{shown(output)} is not whole: it has no {MANIFEST}; remove it to try again")
+        found = _of_system(error, output)
+        if found:
+            raise found from error
         raise
 
 
 def _finished(pipeline: beam.Pipeline) -> PipelineResult:
-    result = pipeline.run()
-    result.wait_until_finish()
-    return result
+    log = logging.getLogger("apache_beam")
+    before = log.level
+    log.setLevel(logging.CRITICAL)  # what ends a pipeline is raised too, and said once
+    try:
+        result = pipeline.run()
+        result.wait_until_finish()
+        return result
+    finally:
+        log.setLevel(before)
+
+
+def _of_system(error: BaseException, output: str) -> OSError | None:
+    """What the system refused, where that is what ended a job: a full disk, most of all.
+
+    Beam makes it a RuntimeError that holds it as text.
+    """
+    if not isinstance(error, RuntimeError | OSError):
+        return None
+    found = re.search(r"\[Errno (\d+)\]", str(error))
+    number = int(found[1]) if found else 0
+    place = getattr(error, "filename", None) or output
+    return OSError(number, os.strerror(number), place) if number else None
 
 
 def _in_thread(work: Callable[[], PipelineResult]) -> PipelineResult:

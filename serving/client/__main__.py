@@ -4,13 +4,14 @@ It runs where TensorFlow is not installed, so it shares nothing with the package
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import numpy as np
 
@@ -47,18 +48,49 @@ _NAMED = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 2 where the input is at fault, 1 where the server
     is, or the time."""
-    given = _parser().parse_args(arguments)
     try:
+        given = _parser().parse_args(arguments)
         return given.run(given)
     except ServingError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print(f"error: {error}", sys.stderr)
         return 2 if isinstance(error, InvalidRequest | NotFound) else 1
     except OSError as error:
-        print(f"error: cannot use {error.filename}: {error.strerror or error}", file=sys.stderr)
+        place = f" {error.filename}" if error.filename else ""
+        _print(f"error: cannot use{place}: {error.strerror or error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
+        _print("\nstopped", sys.stderr)
         return 130
+
+
+def _print(text: str, to: TextIO | None = None, end: str = "\n") -> None:
+    """Writes to a stream, standard output unless given: what its encoding lacks is escaped, and
+    a reader who is gone has all that was wanted.
+
+    Raises:
+        OSError: standard output cannot be written.
+    """
+    stream: Any = to or sys.stdout
+    if stream is None:  # as it is where a process starts with the descriptor closed
+        return
+    text, encoding = text + end, getattr(stream, "encoding", None)
+    if encoding:
+        try:
+            text.encode(encoding, stream.errors or "strict")
+        except UnicodeEncodeError:
+            # Also file names that are no text, which Python holds as characters of no encoding.
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        # Or Python would try again as it exits.
+        if any(stream is own for own in (sys.__stdout__, sys.__stderr__)):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise OSError(error.errno, error.strerror or str(error), "standard output") from error
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,6 +102,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        _print(message, file or sys.stderr, end="")
 
 
 def _parser() -> _Parser:
@@ -130,8 +165,9 @@ def _embed(given: argparse.Namespace) -> int:
     with _client(given) as client:
         found = client.embed_files(paths, _Progress())
     _write(out, found, paths)
-    _summary(found, paths, given.model)
-    print(f"written: {_printable(given.out)}")
+    with contextlib.suppress(OSError):  # the file is there, whether this can be shown or not
+        _summary(found, paths, given.model)
+        _print(f"written: {given.out}")
     return 0
 
 
@@ -172,15 +208,10 @@ def _summary(found: Embeddings, paths: Sequence[Path], model: str) -> None:
     count, dims = found.mean.shape
     far = found.inconsistency
     images = "image" if count == 1 else "images"
-    print(f"{count:,} {images}, {dims} dimensions, {model} version {found.version}")
-    print(f"inconsistency: median {np.median(far):.4g}, max {far.max():.4g}; the largest:")
+    _print(f"{count:,} {images}, {dims} dimensions, {model} version {found.version}")
+    _print(f"inconsistency: median {np.median(far):.4g}, max {far.max():.4g}; the largest:")
     for index in np.argsort(-far, kind="stable")[:_NAMED]:
-        print(f"  {far[index]:.4g}  {_printable(paths[index])}")
-
-
-def _printable(path: str | Path) -> str:
-    """A path as text, also one whose bytes are none."""
-    return str(path).encode(errors="replace").decode()
+        _print(f"  {far[index]:.4g}  {paths[index]}")
 
 
 class _Progress:
@@ -197,11 +228,7 @@ class _Progress:
         self._last = now
         rate = done / (now - self._start)
         minutes, seconds = divmod(round((total - done) / rate), 60)
-        print(
-            f"{done:,}/{total:,}  {rate:.1f} images/s  {minutes}:{seconds:02d} left",
-            file=sys.stderr,
-            flush=True,
-        )
+        _print(f"{done:,}/{total:,}  {rate:.1f} images/s  {minutes}:{seconds:02d} left", sys.stderr)
 
 
 def _status(given: argparse.Namespace) -> int:
@@ -210,19 +237,19 @@ def _status(given: argparse.Namespace) -> int:
             client.wait_until_ready(given.wait)
         found = client.status()
     for version in found:
-        print(version)
+        _print(str(version))
     return 0 if any(version.state == "AVAILABLE" for version in found) else 1
 
 
 def _metadata(given: argparse.Namespace) -> int:
     with _client(given) as client:
         found = client.metadata()
-    print(f"{given.model} version {found.version}")
+    _print(f"{given.model} version {found.version}")
     for name, signature in found.signatures.items():
-        print(name)
+        _print(name)
         for word, tensors in (("in", signature.inputs), ("out", signature.outputs)):
             for key, info in tensors.items():
-                print(f"  {word:3}  {key}: {info}")
+                _print(f"  {word:3}  {key}: {info}")
     return 0
 
 

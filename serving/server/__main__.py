@@ -6,6 +6,10 @@ import logging
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import tensorflow as tf
@@ -18,8 +22,9 @@ from serving.server.manager import Options
 from serving.server.model_configs import ModelConfigList
 from serving.server.parameters import Parameters
 from serving.server.status import Code, StatusError
-from tf_avae.commands import exit_code
+from tf_avae.commands import handling, run_command
 from tf_avae.errors import InputError
+from tf_avae.quiet import without_warnings
 
 log = logging.getLogger("serving.server")
 
@@ -28,14 +33,42 @@ _GRACE = 30.0  # seconds for requests under way when the server is told to stop
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    given = flags.parser().parse_args(argv)
+    return run_command(flags.parser(), argv, _run)
+
+
+def _run(given: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    tf.get_logger().setLevel(logging.ERROR)  # its loader is old and says so
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    return exit_code(lambda: asyncio.run(_serve(given)))
+    default: dict[int, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    with without_warnings(), handling(default):  # TensorFlow's loader is old and says so
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(_serve(given))
+        return _beside_a_loop(given)
 
 
-async def _serve(given: argparse.Namespace) -> int:
+def _beside_a_loop(given: argparse.Namespace) -> int:
+    """Serves in a thread, where this one has an event loop that is running: a notebook's. An
+    interrupt stops the server."""
+    stops: list[Callable[[], object]] = []
+    with ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(lambda: asyncio.run(_serve(given, stops.append)))
+        try:
+            return serving.result()
+        except KeyboardInterrupt:
+            for stop in stops:
+                stop()
+            return serving.result()
+
+
+async def _serve(
+    given: argparse.Namespace, offer: Callable[[Callable[[], object]], object] = lambda stop: None
+) -> int:
+    """Serves until a signal comes, or what `offer` was given is called, in whatever thread."""
     flags.check(given)
     models = flags.read_models(given)
     cores = os.cpu_count() or 1
@@ -63,7 +96,11 @@ async def _serve(given: argparse.Namespace) -> int:
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    offer(lambda: loop.call_soon_threadsafe(stop.set))
+    noted: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        noted = ()  # Python handles signals in that thread alone
+    for number in noted:
         loop.add_signal_handler(number, stop.set)
     await server.start()
     work = [asyncio.create_task(_report(core, health, changed))]
@@ -77,7 +114,7 @@ async def _serve(given: argparse.Namespace) -> int:
                 task.result()  # raises what ended it
         log.info("stopping: waiting for the requests under way")
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in noted:
             loop.remove_signal_handler(number)  # a second one ends the process at once
         for task in work:
             task.cancel()
@@ -106,6 +143,7 @@ def _options(given: argparse.Namespace) -> Options:
         warm_up_iterations=given.num_request_iterations_for_warmup or 1,
         labels_for_unavailable=given.allow_version_labels_for_unavailable_models,
         session=session,
+        trust=given.trust,
     )
 
 
@@ -129,17 +167,17 @@ def _listen(server: grpc.aio.Server, given: argparse.Namespace) -> None:
         log.info("gRPC%s at %s", " with TLS" if secure else "", address)
 
 
-async def _listen_http(core: Core, given: argparse.Namespace) -> web.AppRunner | None:
+async def _listen_http(core: Core, given: argparse.Namespace) -> rest.Runner | None:
     metrics_path = flags.read_metrics_path(given.monitoring_config_file)
     if not given.rest_api_port:
         return None
-    application = rest.application(
+    server = rest.Server(
         core,
         timeout=given.rest_api_timeout_in_ms / 1e3 or None,
         metrics_path=metrics_path,
         cors=given.rest_api_enable_cors_support,
     )
-    runner = web.AppRunner(application, shutdown_timeout=_GRACE)
+    runner = rest.Runner(server, _GRACE)
     await runner.setup()
     try:
         site = web.TCPSite(runner, given.host, given.rest_api_port)

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from serving.protocol import BatchingParameters, MonitoringConfig, SSLConfig
 from serving.server.budget import LARGEST_REQUEST
 from serving.server.model_configs import folder_of
 from serving.server.status import StatusError
-from tf_avae.commands import Parser
+from tf_avae.commands import Parser, add_trust
 from tf_avae.errors import InputError
 from tf_avae.shipped import SHIPPED
 
@@ -60,6 +61,7 @@ def parser() -> Parser:
         help=f"serve what comes with the package ({listed}), under that name; no flag of the "
         "container",
     )  # fmt: skip
+    add_trust(made)
     flag("host", str, "127.0.0.1", "address to listen on; no flag of the container: it takes all")
     flag(
         "max_request_mib", int, LARGEST_REQUEST >> 20,
@@ -177,7 +179,7 @@ def read_models(given: argparse.Namespace) -> model_server_config_pb2.ModelConfi
     if not base.is_dir():
         raise InputError(
             f"--model_base_path {base} is not a folder; export a model into it: "
-            f"python -m serving.export RUN --to {given.model_base_path}"
+            f"python -m serving.export RUN --to {shlex.quote(given.model_base_path)}"
         )
     return _models({given.model_name: base})
 

@@ -30,6 +30,7 @@ from serving.server.model_configs import (
 from serving.server.servable import Servable
 from serving.server.status import Code, StatusError, invalid, of_exception
 from serving.server.version import State, Version
+from tf_avae.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Options:
         warm_up_iterations: how often each of them.
         labels_for_unavailable: whether a new label may name a version that is not available.
         session: of each version.
+        trust: whether to load versions whose graphs may do more than compute.
     """
 
     poll: float = 1.0
@@ -59,6 +61,7 @@ class Options:
     warm_up_iterations: int = 1
     labels_for_unavailable: bool = False
     session: Any = field(default_factory=tf.compat.v1.ConfigProto)
+    trust: bool = False
 
 
 class Model:
@@ -302,6 +305,8 @@ class Manager:
                 version.error = of_exception(error)
                 log.error("%s version %s cannot be loaded: %s", version.model, version.number,
                           version.error)  # fmt: skip
+                if isinstance(error, InputError):
+                    break  # another try would find the same
             else:
                 version.error = None
                 self._set(version, State.AVAILABLE)
@@ -316,7 +321,7 @@ class Manager:
 
     def _open(self, path: Path) -> Servable:
         """Loads and warms up a version, in a thread."""
-        servable = Servable(path, self.options.session)
+        servable = Servable(path, self.options.session, trust=self.options.trust)
         if self.options.warm_up:
             start, outcome = time.perf_counter(), "OK"
             try:

@@ -1,13 +1,19 @@
-"""The REST API: TensorFlow Serving's paths, codes and texts, and the metrics' page."""
+"""The REST API: TensorFlow Serving's paths, codes and texts, and the metrics' page.
+
+Nothing whose cost grows with a request runs on the event loop. Small bodies are read in threads,
+larger ones, and replies of many values, by processes (`workers`).
+"""
 
 import asyncio
 import json
 import logging
+import math
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
-from aiohttp.http_exceptions import ContentEncodingError
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from tensorflow_serving.apis import (
@@ -17,9 +23,11 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from serving.server import json_tensors, metrics, tensors
+from serving.bodies.refusals import Refused
+from serving.server import conversions, metrics
 from serving.server.core import Core, recorded
 from serving.server.status import HTTP, Code, StatusError, invalid
+from serving.server.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +36,19 @@ _POST = re.compile(
     rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>classify|regress|predict)", re.IGNORECASE
 )
 _GET = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/metadata)?", re.I)
-_LARGEST_BODY = 2**27  # bytes, also of what is compressed
+_IDLE = 75.0  # seconds without a request, or with half a head of one, that a connection may last
+_LINGER = 1.0  # seconds in which what is sent after an early refusal is thrown away
 _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Content-Type",
 }
+_MOST_VALUES = 2**24  # of a reply: about 200 MB of JSON
+_PIECE = 2**18  # bytes of a reply that are handed to the system at a time
+_TAKEN = 120.0  # seconds in which a client must take a reply
 
 
-def application(
-    core: Core, *, timeout: float | None, metrics_path: str | None, cors: bool
-) -> web.Application:
+class Server(web.Server):
     """The server's HTTP side.
 
     Args:
@@ -48,83 +58,210 @@ def application(
         cors: whether other sites' scripts may ask (`--rest_api_enable_cors_support`).
     """
 
-    async def answer(request: web.Request) -> web.Response:
+    def __init__(self, core: Core, *, timeout: float | None, metrics_path: str | None, cors: bool):
+        # A client that goes away takes its request with it.
+        super().__init__(self._answer, handler_cancellation=True)
+        self.uploads = Uploads()
+        self.conversions = conversions.Conversions()
+        self._core = core
+        self._timeout = timeout
+        self._metrics_path = metrics_path
+        self._headers = _CORS if cors else {}
+
+    def __call__(self) -> web.RequestHandler:
+        """What speaks HTTP with one client."""
+        return _Connection(
+            self, loop=asyncio.get_running_loop(), auto_decompress=False,
+            keepalive_timeout=_IDLE, lingering_time=_LINGER,
+        )  # fmt: skip
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.rel_url.raw_path_qs  # with the query: there is none in these paths
-        if metrics_path and path == metrics_path:
-            return web.Response(body=metrics.page(), content_type="text/plain")
+        if self._metrics_path and path == self._metrics_path:
+            page = await asyncio.to_thread(metrics.page)
+            return web.Response(body=page, content_type="text/plain")
         if not path.lower().startswith("/v1/"):
             return web.Response(status=404, text="Not Found")
+        body: bytes | memoryview
         try:
-            text = await _process(core, request, path, timeout)
-            status = 200
+            status, body = 200, await self._process(request, path)
         except StatusError as error:
-            status, text = HTTP.get(error.code, 500), _error(error.message)
+            status, body = HTTP.get(error.code, 500), _error(error.message)
         except ConnectionError:
-            status, text = HTTP[Code.CANCELLED], ""  # nobody is there to read it
+            status, body = HTTP[Code.CANCELLED], b""  # nobody is there to read it
         except Exception as error:
             log.exception("%s %s", request.method, path)
-            status, text = 500, _error(f"{type(error).__name__}: {error}")
-        return web.Response(
-            status=status,
-            text=text,
-            content_type="application/json",
-            headers=_CORS if cors else None,
-        )
+            status, body = 500, _error(f"{type(error).__name__}: {error}")
+        return await _sent(request, status, body, self._headers)
 
-    made = web.Application(client_max_size=_LARGEST_BODY)
-    made.router.add_route("*", "/{path:.*}", answer)
-    return made
+    async def _process(self, request: web.BaseRequest, path: str) -> bytes | memoryview:
+        """The body of the reply."""
+        if request.method == "OPTIONS":
+            if not re.match("https?://", request.headers.get("Origin", "")):
+                raise StatusError(
+                    Code.FAILED_PRECONDITION, "Origin header is missing in CORS preflight"
+                )
+            return b""
+        pattern = {"POST": _POST, "GET": _GET}.get(request.method)
+        match = pattern.fullmatch(path) if pattern else None
+        method = match["method"] if match and request.method == "POST" else ""
+        name = unquote(match["name"] or "") if match else ""
+        if match is not None and method == "predict":
+            async with self.uploads.body(request) as body:
+                encoding = request.headers.get("Content-Encoding", "")
+                answer = self._in_time(match, body, encoding)
+                return await recorded(name, method, "REST", answer)
+        answer = self._without_body(request.method, path, match, method)
+        return await recorded(name, method, "REST", answer)
 
-
-async def _process(core: Core, request: web.Request, path: str, timeout: float | None) -> str:
-    """The body of the reply."""
-    if request.method == "OPTIONS":
-        if not re.match("https?://", request.headers.get("Origin", "")):
+    async def _without_body(
+        self, verb: str, path: str, match: re.Match | None, method: str
+    ) -> bytes:
+        """The reply to what needs no body, which is not read."""
+        # Of the method, only the pattern does not mind the case.
+        if match is None or (method and method not in ("classify", "regress")):
+            raise invalid(f"Malformed request: {verb} {path}")
+        spec = _spec(match)
+        if method:
             raise StatusError(
-                Code.FAILED_PRECONDITION, "Origin header is missing in CORS preflight"
+                Code.UNIMPLEMENTED, f"{method} is not served here, only predict; use the container"
             )
-        return ""
-    body = await _body(request)
-    pattern = {"POST": _POST, "GET": _GET}.get(request.method)
-    match = pattern.fullmatch(path) if pattern else None
-    method = match["method"] if match and request.method == "POST" else ""
+        if not spec.name:
+            raise invalid("Missing model name in request.")
+        if match["metadata"] == "/metadata":
+            return _metadata(self._core, spec).encode()
+        asked = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
+        return _json(self._core.status(asked)).encode()
 
-    async def answer() -> str:
+    async def _in_time(self, match: re.Match, body: bytearray, encoding: str) -> bytes | memoryview:
         try:
-            async with asyncio.timeout(timeout):
-                # Of the method, only the pattern does not mind the case.
-                if match is None or (method and method not in ("predict", "classify", "regress")):
-                    raise invalid(f"Malformed request: {request.method} {path}")
-                spec = _spec(match)
-                if method:
-                    return await _predict(core, spec, method, body)
-                if not spec.name:
-                    raise invalid("Missing model name in request.")
-                if match["metadata"] == "/metadata":
-                    return _metadata(core, spec)
-                asked = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
-                return _json(core.status(asked))
+            async with asyncio.timeout(self._timeout):
+                return await self._predict(_spec(match), body, encoding)
         except TimeoutError as error:
             raise StatusError(Code.DEADLINE_EXCEEDED, "Run() timeout exceeded") from error
+        except Refused as error:
+            raise StatusError(Code[error.code], error.message) from error
 
-    name = unquote(match["name"] or "") if match else ""
-    return await recorded(name, method, "REST", answer())
+    async def _predict(
+        self, spec: model_pb2.ModelSpec, body: bytearray, encoding: str
+    ) -> bytes | memoryview:
+        signatures: Mapping[str, Any] | None = None
+        missing: StatusError | None = None
+        try:
+            with self._core.manager.using(spec) as version:
+                assert version.servable is not None
+                signatures = version.servable.signatures
+        except StatusError as error:
+            missing = error  # what is wrong with the body is said first
+        document = await self.conversions.read(body, encoding, signatures)
+        if signatures is None:
+            assert missing is not None
+            raise missing
+        signature = signatures[document.signature or "serving_default"]
+        rows = max((len(a) for a in document.arrays.values() if a.ndim), default=1)
+        expected = {
+            alias: [rows if n < 0 and not axis else max(n, 1) for axis, n in enumerate(sizes)]
+            for alias, info in signature.outputs.items()
+            if (sizes := conversions.shape(info)) is not None
+        }
+        _check_values(expected)
+        request = predict_pb2.PredictRequest(model_spec=spec)
+        request.model_spec.signature_name = document.signature
+        await asyncio.to_thread(conversions.fill, request, document.arrays, signature)
+        _, call, found = await self._core.compute(request)
+        outputs = dict(sorted(zip(call.outputs, found, strict=True)))
+        _check_values({alias: array.shape for alias, array in outputs.items()})
+        return await self.conversions.write(outputs, document.form)
+
+    def close(self) -> None:
+        """Ends the work that is under way."""
+        self.conversions.close()
 
 
-async def _body(request: web.Request) -> bytes:
-    """What was sent, decompressed if it came so.
+class Runner(web.ServerRunner):
+    """Runs a server until it is cleaned up.
 
-    Raises:
-        StatusError: it is too large, or does not decompress.
+    Args:
+        server: to run.
+        grace: seconds for the requests under way in the end; those whose bodies are still on their
+            way are given up.
     """
+
+    def __init__(self, server: Server, grace: float):
+        super().__init__(server, shutdown_timeout=grace)
+        self._ours = server
+
+    async def shutdown(self) -> None:
+        """Called once no more connections are taken."""
+        self._ours.uploads.stop()
+
+    async def cleanup(self) -> None:
+        """Lets the requests under way end, and frees all."""
+        try:
+            await super().cleanup()
+        finally:
+            self._ours.close()
+
+
+class _Connection(web.RequestHandler):
+    """What speaks HTTP with a client; its errors are JSON too, as those of the API."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The reply to what is no HTTP, or has too large a head."""
+        if status >= 500 or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        log.info("%s: no HTTP that is taken: %s", request.remote, message)
+        response = _reply(status, _error(f"Malformed request: {message or exc}"), {})
+        response.force_close()
+        return response
+
+
+def _reply(status: int, body: bytes, headers: Mapping[str, str]) -> web.Response:
+    headers = {"Content-Type": "application/json", **headers}
+    return web.Response(status=status, body=body, headers=headers)
+
+
+async def _sent(
+    request: web.BaseRequest, status: int, body: bytes | memoryview, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """A reply, sent already where it is a large one, as the client takes it."""
+    if len(body) <= _PIECE:
+        return _reply(status, bytes(body), headers)
+    response = web.StreamResponse(
+        status=status, headers={"Content-Type": "application/json", **headers}
+    )
+    response.content_length = len(body)
     try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise StatusError(
-            Code.RESOURCE_EXHAUSTED, f"Received body larger than max ({_LARGEST_BODY} bytes)"
-        ) from error
-    except (web.RequestPayloadError, ContentEncodingError) as error:
-        raise invalid(f"The body cannot be read: {error}") from error
+        async with asyncio.timeout(_TAKEN):
+            await response.prepare(request)
+            for start in range(0, len(body), _PIECE):
+                await response.write(body[start : start + _PIECE])
+            await response.write_eof()
+    except TimeoutError as error:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the client does not take its reply") from error
+    return response
+
+
+def _check_values(shapes: Mapping[str, Iterable[int]]) -> None:
+    """Raises `StatusError` where a reply would hold more than is written."""
+    for alias, shape in shapes.items():
+        count = math.prod(shape)
+        if count > _MOST_VALUES:
+            raise StatusError(
+                Code.RESOURCE_EXHAUSTED,
+                f"Output {alias} has {count} values, {list(shape)}; a REST reply holds at most "
+                f"{_MOST_VALUES} of each. Ask for fewer examples at a time, or over gRPC",
+            )
 
 
 def _spec(match: re.Match) -> model_pb2.ModelSpec:
@@ -138,37 +275,6 @@ def _spec(match: re.Match) -> model_pb2.ModelSpec:
     if match["label"]:
         spec.version_label = unquote(match["label"])
     return spec
-
-
-async def _predict(core: Core, spec: model_pb2.ModelSpec, method: str, body: bytes) -> str:
-    if method != "predict":
-        raise StatusError(
-            Code.UNIMPLEMENTED, f"{method} is not served here, only predict; use the container"
-        )
-    request = predict_pb2.PredictRequest(model_spec=spec)
-    # Much JSON takes long to read and to write: in threads, so that others are answered meanwhile.
-    document = await asyncio.to_thread(json_tensors.parse, body)
-    request.model_spec.signature_name = json_tensors.signature_name(document)
-    with core.manager.using(request.model_spec) as version:
-        assert version.servable is not None
-        name = request.model_spec.signature_name or "serving_default"
-        if name not in version.servable.signatures:
-            raise invalid(f'Serving signature name: "{name}" not found in signature def')
-        inputs = version.servable.signatures[name].inputs
-        if not inputs:
-            asked = request.model_spec.signature_name or "DEFAULT"
-            raise invalid(f"Failed to get input map for signature: {asked}")
-        form = await asyncio.to_thread(json_tensors.fill, request, document, inputs)
-    response = await core.predict(request)
-
-    def written() -> str:
-        outputs = {
-            alias: tensors.to_array(response.outputs[alias], alias)
-            for alias in sorted(response.outputs)
-        }
-        return json_tensors.reply(outputs, form)
-
-    return await asyncio.to_thread(written)
 
 
 def _metadata(core: Core, spec: model_pb2.ModelSpec) -> str:
@@ -188,5 +294,5 @@ def _json(message: Message, **options: bool) -> str:
     return json_format.MessageToJson(message, always_print_fields_with_no_presence=True, **options)
 
 
-def _error(message: str) -> str:
-    return json.dumps({"error": message}, indent=4)
+def _error(message: str) -> bytes:
+    return json.dumps({"error": message}, indent=4).encode()

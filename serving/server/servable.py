@@ -13,6 +13,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from serving.server import tensors
 from serving.server.batching import Shapes
 from serving.server.status import Code, StatusError, invalid
+from tf_avae.operations import check_saved_model
 
 _WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
 _MOST_WARM_UP_RECORDS = 1000
@@ -50,12 +51,16 @@ class Servable:
     Args:
         path: the version's folder.
         config: of the session.
+        trust: whether to load it where its graph may do more than compute.
 
     Raises:
+        InputError: it may do more than compute.
         tf.errors.OpError, OSError, ValueError: it cannot be loaded.
     """
 
-    def __init__(self, path: Path, config: tf.compat.v1.ConfigProto):
+    def __init__(self, path: Path, config: tf.compat.v1.ConfigProto, *, trust: bool = False):
+        if not trust:
+            check_saved_model(path)
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=config)
         try:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_avae.attacks.ascent import Domain, ascend
+from tf_avae.attacks.ascent import Domain, ascend, check
 from tf_avae.attacks.balls import BALLS, Ball, over_images
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
 
@@ -117,7 +117,7 @@ def apgd(
     epsilon: float,
     steps: int,
     seed: Tensor,
-    ball: Ball = BALLS["linf"],
+    ball: Ball | str = BALLS["linf"],
     restarts: int = 1,
     random_start: bool = True,
     bounds: tuple[float, float] = (0.0, 1.0),
@@ -129,10 +129,11 @@ def apgd(
     checkpoint although the length was kept there, goes back to its best point with half the
     length. Arguments, result and errors are those of `pgd`, without a step size.
     """
+    check(epsilon=epsilon, steps=steps, bounds=bounds)
     return ascend(
         loss,
         images,
-        _AutoStep(epsilon, steps),
+        _AutoStep(float(epsilon), int(steps)),
         epsilon=epsilon,
         steps=steps,
         seed=seed,

@@ -1,12 +1,14 @@
 """The loop that every gradient attack is: start, step, come back, keep the best."""
 
 import math
+import numbers
 from typing import Any, Protocol
 
 import tensorflow as tf
 
-from tf_avae.attacks.balls import Ball, over_images
+from tf_avae.attacks.balls import BALLS, Ball, over_images
 from tf_avae.errors import InputError
+from tf_avae.inputs import images_of, seed_of
 from tf_avae.replicas import own_rows
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
 
@@ -68,22 +70,25 @@ def ascend(
     epsilon: float,
     steps: int,
     seed: Tensor,
-    ball: Ball,
+    ball: Ball | str,
     restarts: int,
     random_start: bool,
     bounds: tuple[float, float],
 ) -> Images:
-    """The best point that a rule finds for each example; see `pgd` for the arguments."""
-    check(epsilon=epsilon, steps=steps, bounds=bounds)
-    if restarts < 1:
-        raise InputError(f"restarts is {restarts}; an attack starts at least once")
+    """The best point that a rule finds for each example; see `pgd` for the arguments, of which
+    `check` has seen its own."""
+    seed = seed_of(seed)
+    if not isinstance(restarts, numbers.Integral) or restarts < 1:
+        raise InputError(
+            f"restarts is {restarts!r}; an attack starts a whole number of times, at least once"
+        )
     if restarts > 1 and not random_start:
         raise InputError(
             f"restarts is {restarts} without a random start: each would be the same; "
             "use restarts=1 or random_start=True"
         )
-    images = images_of(images)
-    domain = Domain(images, ball, epsilon, bounds)
+    images = images_of(images, bounds=bounds)
+    domain = Domain(images, BALLS.row(ball), epsilon, bounds)
 
     def step(number: Tensor, at: Images, best: PerExample, found: Images, state: Any) -> tuple:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -148,19 +153,11 @@ def evaluate(loss: ImageLoss, candidate: Images) -> tuple[PerExample, PerExample
     return pair
 
 
-def images_of(images: Images) -> Images:
-    """The images as a tensor, checked to be float32."""
-    images = tf.convert_to_tensor(images)
-    if images.dtype != tf.float32:
-        raise ValueError(f"attacks work in float32; the images are {images.dtype.name}")
-    return images
-
-
 def check(*, epsilon: float, steps: int, bounds: tuple[float, float]) -> None:
-    """Raises `InputError` for a number out of range."""
-    if steps < 1:
-        raise InputError(f"steps is {steps}; an attack takes at least 1")
-    if not (math.isfinite(epsilon) and epsilon >= 0):
-        raise InputError(f"epsilon is {epsilon}; it must be finite and at least 0")
-    if not bounds[0] < bounds[1]:
-        raise InputError(f"bounds are {bounds}; the first must be below the second")
+    """Raises `InputError` for a number that is none or out of range."""
+    if not isinstance(steps, numbers.Integral) or steps < 1:
+        raise InputError(f"steps is {steps!r}; an attack takes a whole number of them, at least 1")
+    if not (isinstance(epsilon, numbers.Real) and math.isfinite(epsilon) and epsilon >= 0):
+        raise InputError(f"epsilon is {epsilon!r}; it must be a finite number, at least 0")
+    if len(bounds) != 2 or not bounds[0] < bounds[1]:
+        raise InputError(f"bounds are {bounds}; they must be two numbers, the smaller first")

@@ -1,10 +1,11 @@
 """Projected gradient descent (Madry et al., ICLR 2018), over a loss callable."""
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
-from tf_avae.attacks.ascent import Domain, ascend
+from tf_avae.attacks.ascent import Domain, ascend, check
 from tf_avae.attacks.balls import BALLS, Ball
 from tf_avae.errors import InputError
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
@@ -33,7 +34,7 @@ def pgd(
     epsilon: float,
     steps: int,
     seed: Tensor,
-    ball: Ball = BALLS["linf"],
+    ball: Ball | str = BALLS["linf"],
     step_size: float | None = None,
     restarts: int = 1,
     random_start: bool = True,
@@ -53,12 +54,13 @@ def pgd(
             depend on that example alone. A loss may return two of them: the first is climbed, the
             second decides which iterate is kept. The largest cross-entropy need not be a
             misclassification, so attacks on classifiers climb it and keep by the margin.
-        images: [B, H, W, C], float32, inside `bounds`.
+        images: [B, H, W, C], float32, inside `bounds`, at least one.
         epsilon: radius of the ball, at least 0, in units of pixel values. At 0 the result is
             equal to `images`.
         steps: gradient steps of each restart, at least 1.
-        seed: a stateless seed, an int32 tensor of shape [2], for the starting points.
-        ball: a row of `BALLS`.
+        seed: of the starting points: an integer, at least 0, or a stateless seed, an int32 tensor
+            of shape [2].
+        ball: a row of `BALLS`, or its name.
         step_size: length of a step in the ball's norm; 2.5 * epsilon / steps unless given.
         restarts: independent starts, at least 1.
         random_start: start at a random point of the ball. A distance between q(z|x) and q(z|x')
@@ -69,13 +71,15 @@ def pgd(
         [B, H, W, C] float32 with a stopped gradient, in the ball and in the bounds.
 
     Raises:
-        InputError: a number out of range, or `restarts` without a random start.
+        InputError: images that are none, a number out of range, or `restarts` without a random
+            start.
         ValueError: the loss is not one float32 number per example.
     """
+    check(epsilon=epsilon, steps=steps, bounds=bounds)
     if step_size is None:
-        step_size = 2.5 * epsilon / max(steps, 1)
-    elif not (math.isfinite(step_size) and step_size >= 0):
-        raise InputError(f"step_size is {step_size}; it must be finite and at least 0")
+        step_size = 2.5 * epsilon / steps
+    elif not (isinstance(step_size, numbers.Real) and math.isfinite(step_size) and step_size >= 0):
+        raise InputError(f"step_size is {step_size!r}; it must be a finite number, at least 0")
     return ascend(
         loss,
         images,

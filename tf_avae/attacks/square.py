@@ -3,7 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from tf_avae.attacks.ascent import better, check, evaluate, images_of
+from tf_avae.attacks.ascent import better, check, evaluate
+from tf_avae.inputs import images_of, seed_of
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
 
 # Part of the pixels changed at once: halved after these queries of 10,000 (Section 5 there).
@@ -37,10 +38,10 @@ def square(
 
     Args:
         loss: images [B, H, W, C] to [B] float32, what is maximised; `margin` for a classifier.
-        images: [B, H, W, C], float32, inside `bounds`.
+        images: [B, H, W, C], float32, inside `bounds`, at least one.
         epsilon: radius, at least 0, in units of pixel values.
         queries: evaluations of the loss after the first, at least 1.
-        seed: a stateless seed, an int32 tensor of shape [2].
+        seed: an integer, at least 0, or a stateless seed, an int32 tensor of shape [2].
         bounds: smallest and largest pixel value.
 
     Returns:
@@ -48,11 +49,12 @@ def square(
         than `images`.
 
     Raises:
-        InputError: a number out of range.
+        InputError: images that are none, or a number out of range.
         ValueError: the loss is not one float32 number per example.
     """
     check(epsilon=epsilon, steps=queries, bounds=bounds)
-    images = images_of(images)
+    seed = seed_of(seed)
+    images = images_of(images, bounds=bounds)
     batch, (height, width, channels) = tf.shape(images)[0], images.shape[1:]
     lowest = tf.maximum(images - epsilon, bounds[0])
     highest = tf.minimum(images + epsilon, bounds[1])

@@ -52,7 +52,14 @@ DATASETS: Registry[DatasetRow] = Registry(
         summary="one's own PNG, JPEG, WebP and BMP files: see docs/images.md",
         open=open_image_folder,
         architecture="conv",
-        options=("data_dir", "validation", "image_size", "on_bad_image", "split_seed"),
+        options=(
+            "data_dir",
+            "validation",
+            "image_size",
+            "on_bad_image",
+            "split_seed",
+            "background",
+        ),
     ),
 )
 

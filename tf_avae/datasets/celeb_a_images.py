@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_avae.datasets.celeb_a_files import Record
 from tf_avae.errors import InputError, reason
+from tf_avae.image_bytes import decode_jpeg
 from tf_avae.types import ImageShape, Tensor
 
 HEIGHT, WIDTH = 218, 178
@@ -74,8 +75,7 @@ def _crop_one(jpeg: Tensor) -> Tensor:
     # The size is read from the header, before anything is decoded.
     fits = tf.debugging.assert_equal(tf.io.extract_jpeg_shape(jpeg)[:2], (HEIGHT, WIDTH))
     with tf.control_dependencies([fits]):
-        # The exact transform, not the fast one: what other decoders make of the file.
-        pixels = tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
+        pixels = decode_jpeg(jpeg)
     top, left = (HEIGHT - CROP) // 2, (WIDTH - CROP) // 2
     square = tf.cast(pixels[top : top + CROP, left : left + CROP], tf.float32)
     return tf.cast(tf.round(tf.image.resize(square, SHAPE[:2], antialias=True)), tf.uint8)

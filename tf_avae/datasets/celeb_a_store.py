@@ -30,6 +30,7 @@ from tf_avae.datasets.celeb_a_tasks import ATTRIBUTES
 from tf_avae.errors import InputError
 from tf_avae.files import exclusive, sync_folder, write_json
 from tf_avae.progress import Counter, note
+from tf_avae.records import NUMBER, mismatch
 
 NAME = "celeb_a-64x64"
 """Of the folder."""
@@ -100,8 +101,9 @@ def _record(folder: Path) -> dict[str, Any] | None:
         raise _damaged(folder, error) from error
     if record.get("made") != _MADE:
         return None
-    if not isinstance(record.get("files"), dict):
-        raise _damaged(folder, InputError("source.json names no files"))
+    wrong = mismatch(record, {"files": {str: {"state": [NUMBER], "sha256": str}}})
+    if wrong:
+        raise _damaged(folder, InputError(f"source.json: {wrong}"))
     return record
 
 
@@ -244,5 +246,5 @@ def _read(folder: Path) -> Store:
                 for name, known in read_json(folder / "source.json")["files"].items()
             },
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, error) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tf_avae.colours import WHITE
 from tf_avae.config import Config
 from tf_avae.datasets.base import check_validation
 from tf_avae.datasets.indexed import Indexed, IndexedImages
@@ -37,6 +38,7 @@ def open_image_folder(
     image_size: int | None = None,
     on_bad_image: str = "error",
     split_seed: int = 0,
+    background: str = WHITE,
 ) -> IndexedImages:
     """Pictures in a folder and its subfolders, resized to N x N, in colour.
 
@@ -52,10 +54,12 @@ def open_image_folder(
         image_size: N.
         on_bad_image: "error" to refuse files that cannot be read, "skip" to leave them out.
         split_seed: decides the order, and with it which tenth is held out where there is no `test`.
+        background: the colour that transparent pictures are laid on: black, grey, white, or # and
+            six hexadecimal digits.
 
     Raises:
-        InputError: no folder, too few pictures, pictures that cannot be read, or no training image
-            left.
+        InputError: a value that `Config` does not take, no folder, too few pictures, pictures that
+            cannot be read, or no training image left.
     """
     if data_dir is None:
         raise InputError("data_dir is not given; say which folder holds the pictures")
@@ -65,23 +69,31 @@ def open_image_folder(
         )
     Config(
         validation=validation, image_size=image_size, on_bad_image=on_bad_image,
-        split_seed=split_seed,
+        split_seed=split_seed, background=background,
     )  # fmt: skip
     folder = absolute(data_dir)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; it must hold pictures")
     splits = any((folder / name).is_dir() for name in SPLITS)
-    files = find_pictures(folder)
+    files, others = find_files(folder)
+    if splits:
+        others = [path for path in others if _is_in_split(path)]
+    if others:
+        note(
+            f"note: left out: {len(others):,} files whose names do not end with one of "
+            f"{', '.join(SUFFIXES)}: {_listed(list(map(_printable, others)))}"
+        )
     if splits:
         files = _in_splits(folder, files)
     if not files:
         raise InputError(
             f"{folder} holds no picture; names of pictures end with one of {', '.join(SUFFIXES)}"
         )
-    pictures = read_pictures(folder, files, image_size)
+    pictures = read_pictures(folder, files, image_size, background)
     if pictures.unreadable:
         _tell_of(pictures.unreadable, on_bad_image, len(files))
     paths = pictures.paths
+    _tell_of_classes(paths, [*others, *pictures.unreadable], splits)
     train, held_out = _split(folder, paths, splits, split_seed)
     classes = _classes(folder, paths, splits, train)
     check_validation(validation, len(train))
@@ -106,8 +118,8 @@ def open_image_folder(
     )
 
 
-def find_pictures(folder: Path) -> list[PictureFile]:
-    """The files under a folder that may be pictures, sorted by path.
+def find_files(folder: Path) -> tuple[list[PictureFile], list[str]]:
+    """The files under a folder that may be pictures, and the paths of the others; sorted by path.
 
     Hidden files and folders are passed over. Links are followed; a folder that is reached in
     several ways is read once.
@@ -116,6 +128,7 @@ def find_pictures(folder: Path) -> list[PictureFile]:
         InputError: a folder cannot be read.
     """
     found: list[PictureFile] = []
+    others: list[str] = []
     seen = set()
     ahead = [("", folder)]
     while ahead:
@@ -134,12 +147,14 @@ def find_pictures(folder: Path) -> list[PictureFile]:
                 "permissions, or move it away"
             ) from error
         ahead += [(f"{prefix}{entry.name}/", entry) for entry in sorted(folders, reverse=True)]
-        found += [
-            PictureFile(prefix + entry.name, state_of(entry))
-            for entry in entries
-            if entry not in folders and entry.name.lower().endswith(SUFFIXES)
-        ]
-    return sorted(found)
+        for entry in entries:
+            if entry in folders:
+                continue
+            if entry.name.lower().endswith(SUFFIXES):
+                found.append(PictureFile(prefix + entry.name, state_of(entry)))
+            else:
+                others.append(prefix + entry.name)
+    return sorted(found), sorted(others)
 
 
 def _in_splits(folder: Path, files: list[PictureFile]) -> list[PictureFile]:
@@ -158,7 +173,11 @@ def _in_splits(folder: Path, files: list[PictureFile]) -> list[PictureFile]:
     beside = len(files) - sum(counts.values())
     if beside:
         note(f"note: {beside:,} pictures outside train/ and test/ are not used")
-    return [file for file in files if file.path.partition("/")[0] in SPLITS]
+    return [file for file in files if _is_in_split(file.path)]
+
+
+def _is_in_split(path: str) -> bool:
+    return path.startswith(tuple(f"{name}/" for name in SPLITS))
 
 
 def _tell_of(unreadable: dict[str, str], on_bad_image: str, total: int) -> None:
@@ -170,6 +189,21 @@ def _tell_of(unreadable: dict[str, str], on_bad_image: str, total: int) -> None:
             f"{text}. Repair or remove them, or leave them out with --on-bad-image skip"
         )
     note(f"note: {text}. They are left out")
+
+
+def _tell_of_classes(paths: list[str], left_out: list[str], splits: bool) -> None:
+    """Names the subfolders that would be classes and are none: all that is in them is left out.
+
+    Args:
+        paths: of the pictures.
+        left_out: of files that are none, or that cannot be read.
+        splits: whether the folder's subfolders are the splits.
+    """
+    there = {_class_folder(path, splits) for path in paths}
+    gone = {_class_folder(path, splits) for path in left_out} - there - {""}
+    if gone and "" not in there:  # otherwise there are no classes at all
+        names = list(map(_printable, sorted(gone)))
+        note(f"note: no classes, for want of a picture in them: {_listed(names)}")
 
 
 def _split(
@@ -202,6 +236,12 @@ def _class_of(path: str, splits: bool) -> str:
     """The subfolder that is the class of a picture; "" where it is in none."""
     folders = path.split("/")[1 if splits else 0 : -1]
     return folders[0] if folders else ""
+
+
+def _class_folder(path: str, splits: bool) -> str:
+    """The path of the subfolder that is the class of a file; "" where it is in none."""
+    name = _class_of(path, splits)
+    return f"{path.partition('/')[0]}/{name}" if splits and name else name
 
 
 def _classes(folder: Path, paths: list[str], splits: bool, train: np.ndarray) -> list[str]:

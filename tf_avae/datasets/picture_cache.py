@@ -1,8 +1,9 @@
 """Picture files as arrays: decoded once, in parallel, and kept in a cache where they fit.
 
 The cache is a folder of this user's, never that of the pictures. It holds one entry for each folder
-of pictures and size: the pixels, with a footer that says which files they are from, which could not
-be read, and what the files' contents were.
+of pictures, size and background: the pixels, with a footer that says which files they are from,
+which could not be read, and what the files' contents were, and a checksum of all that. An entry
+that is not as it was written is made anew.
 """
 
 import errno
@@ -12,18 +13,20 @@ import json
 import os
 import shutil
 import stat
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from tf_avae.colours import WHITE, colour
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, exclusive, replacing
-from tf_avae.image_bytes import decode_pixels, fault
+from tf_avae.image_bytes import DECODING, decode_pixels, fault
 from tf_avae.progress import Counter, note
 
 MOST_BYTES = 2**28
@@ -32,9 +35,10 @@ MOST_BYTES = 2**28
 SPARE = 2**30
 """Bytes of the cache's disk that stay free; pictures that would leave less are not kept."""
 
-_FORMAT = 1  # of entries; part of their key
+_FORMAT = 2  # of entries; part of their key
 _MAGIC = b"tf_avae pictures"
-_LENGTH = 8  # bytes of the footer's length, which stand before the magic at the end
+_LENGTH, _CHECKSUM = 8, 4  # bytes of the footer's length and of the checksum, before the magic
+_AT_ONCE = 2**20  # bytes read at a time
 _LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR)
 """What keeps a file from being read until somebody mends it; other failures of a disk pass."""
 
@@ -70,7 +74,8 @@ class Pictures(NamedTuple):
         paths: of the files that could be read, in the order given.
         fetch: positions among them, int64 [B], to pixels, uint8 [B, N, N, 3].
         unreadable: reasons by path, of the others.
-        checksum: MD5 over the paths and contents of the files that could be read.
+        checksum: MD5 over the paths and contents of the files that could be read, and how they were
+            decoded, in words.
     """
 
     paths: list[str]
@@ -80,14 +85,27 @@ class Pictures(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """What the cache has of a folder: the pixels, if they fit, and of `Pictures`."""
+    """What the cache has of a folder: the pixels, if they fit, and what the footer says."""
 
     pixels: np.ndarray | None
     unreadable: dict[str, str]
     checksum: str
 
 
-def read_pictures(folder: Path, files: Sequence[PictureFile], side: int) -> Pictures:
+class _Decoded(NamedTuple):
+    """Pixels, uint8 [N, N, 3], and the MD5 of the file."""
+
+    pixels: np.ndarray
+    checksum: bytes
+
+
+_Outcome = _Decoded | str
+"""Of a file: its pixels, or why it has none."""
+
+
+def read_pictures(
+    folder: Path, files: Sequence[PictureFile], side: int, background: str = WHITE
+) -> Pictures:
     """Decodes and resizes files, or takes what the cache has of them.
 
     Where the cache's disk has no room, each batch is decoded when it is asked for: the same pixels,
@@ -97,12 +115,15 @@ def read_pictures(folder: Path, files: Sequence[PictureFile], side: int) -> Pict
         folder: holds the files.
         files: at least one.
         side: N, to which each picture is stretched.
+        background: the colour that transparent pictures are laid on.
 
     Raises:
-        InputError: the cache cannot be written.
+        InputError: the cache cannot be written, or `background` is no colour.
     """
-    place = _place(folder, side)
-    key = _key(folder, files, side)
+    background = colour(background)
+    decode = functools.partial(_outcome, side=side, background=background)
+    place = _place(folder, side, background)
+    key = _key(folder, files, side, background)
     room = len(files) * side * side * 3
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -116,7 +137,7 @@ def read_pictures(folder: Path, files: Sequence[PictureFile], side: int) -> Pict
                 # Another process may have made it meanwhile.
                 entry = _open(place / "pixels", key, side, fits)
                 if entry is None:
-                    _make(place / "pixels", key, folder, files, side, fits)
+                    _make(place / "pixels", key, folder, files, decode, fits)
                     entry = _open(place / "pixels", key, side, fits)
     except OSError as error:
         raise InputError(
@@ -132,10 +153,12 @@ def read_pictures(folder: Path, files: Sequence[PictureFile], side: int) -> Pict
             f"them beside {SPARE / 1e6:,.0f} MB that stay free: each batch is decoded anew. Set "
             "TF_AVAE_CACHE to a folder on a larger disk to have them decoded once"
         )
-        fetch = _decoding(folder, readable, side)
+        fetch = _decoding(folder, readable, decode)
     else:
         fetch = entry.pixels.__getitem__
-    return Pictures([file.path for file in readable], fetch, entry.unreadable, entry.checksum)
+    # In words, so that who is refused for it can see what differs.
+    checksum = f"{entry.checksum}, decoding {DECODING} on {background}"
+    return Pictures([file.path for file in readable], fetch, entry.unreadable, checksum)
 
 
 def cache_folder() -> Path:
@@ -150,33 +173,45 @@ def cache_folder() -> Path:
     return absolute(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tf_avae"
 
 
-def _place(folder: Path, side: int) -> Path:
+def _place(folder: Path, side: int, background: str) -> Path:
     mark = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
-    return cache_folder() / "pictures" / f"{folder.name[:_KEPT]}-{mark}-{side}"
+    name = f"{folder.name[:_KEPT]}-{mark}-{side}"
+    # Entries on white keep the name that all had, so that those of older versions are replaced.
+    return cache_folder() / "pictures" / (name if background == WHITE else name + background)
 
 
-def _key(folder: Path, files: Sequence[PictureFile], side: int) -> str:
-    """Changes with all that decides the pixels, TensorFlow's decoders included."""
-    digest = hashlib.sha256(f"{_FORMAT} {tf.__version__} {side}\0".encode() + os.fsencode(folder))
+def _key(folder: Path, files: Sequence[PictureFile], side: int, background: str) -> str:
+    """Changes with all that decides the pixels, our decoding and TensorFlow's included."""
+    how = f"{_FORMAT} {DECODING} {tf.__version__} {side} {background}"
+    digest = hashlib.sha256(how.encode() + b"\0" + os.fsencode(folder))
     for path, state in files:
         digest.update(b"\0" + os.fsencode(path) + f"\0{state}".encode())
     return digest.hexdigest()
 
 
 def _open(path: Path, key: str, side: int, fits: bool) -> _Entry | None:
-    """The entry with this key; None where there is none, or a better one can be made."""
-    end = _LENGTH + len(_MAGIC)
+    """The entry with this key; None where there is none, or a better one can be made.
+
+    All of it is read: what changed on the disk meanwhile would otherwise be trained on.
+    """
+    end = _CHECKSUM + _LENGTH + len(_MAGIC)
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - end, 0))
-            length = int.from_bytes(file.read(_LENGTH), "big")
-            if file.read() != _MAGIC:
+            expected = int.from_bytes(file.read(_CHECKSUM), "big")
+            room = size - end - int.from_bytes(file.read(_LENGTH), "big")
+            if file.read() != _MAGIC or room < 0:
                 return None
-            room = size - end - length
             file.seek(room)
-            footer = json.loads(file.read(length))
-            if footer["key"] != key or (fits and not footer["holds_pixels"]):
+            footer = _footer(file.read(size - end - room))
+            if footer.get("key") != key:
+                return None
+            if _checksum(file, size - end) != expected:
+                note(f"note: {path} was damaged on the disk; the pictures are decoded anew")
+                path.unlink(missing_ok=True)
+                return None
+            if fits and not footer["holds_pixels"]:
                 return None
             pixels = None
             if footer["holds_pixels"]:
@@ -188,21 +223,47 @@ def _open(path: Path, key: str, side: int, fits: bool) -> _Entry | None:
         return None
 
 
+def _footer(text: bytes) -> dict[str, Any]:
+    """What a footer says; nothing where it is damaged."""
+    try:
+        footer = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return footer if isinstance(footer, dict) else {}
+
+
+def _checksum(file: BinaryIO, size: int) -> int:
+    """CRC-32 of the first bytes of a file: 2 GB/s, and no flipped bit escapes it."""
+    file.seek(0)
+    found, left = 0, size
+    while left and (read := file.read(min(left, _AT_ONCE))):
+        found, left = zlib.crc32(read, found), left - len(read)
+    return found
+
+
 def _make(
-    path: Path, key: str, folder: Path, files: Sequence[PictureFile], side: int, fits: bool
+    path: Path,
+    key: str,
+    folder: Path,
+    files: Sequence[PictureFile],
+    decode: Callable[[Path], _Outcome],
+    fits: bool,
 ) -> None:
     """Reads all files, and writes an entry whole or not at all."""
     unreadable = {}
     checksum = hashlib.md5(usedforsecurity=False)
     counter = Counter("decoding pictures", len(files))
     names = [file.path for file in files]
+    written = 0
     with replacing(path) as draft, draft.open("wb") as out, _executor() as executor:
-        read = _in_parallel(executor, lambda name: _outcome(folder / name, side), names)
+        read = _in_parallel(executor, lambda name: decode(folder / name), names)
         for done, (name, outcome) in enumerate(zip(names, read, strict=True), 1):
             if isinstance(outcome, _Decoded):
                 checksum.update(os.fsencode(name) + b"\0" + outcome.checksum)
                 if fits:
-                    out.write(outcome.pixels.tobytes())
+                    pixels = outcome.pixels.tobytes()
+                    written = zlib.crc32(pixels, written)
+                    out.write(pixels)
             else:
                 unreadable[name] = outcome
             counter.update(done)
@@ -214,17 +275,12 @@ def _make(
             "checksum": checksum.hexdigest(),
         }
         text = json.dumps(footer).encode()
-        out.write(text + len(text).to_bytes(_LENGTH, "big") + _MAGIC)
+        out.write(text)
+        out.write(zlib.crc32(text, written).to_bytes(_CHECKSUM, "big"))
+        out.write(len(text).to_bytes(_LENGTH, "big") + _MAGIC)
 
 
-class _Decoded(NamedTuple):
-    """Pixels, uint8 [N, N, 3], and the MD5 of the file."""
-
-    pixels: np.ndarray
-    checksum: bytes
-
-
-def _outcome(path: Path, side: int) -> _Decoded | str:
+def _outcome(path: Path, side: int, background: str) -> _Outcome:
     """A file's pixels, or why it has none."""
     try:
         about = path.stat()
@@ -241,16 +297,16 @@ def _outcome(path: Path, side: int) -> _Decoded | str:
         return "an empty file"
     try:
         with tf.device("/CPU:0"):
-            pixels = _decoder(side)(tf.constant(content)).numpy()
+            pixels = _decoder(side, background)(tf.constant(content)).numpy()
     except tf.errors.InvalidArgumentError as error:
         return fault(error)
     return _Decoded(pixels, hashlib.md5(content, usedforsecurity=False).digest())
 
 
 @functools.cache
-def _decoder(side: int) -> Callable[[tf.Tensor], tf.Tensor]:
+def _decoder(side: int, background: str) -> Callable[[tf.Tensor], tf.Tensor]:
     return tf.function(
-        lambda file: decode_pixels(file, (side, side, 3)),
+        lambda file: decode_pixels(file, (side, side, 3), background),
         input_signature=[tf.TensorSpec([], tf.string)],
         autograph=False,
     )
@@ -266,7 +322,7 @@ def _processors() -> int:
 
 def _in_parallel(
     executor: ThreadPoolExecutor, function: Callable, arguments: Iterable
-) -> Iterator[_Decoded | str]:
+) -> Iterator[_Outcome]:
     """As `executor.map`, with no more results in memory than are soon taken."""
     waiting: deque[Future] = deque()
     for argument in arguments:
@@ -278,14 +334,14 @@ def _in_parallel(
 
 
 def _decoding(
-    folder: Path, files: list[PictureFile], side: int
+    folder: Path, files: list[PictureFile], decode: Callable[[Path], _Outcome]
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Pictures decoded when they are asked for."""
     executor = _executor()
 
     def fetch(index: np.ndarray) -> np.ndarray:
         chosen = [files[position] for position in index]
-        read = list(executor.map(lambda file: _outcome(folder / file.path, side), chosen))
+        read = list(executor.map(lambda file: decode(folder / file.path), chosen))
         pixels = []
         for file, outcome in zip(chosen, read, strict=True):
             if not isinstance(outcome, _Decoded):

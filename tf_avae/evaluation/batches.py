@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_avae.inputs import seed_of
 from tf_avae.types import ImageShape
 
 
 def in_batches(
-    function: Callable[..., Any], *arrays: np.ndarray, batch_size: int, seed: int | None = None
+    function: Callable[..., Any], *arrays: np.ndarray, batch_size: int, seed: Any = None
 ) -> Any:
     """A function's results over arrays [N, ...], a batch at a time, joined along the first axis.
 
@@ -18,12 +19,14 @@ def in_batches(
         function: tensors [B, ...] to a tensor [B, ...], or to a structure of such.
         arrays: [N, ...] each, N at least 1.
         batch_size: largest B.
-        seed: where it is given, a stateless seed of each batch, [2], is the last argument.
+        seed: where it is given, an integer or a stateless seed, a stateless seed of each batch,
+            [2], is the last argument.
     """
+    first = None if seed is None else seed_of(seed)
 
     def results(start: int) -> Any:
         among = [tf.constant(array[start : start + batch_size]) for array in arrays]
-        seeds = [] if seed is None else [tf.constant([seed, start], tf.int32)]
+        seeds = [] if first is None else [first + [0, start]]
         return tf.nest.map_structure(np.asarray, function(*among, *seeds))
 
     parts = [results(start) for start in range(0, len(arrays[0]), batch_size)]

@@ -154,9 +154,12 @@ def _above_chance(case: Case) -> Finding:
     # Three standard errors of the majority's rate.
     spread = 3 * np.sqrt(case.majority * (1 - case.majority) / len(case.nominal))
     accuracy = float(case.nominal.mean())
+    least = case.majority + spread
     return Finding(
-        accuracy > case.majority + spread,
-        f"nominal {_percent(accuracy)}, commonest class {_percent(case.majority)}",
+        accuracy > least,
+        f"nominal {_percent(accuracy)}; must be above {_percent(least)}: commonest class "
+        f"{_percent(case.majority)}, three standard errors on {len(case.nominal):,} images "
+        f"{100 * spread:.1f} points",
     )
 
 
@@ -254,8 +257,11 @@ CHECKS: Registry[Check] = Registry(
         "attacks against a random answer measure its luck", _same_answer,
     ),
     Check(
-        "above-chance", "nominal accuracy is above that of the commonest class",
-        "the encoder has collapsed, or says nothing of the task: what is constant cannot be moved",
+        "above-chance",
+        "nominal accuracy is above the commonest class's share by three standard errors of it",
+        "the head is not told apart from one that always answers the commonest class: there are "
+        "too few test images to tell, or the encoder says nothing of the task, or has collapsed "
+        "(what is constant cannot be moved)",
         _above_chance,
     ),
     Check(

@@ -5,7 +5,7 @@ attackers who do not know that it is looked at, and against ones who do: after C
 (2017), "Adversarial Examples Are Not Easily Detected", a detector is worth what is left of it then.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,8 +29,15 @@ from tf_avae.evaluation.consistency import inconsistency
 from tf_avae.evaluation.encoder import Encoder
 from tf_avae.evaluation.inputs import TestImages
 from tf_avae.evaluation.parts import Part
-from tf_avae.evaluation.robustness import Stand
+from tf_avae.evaluation.robustness import (
+    Stand,
+    check_batch_size,
+    check_epsilon,
+    clean_logits,
+)
 from tf_avae.evaluation.subject import Subject, Work
+from tf_avae.evaluation.tasks import Task
+from tf_avae.inputs import image_array, label_array
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
 
 if TYPE_CHECKING:  # settings name the sections, of which this is one
@@ -113,7 +120,7 @@ def detect(
     epsilon: float,
     steps: int,
     seed: int = 0,
-    ball: Ball = BALLS["linf"],
+    ball: Ball | str = BALLS["linf"],
     batch_size: int = 500,
     progress: Callable[[Stand], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -123,12 +130,12 @@ def detect(
         classify: the classifier.
         score: large for an image that was tampered with, one hopes.
         images: attacked, [N, H, W, C] float32 in [0, 1].
-        labels: their classes, [N].
+        labels: columns of the logits, [N] integers in [0, K).
         others: scores of M other images, which nobody attacked, [M].
         epsilon: radius in units of pixel values.
         steps: of PGD.
         seed: of the starts.
-        ball: a row of `BALLS`.
+        ball: a row of `BALLS`, or its name.
         batch_size: images attacked at once.
         progress: told before each attack where things stand.
 
@@ -141,10 +148,21 @@ def detect(
         and "median" of the score.
 
     Raises:
-        InputError: a score that is not finite.
+        InputError: images, labels, logits or numbers that do not fit, no other images, or a score
+            that is not finite.
+
+    Warns:
+        where the classifier gives probabilities in the place of logits.
     """
+    images, others = image_array(images), np.asarray(others)
+    labels = label_array(labels, count=len(images))
+    ball = BALLS.row(ball)
+    check_epsilon(epsilon, ball)
+    check_batch_size(batch_size)
+    if others.ndim != 1 or not len(others):
+        raise InputError(f"others have shape {others.shape}; they must be scores [M], at least one")
     threshold = threshold_of(others)
-    right = np.asarray(in_batches(classify, images, batch_size=batch_size)).argmax(1) == labels
+    right = clean_logits(classify, images, labels, batch_size).argmax(1) == labels
     unit = float(np.median(others)) or 1.0
     rows: list[dict[str, Any]] = []
     found: list[Attacked] = []
@@ -260,14 +278,19 @@ def _count(settings: "Settings", test: TestImages) -> int:
 
 
 def planned_detection(
-    encoder: Encoder, test: TestImages, tasks: tuple[str, ...], settings: "Settings"
+    encoder: Encoder, test: TestImages, tasks: Mapping[str, Task], settings: "Settings"
 ) -> dict[Work, float]:
     """The gradient steps of one image that the section takes, by part."""
     if "detection" not in settings.sections or lacks(encoder, test):
         return {}
     searches = _searches(BUDGETS[settings.budget].steps, tf.zeros_like, 1.0)
-    cost = sum(trial.cost for _, trial, _ in searches) * _count(settings, test)
-    return {_work(encoder, task, e): cost for task in tasks for e in settings.epsilons}
+    cost = sum(trial.cost for _, trial, _ in searches)
+    count = _count(settings, test)
+    return {
+        _work(encoder, name, epsilon): cost * len(task.among(count).at)
+        for name, task in tasks.items()
+        for epsilon in settings.epsilons
+    }
 
 
 def _work(encoder: Encoder, task: str, epsilon: float) -> Work:
@@ -293,14 +316,15 @@ def detection(subject: Subject) -> dict[str, Any]:
     others = scores[count:]
     threshold = threshold_of(others)
     rows = []
-    for task in subject.tasks:
-        for epsilon in sorted(settings.epsilons):
+    for task, of_task in subject.tasks.items():
+        told = of_task.among(count)
+        for epsilon in sorted(settings.epsilons) if len(told.at) else ():
 
-            def attack(task: str = task, epsilon: float = epsilon) -> Part:
+            def attack(task: str = task, told: Task = told, epsilon: float = epsilon) -> Part:
                 what = f"telling attacks on the {head} probe of {task}, ε {epsilon:g}"
                 found = detect(
-                    subject.classify(task, head), score, images[:count],
-                    subject.test.labels[task][:count], others, epsilon=epsilon,
+                    subject.classify(task, head), score, told.first(count, images),
+                    told.labels, others, epsilon=epsilon,
                     steps=subject.budget.steps, seed=settings.seed, ball=BALLS[settings.norm],
                     batch_size=settings.batch_size,
                     progress=lambda stand: subject.say(f"{what}: {stand.trial}", stand),
@@ -308,7 +332,7 @@ def detection(subject: Subject) -> dict[str, Any]:
                 return Part({"attacks": found}, {})
 
             key = {
-                "task": task, "head": head, "epsilon": epsilon, "images": count,
+                "task": task, "head": head, "epsilon": epsilon, "images": len(told.at),
                 "steps": subject.budget.steps, "weights": WEIGHTS,
             }  # fmt: skip
             made = subject.part("detection", key, attack, _work(encoder, task, epsilon))

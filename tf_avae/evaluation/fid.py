@@ -15,6 +15,8 @@ from tf_avae.distributions import w2_squared_full
 from tf_avae.errors import InputError, reason
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches
 from tf_avae.files import absolute
+from tf_avae.float32 import Float32View, in_float32
+from tf_avae.inputs import image_array
 from tf_avae.saved_models import SavedModel, load_keras_model
 from tf_avae.types import Images, Tensor
 
@@ -62,7 +64,7 @@ def frechet_distance(features: np.ndarray, others: np.ndarray) -> float:
     return float(w2_squared_full(*moments))
 
 
-def open_extractor(path: str | Path) -> Extractor:
+def open_extractor(path: str | Path, *, trust: bool = False) -> Extractor:
     """A feature extractor from a local file. Nothing is downloaded.
 
     Args:
@@ -70,13 +72,15 @@ def open_extractor(path: str | Path) -> Extractor:
             inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5): 2,048 features, images
             resized to 299 x 299 and scaled to [-1, 1]; `.keras`, a Keras model; or the folder of a
             SavedModel with a signature `serving_default`.
+        trust: whether to open a model that may do more than compute.
 
     Raises:
-        InputError: there is nothing at the path, or it is not what its name says.
+        InputError: there is nothing at the path, it is not what its name says, or it may do more
+            than compute.
     """
     path = absolute(path)
     if path.is_dir():
-        saved = SavedModel(path)
+        saved = SavedModel(path, trust=trust)
         notes = {"kind": "SavedModel", "file": path.name, "sha256": saved.checksum}
         return Extractor(_saved_model(saved), notes)
     if not path.is_file():
@@ -90,10 +94,8 @@ def open_extractor(path: str | Path) -> Extractor:
         kind = "Inception v3, " + ("Keras' ImageNet weights" if known else "unknown weights")
         return Extractor(_inception(path), {"kind": kind, **notes})
     if path.suffix == ".keras":
-        model = load_keras_model(path)
-        return Extractor(
-            lambda images: model(images, training=False), {"kind": "Keras model", **notes}
-        )
+        model = load_keras_model(path, trust=trust)
+        return Extractor(Float32View(model), {"kind": "Keras model", **notes})
     raise InputError(
         f"{path.name}: a feature extractor is Inception v3 weights (.h5), a Keras model (.keras) "
         "or a SavedModel folder"
@@ -104,8 +106,9 @@ def features_of(extractor: Extractor, images: np.ndarray, batch_size: int) -> np
     """The features of images, [N, F] float32.
 
     Raises:
-        InputError: the extractor does not take these images, or gives no matrix.
+        InputError: they are no images, or the extractor does not take them, or gives no matrix.
     """
+    images = image_array(images)
     try:
         graph = compiled(image_spec(images.shape[1:]))(extractor.features)
         found = in_batches(graph, images, batch_size=batch_size)
@@ -122,7 +125,14 @@ def features_of(extractor: Extractor, images: np.ndarray, batch_size: int) -> np
 
 
 def _inception(path: Path) -> Callable[[Images], Tensor]:
+    if keras.config.image_data_format() != "channels_last":
+        raise InputError(
+            "Keras' image_data_format is channels_first, and Inception v3 is made in it; set it to "
+            "channels_last for the FID (keras.json, or keras.config.set_image_data_format)"
+        )
     network = keras.applications.InceptionV3(include_top=False, weights=None, pooling="avg")
+    if keras.config.dtype_policy().name != "float32":
+        network = in_float32(network)
     try:
         with warnings.catch_warnings():
             # Keras warns, and leaves random weights, where a file lacks some.

@@ -9,14 +9,14 @@ from tf_avae.evaluation import statistics
 from tf_avae.evaluation.checks import CHECKS, Case, run_checks
 from tf_avae.evaluation.parts import Part
 from tf_avae.evaluation.subject import Subject
-from tf_avae.probes import Neighbours
+from tf_avae.neighbours import Neighbours
 
 
 def probes(subject: Subject) -> dict[str, Any]:
     """How well each head, and the nearest neighbours, tell the labels of all test images."""
     found: dict[str, Any] = {}
-    for task in subject.tasks:
-        labels = subject.test.labels[task]
+    for task, of_task in subject.tasks.items():
+        labels = of_task.labels
         counts = np.bincount(labels)
         found[task] = {
             "classes": int((counts > 0).sum()),
@@ -37,8 +37,9 @@ def probes(subject: Subject) -> dict[str, Any]:
         index = Neighbours(embeddings, train_labels, subject.settings.neighbours)
         near = index.find(subject.posterior.mean)
         values = {}
-        for task in subject.tasks:
-            right, share = index.agreement(near, task, subject.test.labels[task])
+        for task, of_task in subject.tasks.items():
+            truth = of_task.classes[of_task.labels]
+            right, share = index.agreement(near[of_task.at], task, truth)
             values[task] = {
                 "neighbours": subject.settings.neighbours,
                 "accuracy": statistics.proportion(right),
@@ -46,6 +47,8 @@ def probes(subject: Subject) -> dict[str, Any]:
             }
         return Part(values, {})
 
+    if subject.settings.neighbours > subject.train_size:
+        return found  # `evaluate` says why
     settings = {"neighbours": subject.settings.neighbours}
     for task, values in subject.part("neighbours", settings, neighbours).values.items():
         found[task]["retrieval"] = values
@@ -59,7 +62,7 @@ def robustness(subject: Subject) -> dict[str, Any]:
         for head in subject.settings.heads:
             for epsilon in sorted(subject.settings.epsilons):
                 outcomes = subject.outcomes(task, head, epsilon)
-                labels = subject.test.labels[task][: len(outcomes.clean)]
+                labels = subject.tasks[task].labels[: len(outcomes.clean)]
                 rows.append(
                     {
                         "task": task,
@@ -100,13 +103,13 @@ def _checks_of(subject: Subject, task: str, head: str) -> dict[str, Any]:
     outcomes = {e: subject.outcomes(task, head, e) for e in settings.epsilons}
     curve = {e: float(found.survived.mean()) for e, found in outcomes.items()}
     curve[0.0] = float(outcomes[epsilon].clean.mean())
-    labels = subject.test.labels[task]
-    images = subject.test.images[: settings.free_images]
+    labels = subject.tasks[task].labels
+    images, of_images = subject.attacked(task, settings.free_images)
     case = Case(
         embed=subject.encoder.embed,
         classify=subject.classify(task, head),
         images=images,
-        labels=labels[: settings.free_images],
+        labels=of_images,
         epsilon=epsilon,
         budget=subject.budget,
         curve=curve,

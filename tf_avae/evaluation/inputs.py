@@ -1,6 +1,8 @@
 """What an evaluation is given: read, checked before any work is done, and told apart by digests."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +12,9 @@ from tf_avae.errors import InputError, reason
 from tf_avae.evaluation.batches import compiled, image_spec
 from tf_avae.evaluation.encoder import Batches, Encoder
 from tf_avae.evaluation.fid import Extractor, features_of
+from tf_avae.inputs import image_array, label_array
 from tf_avae.registry import unknown
-from tf_avae.types import Images, Tensor
+from tf_avae.types import Images, ImageShape, Tensor
 
 _PROBED, _DIGESTED = 3, 64  # images that an encoder is tried on, and told apart by
 
@@ -21,50 +24,123 @@ class TestImages(NamedTuple):
 
     Attributes:
         images: [N, H, W, C] float32 in [0, 1].
-        labels: by task, [N] integers, at least 0.
+        labels: by task, class numbers [N].
     """
 
     images: np.ndarray
     labels: dict[str, np.ndarray]
 
 
-def read_test_images(test: Batches) -> TestImages:
+class TrainingSplit(NamedTuple):
+    """What is known of a training split that was read once.
+
+    Attributes:
+        digest: tells it apart, by images and labels.
+        size: number of images.
+        counts: images by class number, of the tasks that it has the label of.
+    """
+
+    digest: str
+    size: int
+    counts: dict[str, Counter[int]]
+
+
+def read_test_images(test: Batches, asked: Sequence[str] | None = None) -> TestImages:
     """All test images.
 
-    Raises:
-        InputError: none, or images or labels that do not fit.
-    """
-    batches = [(np.asarray(x), {k: np.asarray(v) for k, v in y.items()}) for x, y in test]
-    if not batches:
-        raise InputError("there are no test images")
-    if not batches[0][1]:
-        raise InputError("the data have no labels; robustness of a classifier needs at least one")
-    images = np.concatenate([x for x, _ in batches])
-    if images.ndim != 4 or images.dtype != np.float32 or images.min() < 0 or images.max() > 1:
-        raise InputError(
-            f"test images have shape {images.shape} and dtype {images.dtype} and go from "
-            f"{images.min():g} to {images.max():g}; they must be [N, H, W, C] float32 in [0, 1]"
-        )
-    labels = {task: np.concatenate([y[task] for _, y in batches]) for task in batches[0][1]}
-    for task, values in labels.items():
-        if values.dtype.kind not in "iu" or values.shape != (len(images),) or values.min() < 0:
-            raise InputError(
-                f"labels of {task!r} have dtype {values.dtype} and go from {values.min()}; they "
-                "must be one integer an image, at least 0"
-            )
-    return TestImages(images, labels)
-
-
-def chosen_tasks(test: TestImages, asked: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The tasks asked for, or all.
+    Args:
+        test: the test split.
+        asked: the labels to read; all unless given.
 
     Raises:
-        InputError: there is no such label.
+        InputError: none, images or labels that do not fit, or there is no such label.
     """
+    batches = list(_read(test, "test", asked or None))
     for task in asked or ():
-        if task not in test.labels:
-            raise unknown("task", task, list(test.labels))
-    return asked or tuple(test.labels)
+        if task not in batches[0][1]:
+            raise unknown("task", task, list(batches[0][1]))
+    tasks = tuple(asked or batches[0][1])
+    for task in tasks:
+        if not all(task in labels for _, labels in batches):
+            raise InputError(f"some batches of test images lack the label {task!r}; add it")
+    return TestImages(
+        np.concatenate([images for images, _ in batches]),
+        {task: np.concatenate([labels[task] for _, labels in batches]) for task in tasks},
+    )
+
+
+def read_train_images(
+    train: Batches, tasks: Sequence[str], image_shape: ImageShape, *, must: bool
+) -> TrainingSplit:
+    """Goes once through the training split, which is checked and not kept.
+
+    Args:
+        train: the training split.
+        tasks: the labels to read.
+        image_shape: (H, W, C) of the test images.
+        must: whether it has to have all of these labels.
+
+    Raises:
+        InputError: none, images or labels that do not fit, or labels that are missing.
+    """
+    if isinstance(train, Iterator):
+        raise InputError(
+            "the training images are an iterator, which can be read once, and each encoder reads "
+            "them; give a list of batches or a tf.data.Dataset"
+        )
+    digest, size = hashlib.sha256(), 0
+    counts: dict[str, Counter[int]] = {}
+    for images, labels in _read(train, "training", tasks, image_shape):
+        digest.update(images.tobytes())
+        size += len(images)
+        for task in tasks:
+            if task in labels:
+                digest.update(labels[task].astype(np.int64).tobytes())
+                counts.setdefault(task, Counter()).update(labels[task].tolist())
+            elif must:
+                raise InputError(
+                    f"the training images have no label {task!r}; they have: "
+                    f"{', '.join(labels) or 'none'}"
+                )
+    for task, of_task in counts.items():
+        if of_task.total() != size:
+            raise InputError(f"some batches of training images lack the label {task!r}; add it")
+    return TrainingSplit(digest.hexdigest(), size, counts)
+
+
+def _read(
+    split: Batches, kind: str, tasks: Sequence[str] | None, image_shape: ImageShape | None = None
+) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+    """The batches of a split, at least one; images and the labels of tasks as checked arrays."""
+    if isinstance(split, tf.data.Dataset) and split.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise InputError(f"the {kind} images never end; give each of them once")
+    if not isinstance(split, Iterable):
+        raise InputError(
+            f"the {kind} images are of type {type(split).__name__}; give batches, pairs "
+            "(images, {label: class numbers})"
+        )
+    empty = True
+    for batch in split:
+        if not (isinstance(batch, tuple | list) and len(batch) == 2):
+            raise InputError(
+                f"a batch of {kind} images is of type {type(batch).__name__}; each must be a pair "
+                "(images, {label: class numbers})"
+            )
+        images, labels = batch
+        if not isinstance(labels, Mapping):
+            raise InputError(
+                f"labels of {kind} images are of type {type(labels).__name__}; give them by name, "
+                "such as {'digit': labels}"
+            )
+        images = image_array(images, image_shape=image_shape, what=f"{kind} images")
+        image_shape, empty = images.shape[1:], False
+        checked = dict(labels)
+        for task in labels if tasks is None else set(tasks) & set(labels):
+            what = f"labels {task!r} of {kind} images"
+            checked[task] = label_array(labels[task], count=len(images), what=what)
+        yield images, checked
+    if empty:
+        raise InputError(f"there are no {kind} images")
 
 
 def check_names(names: list[str]) -> None:
@@ -143,24 +219,6 @@ def test_digest(test: TestImages) -> str:
     digest = hashlib.sha256(test.images.tobytes())
     for task, labels in sorted(test.labels.items()):
         digest.update(task.encode() + labels.astype(np.int64).tobytes())
-    return digest.hexdigest()
-
-
-def train_digest(train: Batches, tasks: tuple[str, ...]) -> str:
-    """Tells training splits apart, by images and labels.
-
-    Raises:
-        InputError: the training images lack the label of a task.
-    """
-    digest = hashlib.sha256()
-    for images, labels in train:
-        digest.update(np.asarray(images).tobytes())
-        for task in tasks:
-            if task not in labels:
-                raise InputError(
-                    f"the training images have no label {task!r}; they have: {', '.join(labels)}"
-                )
-            digest.update(np.asarray(labels[task]).astype(np.int64).tobytes())
     return digest.hexdigest()
 
 

@@ -11,6 +11,7 @@ from tf_avae.evaluation import statistics
 from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
 from tf_avae.evaluation.consistency import Decode
 from tf_avae.evaluation.representation import Encode
+from tf_avae.inputs import image_array, seed_of
 from tf_avae.types import Images, PerExample, Tensor
 
 CONVENTIONS = {
@@ -30,7 +31,11 @@ def reconstruction_error(
         for each row of `CONVENTIONS`: "sum" over the pixel values of an image, "mean" over them
         (the paper's MSE does not say which), and "mean_255" for values from 0 to 255; each with
         its 95 % interval.
+
+    Raises:
+        InputError: they are no images.
     """
+    images = image_array(images)
 
     @compiled(image_spec(images.shape[1:]), SEED)
     def errors(x: Images, seed: Tensor) -> dict[str, PerExample]:
@@ -70,11 +75,15 @@ def importance_weighted(
         images: [B, H, W, C].
         observation_variance: v of p(x|z) = N(g(z), v I).
         samples: K, at least 1.
-        seed: a stateless seed, an int32 tensor of shape [2].
+        seed: an integer of at least 0, or a stateless seed, an int32 tensor of shape [2].
 
     Returns:
         [B], in nats.
+
+    Raises:
+        InputError: that is no seed.
     """
+    seed = seed_of(seed)
     q = encode(images)
     prior = Posterior(tf.zeros_like(q.mean), tf.ones_like(q.variance)).distribution
 

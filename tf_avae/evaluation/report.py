@@ -66,8 +66,10 @@ def _introduction(results: dict[str, Any]) -> str:
     settings, data = results["settings"], results["data"]
     of = f" of {_safe(data['name'])}" if "name" in data else ""
     images = f"{data['test_images']:,} test images{of}"
-    if _asked(results, "robustness"):
-        rows = [row for encoder in results["encoders"] for row in encoder["robustness"]["rows"]]
+    rows = [
+        row for e in results["encoders"] if "robustness" in e for row in e["robustness"]["rows"]
+    ]
+    if rows:
         images = f"{max(row['accuracy']['count'] for row in rows):,} attacked of {images}"
     return (
         f"<p>Budget <b>{_safe(settings['budget'])}</b>, {_safe(settings['norm'])} ball, {images}. "
@@ -83,6 +85,11 @@ def _verdict(evaluation: Evaluation) -> str:
             '<p class="verdict bad">The honesty checks were not asked for: whether these figures '
             "can be trusted is not known.</p>"
         )
+    if not evaluation.checked:
+        return (
+            '<p class="verdict bad">The honesty checks could not be made: whether these figures '
+            "can be trusted is not known.</p>"
+        )
     failed = evaluation.failed_checks
     if not failed:
         missing = evaluation.results["encoders"][0]["checks"]["left_out"]
@@ -91,7 +98,7 @@ def _verdict(evaluation: Evaluation) -> str:
     items = "".join(
         f"<li><b>{_safe(name)}</b>, {_safe(head)} probe of {_safe(task)}: "
         f"<span class='fail'>{_safe(check)}</span> – not so: {_safe(CHECKS[check].must)}. "
-        f"{_safe(CHECKS[check].why.capitalize())}.</li>"
+        f"{_safe(CHECKS[check].why[:1].upper() + CHECKS[check].why[1:])}.</li>"
         for name, task, head, check in failed
     )
     return (
@@ -130,7 +137,7 @@ def _main_table(results: dict[str, Any]) -> list[str]:
 
 
 def _accuracy(results: dict[str, Any]) -> list[str]:
-    if not _asked(results, "robustness"):
+    if not _asked(results, "robustness") or not results["settings"]["tasks"]:
         return []
     head = results["settings"]["heads"][0]
     return [
@@ -147,7 +154,7 @@ def _accuracy(results: dict[str, Any]) -> list[str]:
 
 
 def _checks(results: dict[str, Any]) -> list[str]:
-    if not _asked(results, "checks"):
+    if not any("checks" in encoder for encoder in results["encoders"]):
         return []
     parts = ["<h2>Can these figures be trusted?</h2>"]
     for encoder in results["encoders"]:
@@ -221,13 +228,14 @@ _SHIFT = "Mean shift under the first distance of the table, with 95 % intervals"
 
 
 def _representation(results: dict[str, Any]) -> list[str]:
-    if not _asked(results, "representation"):
+    able = [encoder for encoder in results["encoders"] if "representation" in encoder]
+    if not able:
         return []
     tasks = results["settings"]["tasks"]
     heads = ["encoder", "distance", "ε", "moved", *(f"shift, {t}" for t in tasks),
              *(f"{t} right, %" for t in tasks), "reach the target, %"]  # fmt: skip
     made = []
-    for encoder in results["encoders"]:
+    for encoder in able:
         rows = encoder["representation"]["rows"]
         targeted = {(r["distance"], r["epsilon"]): r for r in rows if r["targeted"]}
         for row in rows:
@@ -252,7 +260,7 @@ def _representation(results: dict[str, Any]) -> list[str]:
         "from one class to another. An image reaches its target, the next test image, when its "
         "embedding ends nearer to the target's than to its own.</p>",
         f"<details><summary>Table</summary>{_table(heads, made)}</details>",
-        _charts([(charts.shift(results), _SHIFT)]),
+        _charts([(charts.shift(results), _SHIFT)] if tasks else []),
     ]
 
 
@@ -329,7 +337,8 @@ def _usage(results: dict[str, Any]) -> list[str]:
 
 
 def _left_out(results: dict[str, Any]) -> str:
-    items = [
+    items = [f"<li>{_safe(name)} – {_safe(why)}</li>" for name, why in table.left_out(results)]
+    items += [
         f"<li>{_safe(encoder['name'])}: {_safe(section)} – {_safe(why)}</li>"
         for encoder in results["encoders"]
         for section, why in encoder["left_out"].items()

@@ -13,8 +13,10 @@ import tensorflow_probability as tfp
 
 from tf_avae.attacks import BALLS, Ball, pgd
 from tf_avae.distributions import Posterior, w2_squared
+from tf_avae.errors import InputError
 from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
-from tf_avae.evaluation.robustness import check_epsilon
+from tf_avae.evaluation.robustness import check_batch_size, check_epsilon
+from tf_avae.inputs import image_array
 from tf_avae.registry import Registry
 from tf_avae.types import Images, PerExample, Tensor
 
@@ -67,13 +69,13 @@ DISTANCES: Registry[Distance] = Registry(
 def attack_representation(
     encode: Encode,
     images: np.ndarray,
-    distance: Distance,
+    distance: Distance | str,
     *,
     epsilon: float,
     steps: int,
     seed: int = 0,
     towards: np.ndarray | None = None,
-    ball: Ball = BALLS["linf"],
+    ball: Ball | str = BALLS["linf"],
     restarts: int = 1,
     batch_size: int = 500,
 ) -> np.ndarray:
@@ -82,12 +84,12 @@ def attack_representation(
     Args:
         encode: the encoder.
         images: [N, H, W, C] float32 in [0, 1].
-        distance: a row of `DISTANCES`: made large, or small to the target.
+        distance: a row of `DISTANCES`, or its name: made large, or small to the target.
         epsilon: radius in units of pixel values, at least 0; in the L-infinity ball at most 1.
         steps: of PGD, at least 1.
-        seed: of the starts, at least 0.
+        seed: of the starts; an integer of at least 0, or a stateless seed.
         towards: images whose posterior is the target, as `images`; untargeted without.
-        ball: a row of `BALLS`.
+        ball: a row of `BALLS`, or its name.
         restarts: random starts, at least 1.
         batch_size: images attacked at once.
 
@@ -95,9 +97,20 @@ def attack_representation(
         [N, H, W, C] float32, in the ball and in [0, 1].
 
     Raises:
-        InputError: a number out of range.
+        InputError: a number out of range, or images that do not fit.
     """
+    distance, ball = DISTANCES.row(distance), BALLS.row(ball)
     check_epsilon(epsilon, ball)
+    check_batch_size(batch_size)
+    images = image_array(images)
+    others = images
+    if towards is not None:
+        others = image_array(towards, image_shape=images.shape[1:], what="towards")
+        if len(others) != len(images):
+            raise InputError(
+                f"there are {len(images)} images, and {len(others)} towards which they are moved; "
+                "give each its own"
+            )
 
     @compiled(image_spec(images.shape[1:]), image_spec(images.shape[1:]), SEED)
     def run(images: Images, others: Images, seed: Tensor) -> Images:
@@ -113,7 +126,6 @@ def attack_representation(
             restarts=restarts,
         )
 
-    others = images if towards is None else towards
     return in_batches(run, images, others, batch_size=batch_size, seed=seed)
 
 

@@ -7,6 +7,7 @@ cost.
 """
 
 import string
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,10 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_avae.attacks import BALLS, Ball
-from tf_avae.config import check
+from tf_avae.config import typed
 from tf_avae.errors import InputError
 from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
-from tf_avae.evaluation.budgets import Budget, Classifier, Setting, Trial
+from tf_avae.evaluation.budgets import BUDGETS, Budget, Classifier, Setting, Trial
+from tf_avae.inputs import image_array, label_array, seed_of
 from tf_avae.types import Images, Tensor
 
 _TRIAL_LETTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase[:23]
@@ -79,9 +81,9 @@ def worst_case(
     labels: np.ndarray,
     *,
     epsilon: float,
-    budget: Budget,
+    budget: Budget | str,
     seed: int = 0,
-    ball: Ball = BALLS["linf"],
+    ball: Ball | str = BALLS["linf"],
     batch_size: int = 500,
     progress: Callable[[Stand], None] | None = None,
     earlier: Outcomes | None = None,
@@ -92,12 +94,13 @@ def worst_case(
     Args:
         classify: the classifier.
         images: [N, H, W, C] float32 in [0, 1].
-        labels: the classes, [N] integers in [0, K).
+        labels: columns of the logits, [N] integers in [0, K); of a probe that `probe.columns`
+            makes of class numbers.
         epsilon: radius in units of pixel values, at least 0; in the L-infinity ball at most 1.
-        budget: a row of `BUDGETS`. Trials that the number of classes or the ball does not allow
-            are left out; `Outcomes.trials` says which were made.
-        seed: of all random numbers, at least 0.
-        ball: a row of `BALLS`.
+        budget: a row of `BUDGETS`, or its name. Trials that the number of classes or the ball does
+            not allow are left out; `Outcomes.trials` says which were made.
+        seed: of all random numbers; an integer of at least 0, or a stateless seed.
+        ball: a row of `BALLS`, or its name.
         batch_size: examples attacked at once, at least 1. Random starts go by an example's place
             among those left, so another batch size is another draw of them.
         progress: told before each batch, and at the end, where things stand.
@@ -108,14 +111,19 @@ def worst_case(
     Raises:
         InputError: images, labels or numbers that do not fit, a classifier whose logits are not
             finite, or earlier outcomes of other trials.
+
+    Warns:
+        where the classifier gives probabilities in the place of logits.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    _check(images, labels, epsilon, ball, seed, batch_size)
+    images = image_array(images)
+    labels = label_array(labels, count=len(images))
+    budget, ball = BUDGETS.row(budget), BALLS.row(ball)
+    check_epsilon(epsilon, ball)
+    check_batch_size(batch_size)
+    first = seed_of(seed)
     on = Setting(classify, epsilon, ball)
-    logits = _checked(in_batches(classify, images, batch_size=batch_size))
+    logits = clean_logits(classify, images, labels, batch_size)
     classes = logits.shape[1]
-    if labels.max() >= classes:
-        raise InputError(f"labels go up to {labels.max()}, the classifier has {classes} classes")
     clean = logits.argmax(1) == labels
     plan = [
         (trial, number)
@@ -146,7 +154,7 @@ def worst_case(
                 tf.constant(images[among]),
                 tf.constant(labels[among], tf.int32),
                 tf.constant(number),
-                tf.constant([seed, count * len(images) + start], tf.int32),
+                first + [0, count * len(images) + start],
             )
             broken = _checked(logits.numpy()).argmax(1) != labels[among]
             attacked[among[broken]] = found.numpy()[broken]
@@ -182,6 +190,29 @@ def _compiled(on: Setting, trial: Trial, shape: tuple) -> Callable:
     return run
 
 
+def clean_logits(
+    classify: Classifier, images: np.ndarray, labels: np.ndarray, batch_size: int
+) -> np.ndarray:
+    """What a classifier says of images as they are, [N, K].
+
+    Raises:
+        InputError: logits that are not to be trusted, or a label that is no column of them.
+
+    Warns:
+        where they are probabilities.
+    """
+    logits = _checked(in_batches(classify, images, batch_size=batch_size))
+    label_array(labels, classes=logits.shape[1])
+    if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1.0, atol=1e-4):
+        warnings.warn(
+            "the classifier's logits look like probabilities (at least 0, with sum 1): gradients "
+            "through them vanish, and the accuracy under attack comes out too high. Give logits, "
+            "what goes into the softmax, or tf.math.log of the probabilities",
+            stacklevel=3,
+        )
+    return logits
+
+
 def _checked(logits: np.ndarray) -> np.ndarray:
     """The same logits, where they can be trusted."""
     if logits.ndim != 2 or logits.shape[1] < 2 or logits.dtype != np.float32:
@@ -197,29 +228,15 @@ def _checked(logits: np.ndarray) -> np.ndarray:
     return logits
 
 
-def _check(
-    images: np.ndarray, labels: np.ndarray, epsilon: float, ball: Ball, seed: int, batch_size: int
-) -> None:
-    if images.ndim != 4 or images.dtype != np.float32 or not len(images):
-        raise InputError(
-            f"images have shape {images.shape} and dtype {images.dtype}; they must be "
-            "[N, H, W, C] float32, N at least 1"
-        )
-    if not (images.min() >= 0 and images.max() <= 1):
-        raise InputError(f"images go from {images.min()} to {images.max()}; they must be in [0, 1]")
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise InputError(
-            f"labels have shape {labels.shape} and dtype {labels.dtype}; they must be "
-            f"{len(images)} integers, at least 0"
-        )
-    check_epsilon(epsilon, ball)
-    check(seed=seed)
+def check_batch_size(batch_size: int) -> None:
+    """Raises `InputError` for no images at once."""
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
 
 
 def check_epsilon(epsilon: float, ball: Ball) -> None:
     """Raises `InputError` for a radius that makes no sense for images in [0, 1]."""
+    epsilon = typed("epsilon", epsilon, (float,))
     most = 1.0 if ball.name == "linf" else 1e6
     if not (np.isfinite(epsilon) and 0 <= epsilon <= most):
         raise InputError(

@@ -32,6 +32,8 @@ from tf_avae.evaluation.subject import Subject
 from tf_avae.registry import Registry
 from tf_avae.types import Images, Tensor
 
+NO_TASKS = "there is no label that a head can be fitted to and measured by"
+
 FARTHEST = 10
 """Of so many images the attack on the representation is kept for the report."""
 
@@ -45,12 +47,18 @@ class Section:
         summary: for `--help` and the docs.
         measure: a subject to JSON values.
         lacks: what the subject lacks for it, in words; None if nothing.
+        of_tasks: whether it looks through heads, so that there must be a label to measure.
     """
 
     name: str
     summary: str
     measure: Callable[[Subject], dict[str, Any]]
     lacks: Callable[[Subject], str | None] = lambda subject: None
+    of_tasks: bool = False
+
+    def cannot(self, subject: Subject) -> str | None:
+        """Why it cannot be measured; None if it can."""
+        return NO_TASKS if self.of_tasks and not subject.tasks else self.lacks(subject)
 
 
 def allowed_distances(subject: Subject) -> list[Distance]:
@@ -113,19 +121,28 @@ def moved(subject: Subject, distance: Distance, epsilon: float, targeted: bool) 
             values["between"] = statistics.mean(np.asarray(distance.value(target, before)))
             nearer = left < np.asarray(distance.value(before, after))
             values["nearer_to_target"] = statistics.proportion(nearer)
-        for task in subject.tasks:
-            labels = subject.test.labels[task]
-            unit = distance_between_classes(subject.posterior.mean, labels)
-            logits = np.asarray(subject.fitted(task, head).probe(after.mean))
+        for task, of_task in subject.tasks.items():
+            unit = distance_between_classes(
+                of_task.first(len(subject.test.images), subject.posterior.mean), of_task.labels
+            )
+            said = np.asarray(subject.fitted(task, head).probe(after.mean)).argmax(1)
+            told = of_task.among(count)
             values["tasks"][task] = {
                 # In units of the distance between classes; none where classes coincide.
                 "shift": statistics.mean(shift / unit) if unit > 1e-6 else None,
-                "accuracy": statistics.proportion(logits.argmax(1) == labels[:count]),
+                # None where all these images are left out of the task.
+                "accuracy": statistics.proportion(said[told.at] == told.labels)
+                if len(told.at)
+                else None,
             }
         worst = np.argsort(-shift)[:FARTHEST]
         return Part(values, {"worst": worst, "found": found[worst]})
 
     return subject.part("moved", key, make)
+
+
+def _needs_two(subject: Subject) -> str | None:
+    return None if len(subject.test.images) > 1 else "one test image, and it needs two"
 
 
 def _needs_decoder(subject: Subject) -> str | None:
@@ -221,7 +238,9 @@ def _likelihood(subject: Subject) -> dict[str, Any]:
 
 
 def _needs_extractor(subject: Subject) -> str | None:
-    return _needs_decoder(subject) or (None if subject.extractor else "no feature extractor given")
+    if not subject.extractor:
+        return _needs_decoder(subject) or "no feature extractor given"
+    return _needs_decoder(subject) or _needs_two(subject)
 
 
 def _fid(subject: Subject) -> dict[str, Any]:
@@ -254,14 +273,19 @@ def _latents(subject: Subject) -> dict[str, Any]:
 
 SECTIONS: Registry[Section] = Registry(
     "section",
-    Section("probes", "nominal accuracy of the heads, and retrieval", probes),
-    Section("robustness", "accuracy under the budget, by task, head and ε", robustness),
-    Section("checks", "whether the robustness figures can be trusted", checks),
-    Section("representation", "attacks on the representation, without labels", _representation),
+    Section("probes", "nominal accuracy of the heads, and retrieval", probes, of_tasks=True),
+    Section(
+        "robustness", "accuracy under the budget, by task, head and ε", robustness, of_tasks=True
+    ),
+    Section("checks", "whether the robustness figures can be trusted", checks, of_tasks=True),
+    Section(
+        "representation", "attacks on the representation, without labels", _representation,
+        _needs_two,
+    ),
     Section("consistency", "drift along the chain z -> g(z) -> z'", _consistency, _needs_model),
     Section(
         "detection", "whether inconsistency tells attacked images, by attackers who know of it too",
-        detection, lambda subject: lacks(subject.encoder, subject.test),
+        detection, lambda subject: lacks(subject.encoder, subject.test), of_tasks=True,
     ),
     Section("reconstruction", "squared errors", _reconstruction, _needs_decoder),
     Section("likelihood", "importance-weighted bound", _likelihood, _needs_likelihood),

@@ -1,6 +1,6 @@
 """An encoder under evaluation: what the sections share, made when it is first asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,7 @@ from tf_avae.evaluation.fid import Extractor
 from tf_avae.evaluation.inputs import TestImages
 from tf_avae.evaluation.parts import Part, Parts
 from tf_avae.evaluation.robustness import Outcomes, Stand, worst_case
+from tf_avae.evaluation.tasks import Task
 from tf_avae.probes import HEADS, Fitted, Probe
 
 if TYPE_CHECKING:  # settings name the sections, which are made of subjects
@@ -80,20 +81,19 @@ def images_through(head: str, settings: "Settings", available: int) -> int:
 
 
 def planned_work(
-    encoder: str, test: TestImages, tasks: tuple[str, ...], settings: "Settings"
+    encoder: str, tasks: Mapping[str, Task], settings: "Settings"
 ) -> dict[Work, float]:
     """The gradient steps of one image that attacks through heads take at most, by part."""
     work: dict[Work, float] = {}
     if not {"robustness", "checks"} & set(settings.sections):
         return work
-    for task in tasks:
-        classes = int(test.labels[task].max()) + 1
+    for name, task in tasks.items():
         trials = BUDGETS[settings.budget].trials
-        cost = sum(trial.cost * trial.times(classes) for trial in trials)
+        cost = sum(trial.cost * trial.times(len(task.classes)) for trial in trials)
         for head in settings.heads:
             for epsilon in settings.epsilons:
-                count = images_through(head, settings, len(test.images))
-                work[encoder, task, head, epsilon] = cost * count
+                count = images_through(head, settings, len(task.at))
+                work[encoder, name, head, epsilon] = cost * count
     return work
 
 
@@ -104,7 +104,8 @@ class Subject:
         encoder: the encoder.
         train: the training split.
         test: the test images.
-        tasks: labels to predict.
+        tasks: labels to predict, and what of them is measured.
+        train_size: number of training images.
         settings: what is measured.
         extractor: of features for the FID.
         parts: finished parts.
@@ -116,14 +117,15 @@ class Subject:
         encoder: Encoder,
         train: Batches,
         test: TestImages,
-        tasks: tuple[str, ...],
+        tasks: Mapping[str, Task],
+        train_size: int,
         settings: "Settings",
         extractor: Extractor | None,
         parts: Parts,
         teller: Teller,
     ):
         self.encoder, self.settings, self.extractor = encoder, settings, extractor
-        self.test, self.tasks = test, tasks
+        self.test, self.tasks, self.train_size = test, tasks, train_size
         self._train, self._parts, self._teller = train, parts, teller
 
     @property
@@ -168,7 +170,11 @@ class Subject:
 
     @cached_property
     def train_embeddings(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Embeddings and labels of the training split, [M, D] and [M] by task."""
+        """Embeddings and class numbers of the training split, [M, D] and [M] by task.
+
+        Raises:
+            InputError: it has not as many images as when it was read first.
+        """
         self.say("encoding the training images")
         embed = compiled(image_spec(self.test.images.shape[1:]))(self.encoder.embed)
         found, labels = [], []
@@ -176,18 +182,27 @@ class Subject:
             found.append(np.asarray(embed(tf.convert_to_tensor(images))))
             labels.append({task: np.asarray(of_images[task]) for task in self.tasks})
             self.say("encoding the training images")
+        size = sum(map(len, found))
+        if size != self.train_size:
+            raise InputError(
+                f"there were {self.train_size:,} training images, and {size:,} when they were read "
+                "again; give a list of batches, or a tf.data.Dataset that starts anew each time"
+            )
         return np.concatenate(found), {
             task: np.concatenate([part[task] for part in labels]) for task in self.tasks
         }
 
     def fitted(self, task: str, head: str) -> Fitted:
-        """A head fitted to the training embeddings."""
+        """A head fitted to the training embeddings, of the classes that are measured."""
 
         def make() -> Part:
             embeddings, labels = self.train_embeddings
             self.say(f"fitting the {head} probe of {task}")
+            kept = np.isin(labels[task], self.tasks[task].classes)
+            if not kept.all():
+                embeddings, labels = embeddings[kept], {task: labels[task][kept]}
             probe, notes = HEADS[head].fit(embeddings, labels[task], self.settings.seed)
-            arrays = {"mean": probe.mean, "scale": probe.scale}
+            arrays = {"mean": probe.mean, "scale": probe.scale, "classes": probe.classes}
             for number, (kernel, bias) in enumerate(probe.layers):
                 arrays |= {f"kernel{number}": kernel, f"bias{number}": bias}
             return Part(notes, arrays)
@@ -195,7 +210,8 @@ class Subject:
         values, arrays = self.part("probe", {"task": task, "head": head}, make)
         count = sum(name.startswith("kernel") for name in arrays)
         layers = tuple((arrays[f"kernel{n}"], arrays[f"bias{n}"]) for n in range(count))
-        return Fitted(Probe(arrays["mean"], arrays["scale"], layers), values)
+        probe = Probe(arrays["mean"], arrays["scale"], layers, arrays["classes"])
+        return Fitted(probe, values)
 
     def classify(self, task: str, head: str) -> Classifier:
         """The classifier that is attacked: head and encoder in one."""
@@ -203,33 +219,28 @@ class Subject:
         return lambda images: probe(self.encoder.embed(images))
 
     def logits(self, task: str, head: str) -> np.ndarray:
-        """What a head says of each test image, [N, K] float32.
-
-        Raises:
-            InputError: a test image is of a class that no training image is of.
-        """
-        logits = np.asarray(self.fitted(task, head).probe(self.posterior.mean))
-        largest, classes = self.test.labels[task].max(), logits.shape[1]
-        if largest >= classes:
-            raise InputError(
-                f"labels of {task!r} go up to {largest} in the test images and to {classes - 1} in "
-                "the training images; leave out test images of classes that are not trained on"
-            )
-        return logits
+        """What a head says of each measured test image, [M, K] float32."""
+        means = self.tasks[task].first(len(self.test.images), self.posterior.mean)
+        return np.asarray(self.fitted(task, head).probe(means))
 
     def nominal(self, task: str, head: str) -> np.ndarray:
-        """Whether each test image is classified correctly, bool [N]."""
-        return self.logits(task, head).argmax(1) == self.test.labels[task]
+        """Whether each measured test image is classified correctly, bool [M]."""
+        return self.logits(task, head).argmax(1) == self.tasks[task].labels
+
+    def attacked(self, task: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first measured test images, at most `count`, and the columns of their labels."""
+        of_task = self.tasks[task]
+        return of_task.first(count, self.test.images), of_task.labels[:count]
 
     def outcomes(self, task: str, head: str, epsilon: float) -> Outcomes:
-        """The worst case over the budget; its attacked images are those of the first `SHOWN` test
-        images."""
-        count = images_through(head, self.settings, len(self.test.images))
+        """The worst case over the budget; its attacked images are those of the first `SHOWN`
+        measured test images."""
+        count = images_through(head, self.settings, len(self.tasks[task].at))
         settings = {
             "task": task, "head": head, "epsilon": epsilon, "images": count,
             "budget": self.settings.budget,
         }  # fmt: skip
-        images = self.test.images[:count]
+        images, labels = self.attacked(task, count)
 
         def make() -> Part:
             started = self._parts.find("started", settings)
@@ -238,7 +249,7 @@ class Subject:
             found = worst_case(
                 classify,
                 images,
-                self.test.labels[task][:count],
+                labels,
                 epsilon=epsilon,
                 budget=self.budget,
                 seed=self.settings.seed,

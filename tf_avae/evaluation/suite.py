@@ -13,25 +13,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tf_avae.errors import InputError
 from tf_avae.evaluation.detection import planned_detection
 from tf_avae.evaluation.encoder import Batches, Encoder
 from tf_avae.evaluation.fid import Extractor
 from tf_avae.evaluation.heads import telling_epsilon
 from tf_avae.evaluation.inputs import (
+    TestImages,
     check_encoder,
     check_extractor,
     check_names,
-    chosen_tasks,
     encoder_digest,
     read_test_images,
+    read_train_images,
     test_digest,
-    train_digest,
 )
 from tf_avae.evaluation.parts import Parts
-from tf_avae.evaluation.sections import FARTHEST, SECTIONS, allowed_distances, moved
+from tf_avae.evaluation.sections import FARTHEST, NO_TASKS, SECTIONS, allowed_distances, moved
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.subject import SHOWN, Report, Subject, Teller, planned_work
 from tf_avae.evaluation.table import failed
+from tf_avae.evaluation.tasks import ClassNames, Task, measured_tasks
 from tf_avae.provenance import provenance, source_checksum
 
 
@@ -61,6 +63,11 @@ class Evaluation(NamedTuple):
     subjects: dict[str, Subject]
 
     @property
+    def checked(self) -> bool:
+        """Whether the checks were made of each encoder."""
+        return all("checks" in encoder for encoder in self.results["encoders"])
+
+    @property
     def failed_checks(self) -> list[tuple[str, str, str, str]]:
         """(encoder, task, head, check) of the checks that failed."""
         return [
@@ -81,39 +88,55 @@ def evaluate(
     data: dict[str, Any] | None = None,
     folder: Path | None = None,
     progress: Callable[[Report], None] | None = None,
+    class_names: ClassNames | None = None,
 ) -> Evaluation:
     """Evaluates encoders on the same images, by the same protocol.
 
     Args:
         encoders: with different names.
-        train: the training split, for the probes.
+        train: the training split, for the probes; read anew for each encoder.
         test: the test split.
         settings: what is measured; the paper's protocol unless given.
         extractor: of features for the FID.
         data: where the images come from, for the result.
         folder: where finished parts are kept; a call that was stopped goes on from there.
         progress: told what is being done.
+        class_names: what classes are called, by their numbers, for what is said of them.
+
+    Returns:
+        what was found. What of the labels cannot be measured is named, with the reason, in
+        `results["data"]["left_out"]`.
 
     Raises:
-        InputError: encoders that do not fit the images or one another, labels that are missing.
+        InputError: encoders that do not fit the images or one another, images or labels that are
+            none (all of them are looked at before the work), labels that are asked for and not
+            there, or nothing that can be measured.
     """
     settings = settings or Settings()
     check_names([encoder.name for encoder in encoders])
-    images = read_test_images(test)
-    tasks = chosen_tasks(images, settings.tasks)
+    images = read_test_images(test, settings.tasks)
     for encoder in encoders:
         check_encoder(encoder, images.images, through_decoder="detection" in settings.sections)
     if extractor is not None:
         check_extractor(extractor, images.images)
+    split = read_train_images(
+        train, tuple(images.labels), images.images.shape[1:], must=settings.tasks is not None
+    )
+    tasks, left_out = measured_tasks(images.labels, split.counts, class_names)
+    _must_measure(tasks, left_out, settings)
+    if tasks and "probes" in settings.sections and settings.neighbours > split.size:
+        left_out["nearest neighbours"] = (
+            f"{split.size} training images, fewer than the {settings.neighbours} asked for"
+        )
     teller = Teller(progress)
     for encoder in encoders:
-        teller.planned |= planned_work(encoder.name, images, tasks, settings)
+        teller.planned |= planned_work(encoder.name, tasks, settings)
         teller.planned |= planned_detection(encoder, images, tasks, settings)
     # All that decides every part's outcome, so that no part is taken for another's.
     common = {
         "test": test_digest(images),
-        "train": train_digest(train, tasks),
-        "tasks": tasks,
+        "train": split.digest,
+        "tasks": list(tasks),
         "seed": settings.seed,
         "norm": settings.norm,
         "batch_size": settings.batch_size,
@@ -124,12 +147,14 @@ def evaluate(
     for encoder in encoders:
         identity = {"encoder": encoder_digest(encoder, images.images), **common}
         parts = Parts(folder, identity)
-        subject = Subject(encoder, train, images, tasks, settings, extractor, parts, teller)
+        subject = Subject(
+            encoder, train, images, tasks, split.size, settings, extractor, parts, teller
+        )
         record: dict[str, Any] = {"name": encoder.name, **encoder.notes, "left_out": {}}
         for section in SECTIONS.values():
             if section.name not in settings.sections:
                 continue
-            lacking = section.lacks(subject)
+            lacking = section.cannot(subject)
             if lacking:
                 record["left_out"][section.name] = lacking
             else:
@@ -139,10 +164,38 @@ def evaluate(
         pictures.append(_pictures(subject))
     results = {
         "settings": asdict(settings) | {"tasks": list(tasks)},
-        "data": {**(data or {}), "test_images": len(images.images)},
+        "data": {**(data or {}), **_of_data(images, tasks, left_out)},
         "encoders": records,
     }
     return Evaluation(results, pictures, subjects)
+
+
+def _must_measure(tasks: dict[str, Task], left_out: dict[str, str], settings: Settings) -> None:
+    """Raises `InputError` where nothing that is asked for can be measured."""
+    if not tasks and all(SECTIONS[name].of_tasks for name in settings.sections):
+        why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise InputError(
+            f"nothing can be measured: {NO_TASKS} ({why or 'the data have no labels'}); give such "
+            "labels, or ask for other sections"
+        )
+
+
+def _of_data(
+    images: TestImages, tasks: dict[str, Task], left_out: dict[str, str]
+) -> dict[str, Any]:
+    """How many test images there are; and by task, where that is not the usual, how many of them
+    are measured, the class numbers of a head's columns, and what is left out."""
+    count = len(images.images)
+    unusual = {
+        "measured": {name: len(task.at) for name, task in tasks.items() if len(task.at) < count},
+        "classes": {
+            name: task.classes.tolist()
+            for name, task in tasks.items()
+            if task.classes[-1] >= len(task.classes)
+        },
+        "left_out": left_out,
+    }
+    return {"test_images": count, **{key: value for key, value in unusual.items() if value}}
 
 
 def _pictures(subject: Subject) -> list[Pictures]:
@@ -154,13 +207,15 @@ def _pictures(subject: Subject) -> list[Pictures]:
         found = subject.outcomes(task, head, epsilon)
         broken = np.flatnonzero(found.broken_by[:SHOWN] >= 0)[:FARTHEST]
         if len(broken):
+            images, _ = subject.attacked(task, SHOWN)
             sheets.append(
                 Pictures(
                     f"{subject.encoder.name}: broken for {task}, ε = {epsilon:g}",
-                    _before_and_after(subject, subject.test.images[broken], found.attacked[broken]),
+                    _before_and_after(subject, images[broken], found.attacked[broken]),
                 )
             )
-    for distance in allowed_distances(subject)[:1] if "representation" in settings.sections else ():
+    moves = "representation" in settings.sections and not SECTIONS["representation"].cannot(subject)
+    for distance in allowed_distances(subject)[:1] if moves else ():
         epsilon = max(settings.epsilons)
         worst = moved(subject, distance, epsilon, False).arrays
         images = subject.test.images[worst["worst"]]

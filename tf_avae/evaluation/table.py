@@ -33,6 +33,8 @@ class Cell:
 
 NONE = Cell("–")
 
+_SAID = 20  # names of what is left out that a terminal shows
+
 
 @dataclass(frozen=True)
 class Row:
@@ -82,7 +84,8 @@ Add = Callable[[str, str, Callable[[Record], Cell]], None]
 
 
 def _through_head(results: dict[str, Any], task: str, head: str, add: Add) -> None:
-    settings, total = results["settings"], results["data"]["test_images"]
+    settings, data = results["settings"], results["data"]
+    total = data.get("measured", {}).get(task, data["test_images"])
     radii = sorted(settings["epsilons"])
     add(f"{head}, nominal", "probes", lambda p: accuracy(p[task][head], "nominal"))
     add(f"{head}, nominal, ROC AUC", "probes", lambda p: area(p[task][head]["roc_auc"]))
@@ -103,17 +106,25 @@ def _under_attack(label: str, where: tuple[str, str, float], add: Add) -> None:
 
 
 def _retrieval(task: str, probes: Record) -> Cell:
-    return percent(probes[task]["retrieval"]["accuracy"])
+    found = probes[task]
+    return percent(found["retrieval"]["accuracy"]) if "retrieval" in found else NONE
 
 
 def _told(task: str, epsilon: float, add: Add) -> None:
-    def of(detection: Record) -> Record:
-        return told(detection, task, epsilon)
+    def cell(attack: str, read: Callable[[Record], Cell]) -> Callable[[Record], Cell]:
+        def of(detection: Record) -> Cell:
+            found = told(detection, task, epsilon)
+            return read(found[attack]) if found else NONE
 
-    add(f"ε {epsilon:g}, {PGD}", "detection", lambda d: success(of(d)[PGD]))
-    add(f"ε {epsilon:g}, {PGD}, ROC AUC", "detection", lambda d: area(of(d)[PGD]["auc"]))
-    add(f"ε {epsilon:g}, {KNOWING}", "detection", lambda d: success(of(d)[KNOWING]))
-    add(f"ε {epsilon:g}, {KNOWING}, ROC AUC", "detection", lambda d: area(of(d)[KNOWING]["auc"]))
+        return of
+
+    for attack in (PGD, KNOWING):
+        add(f"ε {epsilon:g}, {attack}", "detection", cell(attack, success))
+        add(
+            f"ε {epsilon:g}, {attack}, ROC AUC",
+            "detection",
+            cell(attack, lambda found: area(found["auc"])),
+        )
 
 
 def _beside(add: Add) -> None:
@@ -153,9 +164,10 @@ def attacked(robustness: Record, task: str, head: str, epsilon: float) -> Record
 
 
 def told(detection: Record, task: str, epsilon: float) -> dict[str, Record]:
-    """What an encoder's detection found of each attack, by name, for a task and a radius."""
-    row = next(row for row in detection["rows"] if (row["task"], row["epsilon"]) == (task, epsilon))
-    return {attack["attack"]: attack for attack in row["attacks"]}
+    """What an encoder's detection found of each attack, by name, for a task and a radius; nothing
+    where none of the images is measured."""
+    rows = (r for r in detection["rows"] if (r["task"], r["epsilon"]) == (task, epsilon))
+    return {attack["attack"]: attack for row in rows for attack in row["attacks"]}
 
 
 def passed(checks: Record) -> str:
@@ -199,8 +211,15 @@ def failed_rows(results: dict[str, Any]) -> list[Row]:
     return [Row("failed check", label, [cell(of.get(label)) for of in made]) for label in labels]
 
 
-def percent(estimate: Record) -> Cell:
-    """A share in percent."""
+def left_out(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """What of the data is not measured, and why."""
+    return list(results.get("data", {}).get("left_out", {}).items())
+
+
+def percent(estimate: Record | None) -> Cell:
+    """A share in percent; none where it is of nothing."""
+    if estimate is None:
+        return NONE
     value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
     return Cell(f"{value:.1f}", f"{low:.1f}, {high:.1f}")
 
@@ -238,8 +257,11 @@ def text(results: dict[str, Any]) -> str:
     """The table for a terminal."""
     names = [encoder["name"] for encoder in results["encoders"]]
     table = rows(results)
+    said = [f"left out: {name}: {why}" for name, why in left_out(results)]
+    if len(said) > _SAID:
+        said[_SAID:] = [f"left out: {len(said) - _SAID:,} more, which results.json names"]
     if not table:
-        return "no section that was asked for has a figure for this table"
+        return "\n".join(["no section that was asked for has a figure for this table", *said])
     label = max(len(row.label) for row in table) + 2
     widths = [
         max(len(name), *(len(row.cells[i].line) for row in table)) for i, name in enumerate(names)
@@ -253,4 +275,4 @@ def text(results: dict[str, Any]) -> str:
             lines.append(group)
         cells = (c.line.rjust(width) for c, width in zip(row.cells, widths, strict=True))
         lines.append("  " + row.label.ljust(label) + "  ".join(cells))
-    return "\n".join(lines)
+    return "\n".join([*lines, *said])

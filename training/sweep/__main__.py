@@ -11,13 +11,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from tf_avae import plots
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, run_command, words
 from tf_avae.errors import InputError
-from tf_avae.files import absolute, shown, write_bytes, write_json
+from tf_avae.files import absolute, shown, write_json, write_text
+from tf_avae.printing import answer, say
 from tf_avae.progress import duration
-from tf_avae.provenance import session
 from tf_avae.registry import Registry, unknown
-from training.session import Interrupted, StopSignals, say
+from training.session import Interrupted, StopSignals
 from training.sweep import (
     colormnist,
     colormnist_chart,
@@ -149,8 +149,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    arguments = parser().parse_args(argv)
-    return exit_code(lambda: _sweep(arguments))
+    return run_command(parser(), argv, _sweep)
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
@@ -164,7 +163,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
         sweep = SweepFolder.open(path)
         if sweep.declaration.sweep != kind.name:
             raise InputError(f"{path} holds the sweep {sweep.declaration.sweep}, not {kind.name}")
-        say(kind.page(kind.collect(sweep)), end="")
+        answer(kind.page(kind.collect(sweep)), end="")
         return 0
     declaration = kind.declare(arguments, path)
     sweep = SweepFolder.planned(path, declaration)
@@ -174,11 +173,11 @@ def _sweep(arguments: argparse.Namespace) -> int:
         return 0
     kind.check(sweep)
     sweep = SweepFolder.create(path, declaration)
-    signals = StopSignals()
     try:
-        kind.prepare(sweep)
-        signals.check()
-        outcome = run_cells(sweep, cells, processes=arguments.processes, signals=signals)
+        with StopSignals() as signals:
+            kind.prepare(sweep)
+            signals.check()
+            outcome = run_cells(sweep, cells, processes=arguments.processes, signals=signals)
     except Interrupted as stop:
         say(f"stopped. To go on: {_command()}")
         return 128 + stop.signum
@@ -186,7 +185,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     page = kind.page(values)
     write_json(path / f"{kind.name}.json", values)
     plots.save(kind.picture(values), path, kind.name)
-    write_bytes(path / f"{kind.name}.md", page.encode())
+    write_text(path / f"{kind.name}.md", page)
     say("\n" + page)
     for name in outcome.failed:
         say(f"failed: {name} ({sweep.state(name).reason}); log: {shown(sweep.log(name))}")
@@ -227,7 +226,7 @@ def _list(sweep: SweepFolder, cells: list[Cell], processes: int) -> None:
 
 
 def _command() -> str:
-    return session()["command"].replace("python ", f"{shlex.quote(shown(sys.executable))} ", 1)
+    return shlex.join([shown(sys.executable), *words()[1:]])
 
 
 if __name__ == "__main__":

@@ -6,13 +6,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tf_avae.config import Config, read_json
+from tf_avae.config import Config
 from tf_avae.objectives import OBJECTIVES
+from tf_avae.records import NUMBER, damaged, read_record
 from tf_avae.registry import Registry
 from tf_avae.runs import holds_run
 
 OPTIONS = "options.json"
 """The file in a cell's folder with its options."""
+
+
+AGAIN = "take it away, and the same sweep makes it again"
+"""What to do about a result that is damaged."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,8 @@ def flags(options: Mapping[str, Any]) -> list[str]:
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, list | tuple):
             words += [flag, *map(str, value)]
+        elif value is True:
+            words.append(flag)
         elif value is not None:
             words.append(f"{flag}={value}")
     return words
@@ -230,8 +237,20 @@ def _timing_words(cell: Cell, folder: Path, needs: list[Path]) -> list[str]:
     return ["-m", "training.sweep.timing", str(folder / OPTIONS), f"--out={out}"]
 
 
+def read_timing(path: Path) -> dict[str, Any]:
+    """The rates of steps by name, as "rates", and, as "provenance", where they come from.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    found = read_record(path, {"rates": {str: [NUMBER]}}, AGAIN)
+    if not all(found["rates"].values()):
+        raise damaged(path, "it has no rates", AGAIN)
+    return found
+
+
 def _told_by_timing(cell: Cell, folder: Path) -> list[Measured]:
-    rates = read_json(_timing_file(cell, folder))["rates"]
+    rates = read_timing(_timing_file(cell, folder))["rates"]
     return [
         Measured("fit", config, 1 / statistics.median(rates[name]), _passes(Config(**config)))
         for name, config in cell.options["configs"].items()

@@ -1,12 +1,13 @@
 """The figures of a grid on ColorMNIST, as far as a sweep has them."""
 
 import itertools
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from tf_avae.config import read_json
 from tf_avae.evaluation.table import attacked, failed
+from tf_avae.records import damage_told
+from tf_avae.runs import read_metrics, read_result
+from training.sweep.cells import AGAIN, read_timing
 from training.sweep.colormnist import TIMING, attacked_by, evaluations, trained
 from training.sweep.colormnist_claims import CLAIMS, judged
 from training.sweep.colormnist_known import ORIGIN, add_known
@@ -116,10 +117,11 @@ def _training(
         origin |= {key: found[key] for key in ORIGIN if key in found}
         origin.setdefault("evaluated_by", {})[budget] = found["evaluated_by"]
         record = results["encoders"][0]
-        figures |= _beside(record)
-        for measure, share in _accuracies(record, results["settings"], budget):
-            measures[measure["name"]] = measure
-            figures[measure["name"]] = share
+        with damage_told(sweep.result(attacked_by(name, budget)), AGAIN):
+            figures |= _beside(record)
+            for measure, share in _accuracies(record, results["settings"], budget):
+                measures[measure["name"]] = measure
+                figures[measure["name"]] = share
     return {
         "name": name,
         "missing": missing.get(budgets[0]),
@@ -157,12 +159,12 @@ def _derived(figures: Values) -> Values:
 def _of_run(sweep: SweepFolder, name: str) -> dict[str, float | None]:
     """The bound on the held-out images, and how much of it the last fifth of training brought."""
     result = sweep.result(name)
-    lines = (result.parent / "metrics.jsonl").read_text().splitlines()
-    rows = [row for row in map(json.loads, lines) if row["split"] == "held_out"]
+    metrics = read_metrics(result.parent / "metrics.jsonl")
+    rows = [row for row in metrics if row["split"] == "held_out"]
     last = {row["step"]: row["bound"] for row in rows if row["stage"] == rows[-1]["stage"]}
     end = max(last, default=0)
     rise = last[end] - last[end * 4 // 5] if end and not end % 5 and end * 4 // 5 in last else None
-    return {BOUND: read_json(result)["held_out"]["bound"], RISE: rise}
+    return {BOUND: read_result(result)["held_out"].get("bound"), RISE: rise}
 
 
 def _beside(record: Values) -> dict[str, float | None]:
@@ -186,11 +188,11 @@ def _time(sweep: SweepFolder) -> Values:
     """Rates of steps, and the time that a step takes over one of the `vae`'s."""
     if not sweep.done(TIMING):
         return {"missing": why_missing(sweep, TIMING)}
-    found = read_json(sweep.result(TIMING))
+    found = read_timing(sweep.result(TIMING))
     rates = found["rates"]
     baseline = "vae" if "vae" in rates else next(iter(rates))
     factors = {name: time_factor(rates, name, baseline) for name in rates}
     return {
         "missing": None, "rates": rates, "baseline": baseline, "factors": factors,
-        "timed_by": found["provenance"],
+        "timed_by": found.get("provenance"),
     }  # fmt: skip

@@ -14,7 +14,8 @@ from typing import IO, Any, NamedTuple
 
 from tf_avae.config import read_json
 from tf_avae.errors import InputError
-from tf_avae.files import absolute, exclusive, shown, write_json
+from tf_avae.files import absolute, clear_drafts, exclusive, shown, write_json
+from tf_avae.records import NUMBER, read_record
 from training.sweep.cells import KINDS, OPTIONS, Cell, Declaration, Measured, difference
 
 DONE, RUNNING, READY, STOPPED, FAILED, WAITING = (
@@ -22,6 +23,18 @@ DONE, RUNNING, READY, STOPPED, FAILED, WAITING = (
 )  # fmt: skip
 
 _TAIL_BYTES = 16_384
+
+_DECLARED = {
+    "sweep": str,
+    "settings": dict,
+    "cells": {str: {"name": str, "kind": str, "options": dict, "needs": [str], "cost": NUMBER}},
+}
+_NULL = type(None)
+_SESSIONS = {
+    "sessions": [
+        {"command": [str], "started": NUMBER, "ended": (*NUMBER, _NULL), "code": (int, _NULL)}
+    ]
+}
 
 
 class State(NamedTuple):
@@ -80,7 +93,10 @@ class SweepFolder:
         if not file.is_file():
             raise InputError(f"{path} holds no sweep: it has no sweep.json")
         try:
-            return cls(path, Declaration.from_dict(read_json(file)))
+            declared = read_record(file, _DECLARED, "begin another sweep")
+            return cls(path, Declaration.from_dict(declared))
+        except InputError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{file} is damaged ({error}); begin another sweep") from error
 
@@ -96,6 +112,7 @@ class SweepFolder:
             sweep.path.mkdir(parents=True, exist_ok=True)
             with sweep.locked():
                 cls.planned(path, declaration)  # another process may have been faster
+                clear_drafts(sweep.path, ".json", ".md", ".png", ".svg")
                 if not (sweep.path / "sweep.json").exists():
                     write_json(sweep.path / "sweep.json", declaration.to_dict())
                 for name, cell in sweep.cells.items():
@@ -156,8 +173,11 @@ class SweepFolder:
         return KINDS[cell.kind].result(cell, self.folder(name))
 
     def done(self, name: str) -> bool:
-        """Whether a cell is done."""
-        return self.result(name).exists()
+        """Whether a cell is done: what its command writes whole or not at all is there."""
+        result = self.result(name)
+        if KINDS[self.cells[name].kind].words is None:
+            return result.exists()
+        return result.is_file() and result.stat().st_size > 0
 
     def told(self, name: str) -> list[Measured]:
         """What a cell that is done tells of the time that other cells take."""
@@ -183,10 +203,10 @@ class SweepFolder:
                 wanted |= set(cell.needs)
         return [cell for cell in self.declaration.cells if cell.name in wanted]
 
-    def claim(self, name: str) -> IO[str] | None:
+    def claim(self, name: str) -> IO[bytes] | None:
         """The lock of a cell, held until it is closed here and in the processes that inherited
         it; None where another process has it."""
-        lock = (self.folder(name) / LOCK).open("w")
+        lock = (self.folder(name) / LOCK).open("wb")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -233,7 +253,8 @@ class SweepFolder:
         path = self.folder(name) / "sessions.json"
         if not path.exists():
             return []
-        return [Session(**session) for session in read_json(path)["sessions"]]
+        kept = read_record(path, _SESSIONS, "take it away: the times that it holds are lost")
+        return [Session(*(one[key] for key in Session._fields)) for one in kept["sessions"]]
 
     def ended(self, name: str) -> float:
         """When the last command ended that worked on a cell, in seconds since 1970; 0 where none

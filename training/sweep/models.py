@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
-from tf_avae.config import fields_of, read_json
+from tf_avae.config import fields_of
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Settings
 from tf_avae.evaluation.table import attacked
 from tf_avae.provenance import provenance, session
+from tf_avae.records import damaged, read_record
+from training.sweep.cells import AGAIN
 from training.sweep.folder import SweepFolder
 
 Values = dict[str, Any]
@@ -15,6 +17,13 @@ Values = dict[str, Any]
 
 BOUND, INCONSISTENCY, NATS, PERCENT = "bound, held out", "inconsistency W2²", "nats", "%"
 """Names and units of figures."""
+
+_RESULTS = {
+    "settings": dict,
+    "data": {"checksums": {str: str}},
+    "encoders": [dict],
+    "provenance": dict,
+}
 
 _KEPT = ("step", "sha256", "path", "kind", "trained_at_commit", "left_out")
 """What each model's record says of its origin."""
@@ -68,7 +77,9 @@ def known(sweep: SweepFolder, model: str, cell: str | None = None) -> tuple[Valu
     }  # fmt: skip
     if not sweep.done(cell):
         return found | {"missing": why_missing(sweep, cell)}, None
-    results = read_json(sweep.result(cell))
+    results = read_record(sweep.result(cell), _RESULTS, AGAIN)
+    if not results["encoders"]:
+        raise damaged(sweep.result(cell), "it has no encoders", AGAIN)
     record = results["encoders"][0]
     found |= {
         "data": results["data"],

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from tf_avae.config import read_json
+from tf_avae.records import damage_told
+from tf_avae.runs import read_result
+from training.sweep.cells import AGAIN, read_timing
 from training.sweep.folder import SweepFolder
 from training.sweep.models import (
     BOUND,
@@ -54,7 +56,8 @@ def collect(sweep: SweepFolder) -> Values:
                 if results:
                     tasks, radii = (results["settings"][key] for key in ("tasks", "epsilons"))
                     asked = measures(tasks, radii)
-                    found["figures"] = _figures(sweep, name, asked, results["encoders"][0])
+                    with damage_told(sweep.result(evaluated(name)), AGAIN):
+                        found["figures"] = _figures(sweep, name, asked, results["encoders"][0])
                 models[name] = found
     first = sweep.cells[evaluated(model(settings["algos"][0], BASELINE, 0))].options
     return {
@@ -75,7 +78,7 @@ def collect(sweep: SweepFolder) -> Values:
 def _figures(sweep: SweepFolder, name: str, asked: list[Values], record: Values) -> Values:
     """The figures of a model by name, in their units."""
     found = {
-        BOUND: read_json(sweep.result(name))["held_out"]["bound"],
+        BOUND: read_result(sweep.result(name))["held_out"]["bound"],
         INCONSISTENCY: record["consistency"]["inconsistency"]["value"],
     }
     for measure in asked:
@@ -109,7 +112,12 @@ def _time(sweep: SweepFolder, algo: str) -> Values:
     cell = timed(algo)
     if not sweep.done(cell):
         return {"missing": why_missing(sweep, cell)}
-    found = read_json(sweep.result(cell))
+    found = read_timing(sweep.result(cell))
     rates = found["rates"]
     factors = {name: time_factor(rates, name, BASELINE) for name in rates}
-    return {"missing": None, "rates": rates, "factors": factors, "timed_by": found["provenance"]}
+    return {
+        "missing": None,
+        "rates": rates,
+        "factors": factors,
+        "timed_by": found.get("provenance"),
+    }

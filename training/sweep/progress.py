@@ -6,8 +6,8 @@ import sys
 import time
 from typing import NamedTuple
 
+from tf_avae.printing import say
 from tf_avae.progress import StatusLine, duration
-from training.session import say
 from training.sweep.cells import Cell, Measured
 from training.sweep.folder import DONE, RUNNING, State, SweepFolder
 

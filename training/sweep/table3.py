@@ -2,13 +2,11 @@
 
 import argparse
 import csv
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tf_avae.commands import Parser
+from tf_avae.commands import Parser, add_trust
 from tf_avae.config import MODEL, OBJECTIVE, OPTIMISATION, Config
 from tf_avae.datasets import open_data
 from tf_avae.datasets.celeb_a_images import SHAPE
@@ -17,14 +15,14 @@ from tf_avae.datasets.drawn_celeb_a import draw_celeb_a
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Settings, open_extractor
-from tf_avae.files import absolute, shown
+from tf_avae.files import absolute, clear_drafts, drafting, shown
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
+from tf_avae.printing import say
 from tf_avae.registry import Registry
 from tf_avae.runs import Run, holds_run, resolve
 from tf_avae.types import ImageShape
 from training.options import add_config_options, given_options
-from training.session import say
 from training.sweep.cells import Declaration, evaluate_cell, fit_cell, taken_cell
 from training.sweep.folder import SweepFolder
 from training.sweep.models import check_evaluation, evaluated, open_fields
@@ -171,6 +169,7 @@ def add_options(parser: Parser) -> None:
         "--fid", metavar="PATH",
         help="feature extractor for the FID, as of training.evaluate [none: no FID]",
     )  # fmt: skip
+    add_trust(what)
     add_config_options(parser, {"coupling": COUPLINGS}, _OPEN)
 
 
@@ -198,7 +197,7 @@ def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
         name: resolve(Config.from_dict(common | model.config)) for name, model in MODELS.items()
     }
     ARCHITECTURES[configs["VAE"].arch].check(SHAPE)
-    taken = _taken(arguments.take, configs)
+    taken = _taken(arguments.take, configs, arguments.trust)
     fits = [
         taken_cell(name, taken[name])
         if name in taken
@@ -233,13 +232,15 @@ def _evaluation(
     if arguments.images is not None:
         found["images"] = arguments.images
     if arguments.fid is not None:
-        open_extractor(arguments.fid)
+        open_extractor(arguments.fid, trust=arguments.trust)
         found |= {"fid": str(absolute(arguments.fid)), "section": (*found["section"], "fid")}
+    if arguments.trust:
+        found["trust"] = True
     check_evaluation(found)
     return found
 
 
-def _taken(words: list[str], configs: dict[str, Config]) -> dict[str, str]:
+def _taken(words: list[str], configs: dict[str, Config], trust: bool) -> dict[str, str]:
     """The models that are taken: name to path.
 
     Raises:
@@ -253,7 +254,7 @@ def _taken(words: list[str], configs: dict[str, Config]) -> dict[str, str]:
         MODELS[name]
         if name in found:
             raise InputError(f"--take has {name} twice; give it one path")
-        _check_taken(name, absolute(path), configs[name])
+        _check_taken(name, absolute(path), configs[name], trust)
         found[name] = str(absolute(path))
     for name, model in MODELS.items():
         source = model.starts_from
@@ -265,9 +266,9 @@ def _taken(words: list[str], configs: dict[str, Config]) -> dict[str, str]:
     return found
 
 
-def _check_taken(name: str, path: Path, config: Config) -> None:
+def _check_taken(name: str, path: Path, config: Config, trust: bool) -> None:
     if not holds_run(path):
-        shape = open_encoder(path).image_shape
+        shape = open_encoder(path, trust=trust).image_shape
         if shape not in (None, SHAPE):
             raise InputError(
                 f"{path} takes images of {_by(shape)}; here they are {_by(SHAPE)}: it cannot be "
@@ -275,7 +276,7 @@ def _check_taken(name: str, path: Path, config: Config) -> None:
             )
         return
     run = Run.open(path)
-    if not run.result_path.is_file():
+    if run.result() is None:
         raise InputError(f"{path} is not complete; let its training end before it is taken")
     fields = ["dataset", "arch", "latent_dim", *MODELS[name].config]
     if OBJECTIVES[config.algo].attack:
@@ -316,10 +317,9 @@ def prepare(sweep: SweepFolder) -> None:
     if settings["drawn"] and not folder.exists():
         with sweep.locked():
             if not folder.exists():
-                for left_over in sweep.path.glob(".tmp-*"):  # of a process that was killed
-                    shutil.rmtree(left_over)
+                clear_drafts(sweep.path, "")
                 say(f"drawing {settings['drawn']:,} faces into {shown(folder)}")
-                draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=sweep.path))
-                draft.chmod(0o755)  # mkdtemp's folders are private
-                draw_celeb_a(draft, settings["drawn"], settings["seed"])
-                draft.rename(folder)
+                with drafting(sweep.path) as draft:
+                    draft.chmod(0o755)  # mkdtemp's folders are private
+                    draw_celeb_a(draft, settings["drawn"], settings["seed"])
+                    draft.rename(folder)

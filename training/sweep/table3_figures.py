@@ -1,6 +1,8 @@
 """The figures of Table 3: ours, as far as a sweep has them, and the paper's."""
 
 from tf_avae.evaluation.table import attacked
+from tf_avae.records import damage_told
+from training.sweep.cells import AGAIN
 from training.sweep.folder import SweepFolder
 from training.sweep.models import Values, common_data, evaluated, known, made_by
 from training.sweep.table3 import MODELS, SCALES, TASKS, paper_table
@@ -40,18 +42,20 @@ def _model(sweep: SweepFolder, name: str) -> Values:
     record = results["encoders"][0]
     epsilon = paper_table().epsilon
     head = results["settings"]["heads"][0]
-    tasks = {}
-    for task in TASKS:
-        nominal = record["probes"][task][head]
-        under = attacked(record["robustness"], task, head, epsilon)
-        tasks[task] = {
-            **{key: nominal[key] for key in ("nominal", "balanced", "roc_auc", "converged")},
-            "attacked": under["accuracy"],
-            "attacked_balanced": under["balanced"],
-        }
+    tasks, majority = {}, {}
+    with damage_told(sweep.result(evaluated(name)), AGAIN):
+        for task in TASKS:
+            nominal = record["probes"][task][head]
+            under = attacked(record["robustness"], task, head, epsilon)
+            tasks[task] = {
+                **{key: nominal[key] for key in ("nominal", "balanced", "roc_auc", "converged")},
+                "attacked": under["accuracy"],
+                "attacked_balanced": under["balanced"],
+            }
+            majority[task] = {"majority": record["probes"][task]["majority"]}
     keep = ("time_factor", "reconstruction", "fid", "latents", "checks")
     return found | {
         "tasks": tasks,
-        "probes": {task: {"majority": record["probes"][task]["majority"]} for task in TASKS},
+        "probes": majority,
         **{key: record[key] for key in keep if key in record},
     }

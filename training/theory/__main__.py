@@ -7,17 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tensorflow as tf
 from matplotlib.figure import Figure
 
 from tf_avae import plots
-from tf_avae.commands import Parser, exit_code
+from tf_avae.commands import Parser, run_command
 from tf_avae.config import check
 from tf_avae.errors import InputError
-from tf_avae.files import absolute, write_bytes, write_json
+from tf_avae.files import absolute, write_json, write_text
+from tf_avae.printing import say
 from tf_avae.provenance import provenance
+from tf_avae.quiet import without_warnings
 from tf_avae.registry import Registry
-from training.session import say
 from training.theory import circle, ppca, ppca_figures
 
 
@@ -74,8 +74,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    arguments = parser().parse_args(argv)
-    return exit_code(lambda: _run(arguments))
+    return run_command(parser(), argv, _run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -96,8 +95,9 @@ def _run(arguments: argparse.Namespace) -> int:
             raise InputError(f"{path} is a folder; give another --out, or remove it")
     with tempfile.TemporaryFile(dir=folder):
         pass
-    tf.get_logger().setLevel("ERROR")  # each training is a graph of its own, which it warns of
-    write(case, {**provenance(), **case.measure(steps, arguments.seed)}, folder)
+    with without_warnings():  # each training is a graph of its own, which TensorFlow warns of
+        numbers = case.measure(steps, arguments.seed)
+    write(case, {**provenance(), **numbers}, folder)
     say(f"written: {folder / case.name}.md")
     return 0
 
@@ -107,7 +107,7 @@ def write(case: Case, numbers: dict[str, Any], folder: Path) -> None:
     write_json(folder / f"{case.name}.json", numbers)
     for name, figure in case.figures(numbers).items():
         plots.save(figure, folder, f"{case.name}-{name}")
-    write_bytes(folder / f"{case.name}.md", page(case, numbers).encode())
+    write_text(folder / f"{case.name}.md", page(case, numbers))
 
 
 def page(case: Case, numbers: dict[str, Any]) -> str:

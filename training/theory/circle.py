@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tf_avae.plots import BLUE, GREEN, ORANGE, PINK, new_figure, tidy, title
+from tf_avae.printing import say
 from tf_avae.theory.circle import (
     CIRCLE_OBJECTIVES,
     Circle,
@@ -17,7 +18,6 @@ from tf_avae.theory.circle import (
     terms,
     train,
 )
-from training.session import say
 
 STEPS = 4000
 
