@@ -41,7 +41,7 @@ ALLOWED = {
     | {"attacks", "checkpoints", "datasets", "model", "networks", "objectives", "optimizers"}
     | {"provenance"},
     "image_bytes": FOUNDATIONS,
-    "versions": FOUNDATIONS | {"saved_models"},
+    "versions": FOUNDATIONS | {"quiet", "saved_models"},
     "flat_graphs": FOUNDATIONS | {"operations"},
     "shipped": FOUNDATIONS,
     "frozen": FOUNDATIONS | {"flat_graphs", "runs", "saved_models", "shipped"},

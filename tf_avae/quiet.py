@@ -1,8 +1,22 @@
 """TensorFlow, imported with oneDNN, and without start-up notices where the log level asks so."""
 
+import importlib.util
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
+
+_NEEDED = {
+    "tensorflow": "TensorFlow",
+    "keras": "Keras",
+    "tensorflow_probability": "TensorFlow Probability",
+    "tf_keras": "tf-keras",
+    "tensorflow_datasets": "TensorFlow Datasets",
+    "sklearn": "scikit-learn",
+    "matplotlib": "matplotlib",
+    "PIL": "pillow",
+}
+"""What `import tf_avae` imports, as people know it."""
 
 
 def import_tensorflow() -> None:
@@ -16,7 +30,8 @@ def import_tensorflow() -> None:
     the time of the import; if the import fails, what was held back is shown.
 
     Raises:
-        ModuleNotFoundError: TensorFlow is not installed: only the client needs none.
+        ModuleNotFoundError: TensorFlow, or what comes with it, is not installed: only the client
+            needs none.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("2", "3"):
         _import()
@@ -45,13 +60,23 @@ def import_tensorflow() -> None:
 
 def _import() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    try:
-        import tensorflow  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "tensorflow":
-            raise
+    need(_NEEDED)
+    import tensorflow  # noqa: F401
+
+
+def need(modules: Mapping[str, str]) -> None:
+    """Raises where modules that TensorFlow's extra brings are not installed.
+
+    Args:
+        modules: names of modules to those of their distributions.
+
+    Raises:
+        ModuleNotFoundError: some are not there.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
         raise ModuleNotFoundError(
-            "tf_avae needs TensorFlow; install it with: pip install '.[tf]' in a checkout "
-            "(serving.client needs none)",
-            name="tensorflow",
-        ) from None
+            f"tf_avae needs {', '.join(modules[name] for name in missing)}; in a checkout: "
+            "pip install '.[tf]' (serving.client needs no TensorFlow)",
+            name=missing[0],
+        )
