@@ -7,6 +7,8 @@ From files it needs TensorFlow and no gRPC; from a server it needs what `serving
 no TensorFlow.
 """
 
+# ruff: noqa: E402 (what is missing is said before it is imported)
+
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,11 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+
+from serving import require
+
+require("tf", sklearn="scikit-learn")  # isort: split
+
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 

@@ -5,6 +5,8 @@ all. A version is published only after its graph was loaded again, has answered 
 request, and has given the numbers of what it was made from.
 """
 
+# ruff: noqa: E402 (what is missing is said before it is imported)
+
 import contextlib
 import errno
 import os
@@ -16,6 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from tf_avae.quiet import need
+
+need({"tensorflow_serving": "tensorflow-serving-api"})  # isort: split
+
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tf_avae.errors import InputError, reason

@@ -41,6 +41,9 @@ _OUT = """FILE.npy: the embeddings [N, D]
 FILE.npz: mean and variance [N, D], inconsistency and paths [N], version"""
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_INITIALISER = "__saved_model_init_op"
+"""The signature by which TensorFlow 2 tells a loader what to run; nothing to ask for."""
+
 _NAMED = 3
 """How many of the least consistent images are named."""
 
@@ -246,6 +249,8 @@ def _metadata(given: argparse.Namespace) -> int:
         found = client.metadata()
     _print(f"{given.model} version {found.version}")
     for name, signature in found.signatures.items():
+        if name == _INITIALISER:
+            continue
         _print(name)
         for word, tensors in (("in", signature.inputs), ("out", signature.outputs)):
             for key, info in tensors.items():
