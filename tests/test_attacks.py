@@ -150,6 +150,15 @@ def test_result_is_in_the_ball_and_in_the_bounds(name, loss, search):
     assert (found != ANYWHERE).any()
 
 
+@pytest.mark.parametrize("search", [pgd, apgd])
+def test_a_ball_is_named_and_numbers_may_be_numpys(search):
+    found = search(rough, ANYWHERE, epsilon=np.float64(0.25), steps=np.uint8(3), seed=0, ball="l2")
+    right = search(rough, ANYWHERE, epsilon=0.25, steps=3, seed=0, ball=BALLS["l2"])
+    np.testing.assert_array_equal(found, right)
+    with pytest.raises(InputError, match=r"unknown norm 'linff' .did you mean 'linf'"):
+        search(rough, ANYWHERE, epsilon=0.25, steps=3, seed=0, ball="linff")
+
+
 def test_other_bounds_are_kept():
     found = pgd(linear, MIDDLE * 0, epsilon=3.0, steps=5, seed=SEED, bounds=(-1.0, 2.0)).numpy()
     np.testing.assert_array_equal(found, np.broadcast_to(np.where(SLOPE > 0, 2, -1), found.shape))

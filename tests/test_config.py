@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from tf_avae import config
@@ -48,6 +49,25 @@ def test_it_is_frozen():
 def test_what_is_wrong_is_named(bad, words):
     with pytest.raises(InputError, match=words):
         Config.from_dict(bad)
+
+
+def test_numpys_scalars_are_numbers_and_travel_as_pythons():
+    given = Config(
+        latent_dim=np.int64(4), seed=np.uint8(3), rho=np.float64(0.5), epsilon=np.int32(1),
+        obs_var=np.float32(0.25), algo=np.str_("avae"), pgd_steps=np.int16(7),
+    )  # fmt: skip
+    plain = Config(
+        latent_dim=4, seed=3, rho=0.5, epsilon=1.0, obs_var=0.25, algo="avae", pgd_steps=7
+    )
+    assert given == plain
+    assert json.loads(json.dumps(given.to_dict())) == plain.to_dict()
+    for bad in (
+        {"latent_dim": np.float64(4)},
+        {"seed": np.bool_(True)},
+        {"rho": np.float32("nan")},
+    ):
+        with pytest.raises(InputError, match=next(iter(bad))):
+            Config(**bad)
 
 
 def test_a_colour_is_kept_in_one_way_and_an_older_config_has_white():

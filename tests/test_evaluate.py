@@ -1,5 +1,6 @@
 """The whole evaluation: from Python on any callable, and the command line."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,8 +18,10 @@ from tf_avae.distributions import Posterior
 from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, Settings, evaluate
+from tf_avae.evaluation.budgets import BUDGETS
 from tf_avae.evaluation.parts import Part, Parts
 from tf_avae.evaluation.report import page
+from tf_avae.evaluation.representation import DISTANCES
 from tf_avae.evaluation.robustness import Outcomes
 from tf_avae.evaluation.subject import images_through
 from tf_avae.evaluation.table import text
@@ -337,11 +340,31 @@ def test_heads_but_the_first_are_attacked_on_fewer_images():
         ({"distances": ("w2", "w2")}, "distances are w2, w2; name each once"),
         ({"chain_steps": 1}, "chain_steps is 1; it must be at least 2"),
         ({"seed": -1}, "seed is -1"),
+        ({"budget": 3}, "unknown budget 3; choose one of: smoke"),
+        ({"norm": None}, "unknown norm None"),
+        ({"images": 1.5}, "images is 1.5; it must be of type int"),
+        ({"samples": None}, "samples is None; it must be of type int"),
+        ({"epsilons": ("0.1",)}, "epsilon is '0.1'; it must be of type float"),
     ],
 )
 def test_bad_settings_are_named(change, words):
     with pytest.raises(InputError, match=words):
         Settings(**change)
+
+
+def test_settings_take_rows_names_and_numbers_of_numpys():
+    given = Settings(
+        budget=BUDGETS["smoke"], norm=tf_avae.BALLS["l2"], heads="mlp", sections=["probes"],
+        distances=DISTANCES["w2"], tasks="digit", epsilons=np.float32([0.25, 1]),
+        images=np.int64(5), seed=np.int32(2),
+    )  # fmt: skip
+    plain = Settings(
+        budget="smoke", norm="l2", heads=("mlp",), sections=("probes",), distances=("w2",),
+        tasks=("digit",), epsilons=(0.25, 1.0), images=5, seed=2,
+    )  # fmt: skip
+    assert given == plain
+    assert json.dumps(dataclasses.asdict(given)) == json.dumps(dataclasses.asdict(plain))
+    assert Settings(epsilons=0.1).epsilons == (0.1,)
 
 
 def test_bad_encoders_and_data_are_named(few_digits):
@@ -500,17 +523,32 @@ def test_parts_are_found_by_what_decides_them(tmp_path):
     np.testing.assert_array_equal(again.arrays["x"], [0, 1, 2])
     assert Parts(tmp_path, {"encoder": "b"}).find("cell", {"epsilon": 0.1}) is None
     assert parts.find("cell", {"epsilon": 0.2}) is None
-    parts.keep("cell", {"epsilon": 0.3}, Part({"value": 2.5}, {}))
-    one, other = tmp_path.iterdir()
-    swapped = one.read_bytes(), other.read_bytes()
-    other.write_bytes(swapped[0])
-    one.write_bytes(swapped[1])
-    parts = Parts(tmp_path, {"encoder": "a"})  # each is made again, and neither is the other
-    assert parts.find("cell", {"epsilon": 0.1}) is parts.find("cell", {"epsilon": 0.3}) is None
-    parts.keep("cell", {"epsilon": 0.1}, found)
-    for file in tmp_path.iterdir():
-        file.write_bytes(file.read_bytes()[:-20])
+    (file,) = tmp_path.iterdir()
+    # One that has taken the name of another, as in a folder that was put together by hand.
+    parts.keep("cell", {"epsilon": 0.2}, Part({"value": 2.5}, {}))
+    (other,) = set(tmp_path.iterdir()) - {file}
+    kept = file.read_bytes()
+    file.write_bytes(other.read_bytes())
+    other.write_bytes(kept)
+    again = Parts(tmp_path, {"encoder": "a"})
+    assert [again.find("cell", {"epsilon": e}) for e in (0.1, 0.2)] == [None, None]
+    file.write_bytes(kept)
+    assert Parts(tmp_path, {"encoder": "a"}).find("cell", {"epsilon": 0.1}).values == found.values
+    file.write_bytes(kept[:-20])
     assert Parts(tmp_path, {"encoder": "a"}).find("cell", {"epsilon": 0.1}) is None
+
+
+def test_parts_that_nobody_can_use_are_cleared(tmp_path):
+    of = {source: Parts(tmp_path, {"source": source}) for source in ("old", "new")}
+    for parts in of.values():
+        parts.keep("cell", {}, Part({}, {}))
+    (tmp_path / ".tmp-killed.npz").write_bytes(b"half")
+    (tmp_path / "mine.txt").touch()
+    assert len(list(tmp_path.iterdir())) == 4
+    again = Parts(tmp_path, {"source": "new", "encoder": "b"})
+    assert Parts(tmp_path, {"source": "new"}).find("cell", {}) is not None
+    assert again.find("cell", {}) is None
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def nominal(evaluation):

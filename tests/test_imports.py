@@ -20,7 +20,7 @@ ALLOWED = {
     "optimizers": {"types"},
     "printing": set(),
     "provenance": {"commands"},
-    "quiet": set(),
+    "quiet": {"errors"},
     "progress": {"printing"},
     "commands": {"errors", "printing"},
     "records": {"config", "errors"},
@@ -41,7 +41,8 @@ ALLOWED = {
     "probes": FOUNDATIONS,
     "neighbours": FOUNDATIONS,
     "evaluation": FOUNDATIONS
-    | {"attacks", "distributions", "neighbours", "plots", "probes", "provenance", "saved_models"},
+    | {"attacks", "distributions", "float32", "neighbours", "plots", "probes", "provenance"}
+    | {"saved_models"},
     "objectives": FOUNDATIONS | {"distributions"},
     "model": FOUNDATIONS | {"distributions", "float32", "networks", "attacks", "objectives"},
     "pictures": FOUNDATIONS | {"model", "plots"},
@@ -52,7 +53,7 @@ ALLOWED = {
     "exif": FOUNDATIONS | {"file_bytes"},
     "image_headers": FOUNDATIONS | {"exif", "file_bytes"},
     "image_bytes": FOUNDATIONS | {"exif", "file_bytes", "image_headers"},
-    "versions": FOUNDATIONS | {"provenance", "saved_models"},
+    "versions": FOUNDATIONS | {"provenance", "quiet", "saved_models"},
     "flat_graphs": FOUNDATIONS | {"operations"},
     "shipped": FOUNDATIONS,
     "frozen": FOUNDATIONS | {"flat_graphs", "runs", "saved_models", "shipped"},

@@ -1,15 +1,17 @@
 """The model as a Keras user meets it: compile, fit, evaluate, predict, callbacks, saving."""
 
 import itertools
+import json
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_avae import AVAE, BALLS
 from tf_avae import distributions as d
 from tf_avae.errors import InputError
-from tf_avae.objectives import OBJECTIVES
+from tf_avae.objectives import COUPLINGS, OBJECTIVES
 
 SEED = tf.constant([0, 5])
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -237,3 +239,108 @@ def test_networks_and_heads_are_of_the_asked_size(make_model):
 def test_sample_weights_are_refused(make_model, small_images):
     with pytest.raises(ValueError, match="sample weights are given"):
         make_model().fit(small_images, np.zeros(64), sample_weight=np.ones(64), verbose=0)
+
+
+def test_rows_may_be_named_and_numbers_may_be_numpys(make_model):
+    given = AVAE(
+        objective="se", architecture="mlp", image_shape=np.array([12, 12, 3]), ball="l2",
+        latent_dim=np.int64(4), coupling="sampled", rho=np.float64(0.5), seed=np.uint8(3),
+        pgd_steps=np.int32(3), epsilon=np.float32(0.25),
+    )  # fmt: skip
+    plain = make_model(
+        "se", coupling=COUPLINGS["sampled"], ball=BALLS["l2"], rho=0.5, seed=3, epsilon=0.25
+    )
+    assert given.get_config() | {"name": ""} == plain.get_config() | {"name": ""}
+    assert json.loads(json.dumps(given.get_config()))["seed"] == 3
+    for a, b in zip(given.weights, plain.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"objective": "aave"}, "unknown objective 'aave' .did you mean 'avae'"),
+        ({"architecture": None}, "unknown architecture None; choose one of: mlp"),
+        ({"ball": 2}, "unknown norm 2"),
+        ({"coupling": OBJECTIVES["avae"]}, "unknown coupling"),
+        ({"image_shape": (12, 12)}, r"image_shape is \(12, 12\); it must be \(height"),
+        ({"image_shape": (12, 0, 3)}, "whole numbers of at least 1"),
+        ({"image_shape": 12}, "image_shape is 12"),
+        ({"latent_dim": 4.0}, "latent_dim is 4.0; it must be of type int"),
+        ({"seed": True}, "seed is True; it must be of type int"),
+        ({"rho": "0.5"}, "rho is '0.5'; it must be of type float"),
+        ({"dtype": "float16"}, "unknown precision 'float16'.*choose one of: float32"),
+        ({"dtype": "double"}, "unknown precision 'double'"),
+    ],
+)
+def test_what_is_no_row_or_number_is_named(bad, words):
+    known = {"objective": "vae", "architecture": "mlp", "image_shape": (12, 12, 3)}
+    with pytest.raises(InputError, match=words):
+        AVAE(**known | bad)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Wider(AVAE):
+    """With an argument of its own beside the model's."""
+
+    def __init__(self, *, width, **options):
+        super().__init__(latent_dim=2 * width, **options)
+        self.width = width
+
+    def get_config(self):
+        config = {**super().get_config(), "width": self.width}
+        del config["latent_dim"]
+        return config
+
+
+@keras.saving.register_keras_serializable("tests")
+class Settled(AVAE):
+    """With arguments of its own only."""
+
+    def __init__(self, width=1, name=None):
+        super().__init__(
+            objective="vae",
+            architecture="mlp",
+            image_shape=(12, 12, 3),
+            latent_dim=width,
+            name=name,
+        )
+        self.width = width
+
+    def get_config(self):
+        return {"width": self.width, "name": self.name}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: Wider(width=2, objective="avae", architecture="mlp", image_shape=(12, 12, 3)),
+        lambda: Settled(3),
+    ],
+)
+def test_a_subclass_with_a_config_of_its_own_is_made_again(small_images, tmp_path, model):
+    model = model()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for again in (loaded, model.twin()):
+        assert type(again) is type(model) and again.width == model.width
+        for name, value in model(small_images).items():
+            np.testing.assert_array_equal(again(small_images)[name], value)
+
+
+@pytest.mark.parametrize("algo", ["avae_ss", "vae"])
+def test_which_networks_train_is_the_objectives_affair(make_model, small_images, algo):
+    model = make_model(algo, arch="conv")
+    trains = [model.encoder] if algo == "avae_ss" else [model.encoder, model.decoder]
+    theirs = [id(v) for network in trains for v in network.trainable_variables]
+    model.trainable = False
+    assert model.trainable_variables == []
+    model.trainable = True
+    assert [id(v) for v in model.trainable_variables] == theirs
+    model.decoder.trainable = True  # also where somebody asks for it
+    before = model.decoder.get_weights()
+    model.fit(small_images, batch_size=32, verbose=0)
+    same = [np.array_equal(a, b) for a, b in zip(before, model.decoder.get_weights(), strict=True)]
+    assert all(same) if algo == "avae_ss" else not any(same)
+    frozen = make_model(algo, arch="conv", trainable=False, compiled=False)
+    assert frozen.trainable_variables == [] and not frozen.twin().trainable

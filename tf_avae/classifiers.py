@@ -28,7 +28,7 @@ def classifier(encoder: FrozenEncoder, probe: Probe) -> keras.Model:
             f"the encoder takes images of shape {encoder.image_shape}; a classifier is made for "
             "images of one size: give an encoder that is"
         )
-    images = keras.Input(encoder.image_shape, name="image")
+    images = keras.Input(encoder.image_shape, name="image", dtype="float32")
     found = encoder(images)
     embedding = found["embedding"]
     if embedding.shape[1:] != probe.mean.shape:

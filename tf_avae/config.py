@@ -283,7 +283,7 @@ def check(**values: Any) -> dict[str, Any]:
     Raises:
         InputError: a value of another type or out of range, naming it and the limit.
     """
-    found = {name: _typed(name, value, _types()[name]) for name, value in values.items()}
+    found = {name: typed(name, value, _types()[name]) for name, value in values.items()}
     for name, value in found.items():
         if value is not None:
             limits = option(name)
@@ -332,9 +332,13 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _typed(name: str, value: Any, allowed: tuple[type, ...]) -> Any:
-    """The value in its field's type. NumPy's scalars are taken for Python's, and an integer for a
-    float; nothing else is converted."""
+def typed(name: str, value: Any, allowed: tuple[type, ...]) -> Any:
+    """The value in one of the types allowed. NumPy's scalars are taken for Python's, and an integer
+    for a float; nothing else is converted.
+
+    Raises:
+        InputError: it is of another type.
+    """
     value = plain(value)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         try:

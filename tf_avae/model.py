@@ -39,16 +39,32 @@ _PLAIN = (list, dict, str, numbers.Number)
 """Of what is given to `fit`, what is neither an array nor a stream of batches."""
 
 
+class _Bits(np.ndarray):
+    """The bits of float32 images, as uint32: Keras casts floats to its `floatx`, and leaves
+    integers alone."""
+
+
 def _door(method: Callable, margin: float = 0.0) -> Callable:
     """A method of Keras' that takes images, which refuses what are none in words: arrays before
-    anything is done with them, and what a step finds in a stream."""
+    anything is done with them, and what a step finds in a stream.
+
+    Where Keras would cast arrays it is given their bits instead; `_of_bits` takes them back."""
 
     @functools.wraps(method)
     def checked(self: "AVAE", x: Any = None, *arguments: Any, **named: Any) -> Any:
-        held_out = named.get("validation_data")
-        for images in (x, held_out[0] if isinstance(held_out, tuple | list) else ()):
+        def seen(images: Any) -> Any:
+            if isinstance(images, _Bits):  # `fit` evaluates
+                return images
             if images is None or isinstance(images, _PLAIN) or hasattr(images, "__array__"):
-                image_array(images, image_shape=self.image_shape, margin=margin)
+                array = image_array(images, image_shape=self.image_shape, margin=margin)
+                if keras.config.floatx() != "float32":
+                    return np.ascontiguousarray(array).view(np.uint32).view(_Bits)
+            return images
+
+        x = seen(x)
+        held_out = named.get("validation_data")
+        if isinstance(held_out, tuple | list):
+            named["validation_data"] = (seen(held_out[0]), *held_out[1:])
         with refusals():
             return method(self, x, *arguments, **named)
 
@@ -178,8 +194,8 @@ class AVAE(keras.Model):
             shape=(), dtype="int64", trainable=False, initializer="zeros", name="step",
             aggregation="only_first_replica",
         )  # fmt: skip
-        self.loss_mean = _Mean(name="loss")
-        self.term_means = {name: _Mean(name=name) for name in self.objective.terms}
+        self.loss_mean = _Mean(name="loss", dtype="float32")
+        self.term_means = {name: _Mean(name=name, dtype="float32") for name in self.objective.terms}
         self._first_nonfinite = tf.Variable(
             [-1] * len(self.objective.terms),
             dtype=tf.int64,
@@ -232,6 +248,7 @@ class AVAE(keras.Model):
         return self.decoder(latents, training=training)
 
     def call(self, images: Images) -> dict[str, Tensor]:
+        images = _of_bits(images)
         images = images_of(images, image_shape=self.image_shape, margin=MARGIN, none=True)
         q = self.encode(images, float32=True)
         again = self.encode(self.decode(q.mean, float32=True), float32=True)
@@ -332,7 +349,7 @@ class AVAE(keras.Model):
             raise InputError(
                 "sample weights are given, and every example counts once; leave them out"
             )
-        return images_of(images, image_shape=self.image_shape)
+        return images_of(_of_bits(images), image_shape=self.image_shape)
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
         """One optimiser step on one batch: the same for every objective."""
@@ -429,6 +446,12 @@ class _Mean(keras.metrics.Mean):
 
     def add_variable(self, *arguments: Any, **named: Any) -> keras.Variable:
         return super().add_variable(*arguments, **named, aggregation="only_first_replica")
+
+
+def _of_bits(images: Any) -> Any:
+    """The images of which `_door` has given Keras the bits; others as they are."""
+    bits = keras.config.floatx() != "float32" and getattr(images, "dtype", None) == tf.uint32
+    return tf.bitcast(images, tf.float32) if bits else images
 
 
 def _use(seed: Tensor, use: int) -> Tensor:

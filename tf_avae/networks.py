@@ -74,8 +74,8 @@ class Architecture:
         """A new encoder: images [B, H, W, C] to {"mean", "variance"}, [B, D] float32 each."""
         self.check(image_shape)
         build = Build(image_shape, policy, seed)
-        images = keras.Input(image_shape, name="image")
-        features = layers.Flatten(dtype=policy)(self.encoder_body(images, build))
+        images = keras.Input(image_shape, name="image", dtype="float32")
+        features = _flat(self.encoder_body(images, build), build)
         mean = layers.Dense(
             latent_dim, dtype="float32", kernel_initializer=build.initializer(), name="mean"
         )
@@ -99,7 +99,7 @@ class Architecture:
     ) -> keras.Model:
         """A new decoder: latents [B, D] to g(z), [B, H, W, C] float32."""
         self.check(image_shape)
-        latents = keras.Input((latent_dim,), name="latent")
+        latents = keras.Input((latent_dim,), name="latent", dtype="float32")
         body = self.decoder_body(latents, Build(image_shape, policy, seed))
         images = layers.Activation(self.output, dtype="float32", name="image")(body)
         return keras.Model(latents, images, name="decoder")
@@ -174,9 +174,14 @@ def policy_of(dtype: Any) -> str:
         InputError: models do not train in what is given.
     """
     if dtype is not None:
-        return check(precision=keras.dtype_policies.get(dtype).name)["precision"]
+        name = dtype if isinstance(dtype, str) else keras.dtype_policies.get(dtype).name
+        return check(precision=name)["precision"]
     default = keras.config.dtype_policy().name
     return default if default in option("precision").choices else "float32"
+
+
+def _flat(x: Tensor, build: Build) -> Tensor:
+    return layers.Flatten(data_format="channels_last", dtype=build.policy)(x)
 
 
 def _dense_stack(x: Tensor, build: Build, units: tuple[int, ...]) -> Tensor:
@@ -199,6 +204,7 @@ def _convolution_stack(
             kernel,
             strides=convolution.stride,
             padding="same",
+            data_format="channels_last",
             use_bias=not convolution.batch_norm,
             dtype=build.policy,
             kernel_initializer=build.initializer(),
@@ -240,6 +246,7 @@ def _convolution_decoder(
         kernel,
         strides=last_stride,
         padding="same",
+        data_format="channels_last",
         dtype="float32",
         kernel_initializer=build.initializer(),
     )(x)
@@ -261,7 +268,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
     Architecture(
         name="mlp",
         summary="ColorMNIST MLP of App. F: 4 x 200 dense each way",
-        encoder_body=lambda x, b: _dense_stack(layers.Flatten(dtype=b.policy)(x), b, _MLP_UNITS),
+        encoder_body=lambda x, b: _dense_stack(_flat(x, b), b, _MLP_UNITS),
         decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, _MLP_UNITS), b),
     ),
     Architecture(
@@ -290,7 +297,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
     Architecture(
         name="linear",
         summary="probabilistic PCA of App. B: affine mean each way, one variance per latent",
-        encoder_body=lambda x, b: layers.Flatten(dtype=b.policy)(x),
+        encoder_body=lambda x, b: _flat(x, b),
         decoder_body=_dense_output,
         output="linear",
         constant_variance=True,

@@ -14,14 +14,27 @@ class FusedAdam(keras.optimizers.Adam):
 
     Keras composes it of a dozen, each of which goes through memory once: on a CPU most of the time
     of a small network's update. Arguments and variables are those of `keras.optimizers.Adam`, and
-    so are the numbers, up to rounding.
+    so are the numbers, up to rounding. The learning rate is float32 whatever Keras' `floatx`.
 
     Raises:
         ValueError: `amsgrad` is asked for.
     """
 
+    _learning_rate: Any
+
     def __init__(self, learning_rate: Any = 0.001, **kwargs: Any):
         super().__init__(learning_rate, **kwargs)
+        rounded = self._learning_rate
+        if isinstance(rounded, keras.Variable) and rounded.dtype != "float32":
+            self._untrack_variable(rounded)
+            self._learning_rate = keras.Variable(
+                learning_rate,
+                name="learning_rate",
+                dtype="float32",
+                trainable=False,
+                aggregation="only_first_replica",
+            )
+            self._track_variable(self._learning_rate)
         if self.amsgrad:
             raise ValueError("FusedAdam has no amsgrad; use keras.optimizers.Adam for it")
 

@@ -138,9 +138,14 @@ def pipeline_options(words: list[str], prog: str) -> PipelineOptions:
     options = PipelineOptions(words)
     standard = options.view_as(StandardOptions)
     standard.runner = standard.runner or RUNNER
-    if unknown and _short(standard.runner) in map(_short, StandardOptions.LOCAL_RUNNERS):
+    if unknown and _is_here(standard.runner):
         raise InputError(f"{unknown[0]} is no option of this command or of Beam; see {prog} --help")
     return options
+
+
+def _is_here(runner: str) -> bool:
+    """Whether a runner works on this machine."""
+    return _short(runner) in map(_short, StandardOptions.LOCAL_RUNNERS)
 
 
 def _short(runner: str) -> str:
@@ -237,7 +242,8 @@ def _unsigned(output: str) -> Iterator[None]:
 def _finished(pipeline: beam.Pipeline) -> PipelineResult:
     log = logging.getLogger("apache_beam")
     before = log.level
-    log.setLevel(logging.CRITICAL)  # what ends a pipeline is raised too, and said once
+    if _is_here(pipeline.options.view_as(StandardOptions).runner):
+        log.setLevel(logging.CRITICAL)  # what ends a pipeline is raised too, and said once
     try:
         result = pipeline.run()
         result.wait_until_finish()

@@ -17,6 +17,9 @@ from serving.client.errors import ServingError
 from serving.client.messages import Classifications, Embeddings, Metadata, VersionStatus
 from serving.client.plans import Ask, Pause, Plan, Progress, Step, T, advance
 
+_GRACE = 5.0
+"""Seconds that another loop has for closing the channel."""
+
 
 class AsyncEmbeddingClient(BaseClient):
     """As `EmbeddingClient`, call for call, but each is awaited.
@@ -87,7 +90,8 @@ class AsyncEmbeddingClient(BaseClient):
             await channel.close()
         elif loop.is_running():
             closing = asyncio.run_coroutine_threadsafe(channel.close(), loop)
-            await asyncio.wrap_future(closing)
+            # That loop may stop before it gets to it.
+            await asyncio.wait([asyncio.wrap_future(closing)], timeout=_GRACE)
         else:
             self._channel = None
 

@@ -256,11 +256,11 @@ class Queue:
     def _merged(self, tasks: list[_Task]) -> list[Arrays]:
         """Runs tasks as one batch, in a thread."""
         rows = sum(task.rows for task in tasks)
-        padding = self._parameters.padded(rows) - rows
+        padding = self._parameters.padded(rows) - rows if rows else 0  # no row to repeat
         inputs = []
         for position in range(len(tasks[0].arrays)):
             parts = [task.arrays[position] for task in tasks]
-            if padding and rows:
+            if padding:
                 parts += [tasks[-1].arrays[position][:1]] * padding
             inputs.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
         metrics.processed_batch_size.observe(rows + padding)

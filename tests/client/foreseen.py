@@ -116,6 +116,9 @@ class Server(
             image.tensor_shape.dim.add(size=size)
         signature.outputs["embedding"].dtype = types_pb2.DT_FLOAT
         signature.outputs["embedding"].tensor_shape.unknown_rank = True
+        signatures.signature_def["__saved_model_init_op"].outputs[
+            "__saved_model_init_op"
+        ].name = "N"
         signatures.signature_def["embed_bytes"].inputs["image_bytes"].dtype = types_pb2.DT_STRING
         reply.metadata["signature_def"].Pack(signatures)
         return reply

@@ -117,7 +117,7 @@ def apgd(
     epsilon: float,
     steps: int,
     seed: Tensor,
-    ball: Ball = BALLS["linf"],
+    ball: Ball | str = BALLS["linf"],
     restarts: int = 1,
     random_start: bool = True,
     bounds: tuple[float, float] = (0.0, 1.0),
@@ -133,7 +133,7 @@ def apgd(
     return ascend(
         loss,
         images,
-        _AutoStep(epsilon, steps),
+        _AutoStep(float(epsilon), int(steps)),
         epsilon=epsilon,
         steps=steps,
         seed=seed,

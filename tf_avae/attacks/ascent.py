@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from tf_avae.attacks.balls import Ball, over_images
+from tf_avae.attacks.balls import BALLS, Ball, over_images
 from tf_avae.errors import InputError
 from tf_avae.inputs import images_of, seed_of
 from tf_avae.replicas import own_rows
@@ -70,7 +70,7 @@ def ascend(
     epsilon: float,
     steps: int,
     seed: Tensor,
-    ball: Ball,
+    ball: Ball | str,
     restarts: int,
     random_start: bool,
     bounds: tuple[float, float],
@@ -88,7 +88,7 @@ def ascend(
             "use restarts=1 or random_start=True"
         )
     images = images_of(images, bounds=bounds)
-    domain = Domain(images, ball, epsilon, bounds)
+    domain = Domain(images, BALLS.row(ball), epsilon, bounds)
 
     def step(number: Tensor, at: Images, best: PerExample, found: Images, state: Any) -> tuple:
         with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -34,7 +34,7 @@ def pgd(
     epsilon: float,
     steps: int,
     seed: Tensor,
-    ball: Ball = BALLS["linf"],
+    ball: Ball | str = BALLS["linf"],
     step_size: float | None = None,
     restarts: int = 1,
     random_start: bool = True,
@@ -60,7 +60,7 @@ def pgd(
         steps: gradient steps of each restart, at least 1.
         seed: of the starting points: an integer, at least 0, or a stateless seed, an int32 tensor
             of shape [2].
-        ball: a row of `BALLS`.
+        ball: a row of `BALLS`, or its name.
         step_size: length of a step in the ball's norm; 2.5 * epsilon / steps unless given.
         restarts: independent starts, at least 1.
         random_start: start at a random point of the ball. A distance between q(z|x) and q(z|x')

@@ -120,7 +120,7 @@ def detect(
     epsilon: float,
     steps: int,
     seed: int = 0,
-    ball: Ball = BALLS["linf"],
+    ball: Ball | str = BALLS["linf"],
     batch_size: int = 500,
     progress: Callable[[Stand], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -135,7 +135,7 @@ def detect(
         epsilon: radius in units of pixel values.
         steps: of PGD.
         seed: of the starts.
-        ball: a row of `BALLS`.
+        ball: a row of `BALLS`, or its name.
         batch_size: images attacked at once.
         progress: told before each attack where things stand.
 
@@ -156,6 +156,7 @@ def detect(
     """
     images, others = image_array(images), np.asarray(others)
     labels = label_array(labels, count=len(images))
+    ball = BALLS.row(ball)
     check_epsilon(epsilon, ball)
     check_batch_size(batch_size)
     if others.ndim != 1 or not len(others):

@@ -15,6 +15,7 @@ from tf_avae.distributions import w2_squared_full
 from tf_avae.errors import InputError, reason
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches
 from tf_avae.files import absolute
+from tf_avae.float32 import Float32View, in_float32
 from tf_avae.inputs import image_array
 from tf_avae.saved_models import SavedModel, load_keras_model
 from tf_avae.types import Images, Tensor
@@ -94,9 +95,7 @@ def open_extractor(path: str | Path, *, trust: bool = False) -> Extractor:
         return Extractor(_inception(path), {"kind": kind, **notes})
     if path.suffix == ".keras":
         model = load_keras_model(path, trust=trust)
-        return Extractor(
-            lambda images: model(images, training=False), {"kind": "Keras model", **notes}
-        )
+        return Extractor(Float32View(model), {"kind": "Keras model", **notes})
     raise InputError(
         f"{path.name}: a feature extractor is Inception v3 weights (.h5), a Keras model (.keras) "
         "or a SavedModel folder"
@@ -126,7 +125,14 @@ def features_of(extractor: Extractor, images: np.ndarray, batch_size: int) -> np
 
 
 def _inception(path: Path) -> Callable[[Images], Tensor]:
+    if keras.config.image_data_format() != "channels_last":
+        raise InputError(
+            "Keras' image_data_format is channels_first, and Inception v3 is made in it; set it to "
+            "channels_last for the FID (keras.json, or keras.config.set_image_data_format)"
+        )
     network = keras.applications.InceptionV3(include_top=False, weights=None, pooling="avg")
+    if keras.config.dtype_policy().name != "float32":
+        network = in_float32(network)
     try:
         with warnings.catch_warnings():
             # Keras warns, and leaves random weights, where a file lacks some.

@@ -69,13 +69,13 @@ DISTANCES: Registry[Distance] = Registry(
 def attack_representation(
     encode: Encode,
     images: np.ndarray,
-    distance: Distance,
+    distance: Distance | str,
     *,
     epsilon: float,
     steps: int,
     seed: int = 0,
     towards: np.ndarray | None = None,
-    ball: Ball = BALLS["linf"],
+    ball: Ball | str = BALLS["linf"],
     restarts: int = 1,
     batch_size: int = 500,
 ) -> np.ndarray:
@@ -84,12 +84,12 @@ def attack_representation(
     Args:
         encode: the encoder.
         images: [N, H, W, C] float32 in [0, 1].
-        distance: a row of `DISTANCES`: made large, or small to the target.
+        distance: a row of `DISTANCES`, or its name: made large, or small to the target.
         epsilon: radius in units of pixel values, at least 0; in the L-infinity ball at most 1.
         steps: of PGD, at least 1.
         seed: of the starts; an integer of at least 0, or a stateless seed.
         towards: images whose posterior is the target, as `images`; untargeted without.
-        ball: a row of `BALLS`.
+        ball: a row of `BALLS`, or its name.
         restarts: random starts, at least 1.
         batch_size: images attacked at once.
 
@@ -99,6 +99,7 @@ def attack_representation(
     Raises:
         InputError: a number out of range, or images that do not fit.
     """
+    distance, ball = DISTANCES.row(distance), BALLS.row(ball)
     check_epsilon(epsilon, ball)
     check_batch_size(batch_size)
     images = image_array(images)

@@ -15,9 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_avae.attacks import BALLS, Ball
+from tf_avae.config import typed
 from tf_avae.errors import InputError
 from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
-from tf_avae.evaluation.budgets import Budget, Classifier, Setting, Trial
+from tf_avae.evaluation.budgets import BUDGETS, Budget, Classifier, Setting, Trial
 from tf_avae.inputs import image_array, label_array, seed_of
 from tf_avae.types import Images, Tensor
 
@@ -80,9 +81,9 @@ def worst_case(
     labels: np.ndarray,
     *,
     epsilon: float,
-    budget: Budget,
+    budget: Budget | str,
     seed: int = 0,
-    ball: Ball = BALLS["linf"],
+    ball: Ball | str = BALLS["linf"],
     batch_size: int = 500,
     progress: Callable[[Stand], None] | None = None,
     earlier: Outcomes | None = None,
@@ -96,10 +97,10 @@ def worst_case(
         labels: columns of the logits, [N] integers in [0, K); of a probe that `probe.columns`
             makes of class numbers.
         epsilon: radius in units of pixel values, at least 0; in the L-infinity ball at most 1.
-        budget: a row of `BUDGETS`. Trials that the number of classes or the ball does not allow
-            are left out; `Outcomes.trials` says which were made.
+        budget: a row of `BUDGETS`, or its name. Trials that the number of classes or the ball does
+            not allow are left out; `Outcomes.trials` says which were made.
         seed: of all random numbers; an integer of at least 0, or a stateless seed.
-        ball: a row of `BALLS`.
+        ball: a row of `BALLS`, or its name.
         batch_size: examples attacked at once, at least 1. Random starts go by an example's place
             among those left, so another batch size is another draw of them.
         progress: told before each batch, and at the end, where things stand.
@@ -116,6 +117,7 @@ def worst_case(
     """
     images = image_array(images)
     labels = label_array(labels, count=len(images))
+    budget, ball = BUDGETS.row(budget), BALLS.row(ball)
     check_epsilon(epsilon, ball)
     check_batch_size(batch_size)
     first = seed_of(seed)
@@ -234,6 +236,7 @@ def check_batch_size(batch_size: int) -> None:
 
 def check_epsilon(epsilon: float, ball: Ball) -> None:
     """Raises `InputError` for a radius that makes no sense for images in [0, 1]."""
+    epsilon = typed("epsilon", epsilon, (float,))
     most = 1.0 if ball.name == "linf" else 1e6
     if not (np.isfinite(epsilon) and 0 <= epsilon <= most):
         raise InputError(

@@ -1,20 +1,25 @@
 """What an evaluation measures, and how hard it tries."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from tf_avae.attacks import BALLS
-from tf_avae.config import check
+from tf_avae.config import check, typed
 from tf_avae.errors import InputError
 from tf_avae.evaluation.budgets import BUDGETS
 from tf_avae.evaluation.representation import DISTANCES
 from tf_avae.evaluation.robustness import check_epsilon
 from tf_avae.evaluation.sections import SECTIONS
 from tf_avae.probes import HEADS, PROTOCOL_HEADS
+from tf_avae.registry import Registry
 
 
 @dataclass(frozen=True)
 class Settings:
     """What is measured, and how hard. Everything here goes into the result.
+
+    Where it says names of rows, the rows themselves will do, and one alone where several may be.
 
     Attributes:
         budget: name of a row of `BUDGETS`.
@@ -59,31 +64,50 @@ class Settings:
     batch_size: int = 500
 
     def __post_init__(self) -> None:
-        BUDGETS[self.budget]
-        ball = BALLS[self.norm]
+        self._set("budget", _name(BUDGETS, self.budget))
+        self._set("norm", _name(BALLS, self.norm))
+        self._set("heads", tuple(_name(HEADS, head) for head in _several(self.heads)))
+        self._set("sections", tuple(_name(SECTIONS, one) for one in _several(self.sections)))
+        self._set("distances", tuple(_name(DISTANCES, one) for one in _several(self.distances)))
+        if self.tasks is not None:
+            self._set("tasks", _several(self.tasks))
+        self._set("epsilons", tuple(typed("epsilon", e, (float,)) for e in _several(self.epsilons)))
         if not self.epsilons:
             raise InputError("no epsilon is given; name at least one radius, such as 0.1")
         for epsilon in self.epsilons:
-            check_epsilon(epsilon, ball)
+            check_epsilon(epsilon, BALLS[self.norm])
         if len({0.0, *self.epsilons}) != len(self.epsilons) + 1:
             raise InputError(f"epsilons are {self.epsilons}; they must be above 0 and differ")
-        for name in self.distances:
-            DISTANCES[name]
-        for what, names, rows in (
+        for what, names, known in (
             ("head", self.heads, HEADS), ("section", self.sections, SECTIONS)
         ):  # fmt: skip
             if not names:
-                raise InputError(f"no {what} is given; name at least one of: {', '.join(rows)}")
-            for name in names:
-                rows[name]
+                raise InputError(f"no {what} is given; name at least one of: {', '.join(known)}")
         for what in ("distances", "heads", "sections", "tasks"):
             names = getattr(self, what) or ()
             if len(set(names)) != len(names):
                 raise InputError(f"{what} are {', '.join(names)}; name each once")
-        check(seed=self.seed)
+        self._set("seed", check(seed=self.seed)["seed"])
         least = {"chain_steps": 2, "free_images": 10}
         for name in ("images", "other_images", "free_images", "chain_steps", "neighbours",
                      "samples", "samples_images", "fid_images", "batch_size"):  # fmt: skip
-            value, low = getattr(self, name), least.get(name, 1)
-            if value is not None and value < low:
+            if name == "images" and self.images is None:
+                continue
+            value, low = typed(name, getattr(self, name), (int,)), least.get(name, 1)
+            if value < low:
                 raise InputError(f"{name} is {value}; it must be at least {low}")
+            self._set(name, value)
+
+    def _set(self, name: str, value: Any) -> None:
+        """Puts a field in its type, once."""
+        object.__setattr__(self, name, value)
+
+
+def _several(given: Any) -> tuple:
+    """What is given, one or several, as a tuple."""
+    return (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+
+
+def _name(rows: Registry[Any], given: Any) -> str:
+    """The name of a row that is given, or named."""
+    return rows[rows.row(given).name].name

@@ -245,7 +245,7 @@ CIRCLE_OBJECTIVES: Registry[CircleObjective] = Registry(
 
 def train(
     circle: Circle,
-    objective: CircleObjective,
+    objective: CircleObjective | str,
     *,
     seed: int = 0,
     steps: int = 4000,
@@ -258,7 +258,7 @@ def train(
 
     Args:
         circle: the example.
-        objective: a row of `CIRCLE_OBJECTIVES`.
+        objective: a row of `CIRCLE_OBJECTIVES`, or its name.
         seed: of the encoder's start.
         steps: at least 1.
         learning_rate: at the first step, radians; above 0.
@@ -266,14 +266,15 @@ def train(
     Raises:
         InputError: a number out of range.
     """
+    row = CIRCLE_OBJECTIVES.row(objective)
     if steps < 1:
         raise InputError(f"steps is {steps}; it must be at least 1")
     if not (np.isfinite(learning_rate) and learning_rate > 0):
         raise InputError(f"learning_rate is {learning_rate}; it must be finite and above 0")
     variables = [keras.Variable(start, dtype="float64") for start in circle.start(seed)]
-    optimizer = keras.optimizers.Adam(
-        keras.optimizers.schedules.CosineDecay(learning_rate, steps), beta_2=0.99, epsilon=1e-20
-    )
+    # Of a plain number, the schedule would compute in Keras' floatx.
+    rate = keras.optimizers.schedules.CosineDecay(np.float32(learning_rate), steps)
+    optimizer = keras.optimizers.Adam(rate, beta_2=0.99, epsilon=1e-20)
     optimizer.build(variables)
 
     @tf.function
@@ -281,7 +282,7 @@ def train(
         for _ in tf.range(steps):
             with tf.GradientTape() as tape:
                 tables = Tables(*(variable.value for variable in variables))
-                loss = -terms(circle, objective, tables)["bound"]
+                loss = -terms(circle, row, tables)["bound"]
             gradients = tape.gradient(loss, [variable.value for variable in variables])
             optimizer.apply(gradients, variables)
 

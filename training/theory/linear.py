@@ -84,7 +84,8 @@ class LinearTask:
         The encoder's weights are about 1/sqrt(v), the decoder's sqrt(v): the steps of LAMB are
         relative to the size of each layer's weights, Adam's are not.
         """
-        rate = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps, alpha=1e-3)
+        # Of a plain number, the schedule would compute in Keras' floatx.
+        rate = keras.optimizers.schedules.CosineDecay(np.float32(_LEARNING_RATE), steps, alpha=1e-3)
         model.compile(keras.optimizers.Lamb(rate), steps_per_execution=10)
         numbers = tf.data.Dataset.range(steps, output_type=tf.int32)
         batches = numbers.map(
