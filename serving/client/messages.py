@@ -221,7 +221,7 @@ def outputs(
                 f"the reply's output {name!r} is {dtype} {sides}; it must be floats with {rank} "
                 f"dimensions, the first of {rows}, none empty"
             )
-        array = tensors.to_array(tensor, most_bytes - sum(a.nbytes for a in found.values()))
+        array = tensors.to_array(tensor, most_bytes, sum(a.nbytes for a in found.values()))
         with np.errstate(over="ignore"):  # of float64, what is too large is infinite
             found[name] = array.astype(np.float32, copy=False)
     return found

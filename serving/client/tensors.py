@@ -41,12 +41,13 @@ def shape_of(tensor: Any) -> tuple[int, ...]:
     return tuple(dim.size for dim in tensor.tensor_shape.dim)
 
 
-def to_array(tensor: Any, most_bytes: int = 1 << 31) -> np.ndarray:
+def to_array(tensor: Any, most_bytes: int = 1 << 31, before: int = 0) -> np.ndarray:
     """The elements of a TensorProto: numbers, or bytes as objects.
 
     Args:
         tensor: of any size that it says: a few bytes may stand for a thousand million elements.
-        most_bytes: of the array.
+        most_bytes: of all arrays of a reply.
+        before: bytes of those that came before this one.
 
     Raises:
         BadReply: its dtype is not read here, it holds more elements than its shape, or too few, or
@@ -59,10 +60,11 @@ def to_array(tensor: Any, most_bytes: int = 1 << 31) -> np.ndarray:
     if tensor.tensor_shape.unknown_rank or min(shape, default=0) < 0 or len(shape) > _DIMENSIONS:
         raise BadReply(f"a tensor came with the shape {list(shape[: _DIMENSIONS + 1])}")
     # Of an empty one too: no array may have sides whose product is too large.
-    if item * math.prod(max(1, side) for side in shape) > most_bytes:
+    if before + item * math.prod(max(1, side) for side in shape) > most_bytes:
+        beside = f", beside {before:,} bytes of others" if before else ""
         raise BadReply(
-            f"a tensor is said to have the shape {list(shape)}; at most {most_bytes:,} bytes are "
-            "read; give a larger max_message_mb if it is right"
+            f"a tensor is said to have the shape {list(shape)}{beside}; at most {most_bytes:,} "
+            "bytes of a reply are read; give a larger max_message_mb if it is right"
         )
     size = math.prod(shape)
     content, values = tensor.tensor_content, getattr(tensor, field)

@@ -41,11 +41,12 @@ def says(connect):
         server.stop(0).wait(10)
 
 
-def predicted(shape, version=3, name="encoder", **fields):
-    """A reply to one image whose embedding is said to have a shape; the rest is right."""
+def predicted(shape, version=3, name="encoder", variance=(1, 4), **fields):
+    """A reply to one image whose embedding is said to have a shape; the rest is right unless
+    given."""
     reply = predict_pb2.PredictResponse()
     reply.model_spec.name, reply.model_spec.version.value = name, version
-    for output, sides in (("embedding", shape), ("variance", [1, 4]), ("inconsistency", [1])):
+    for output, sides in (("embedding", shape), ("variance", variance), ("inconsistency", [1])):
         tensor = reply.outputs[output]
         tensor.dtype = 1
         for side in sides:
@@ -100,6 +101,10 @@ def test_a_reply_may_be_as_large_as_a_message_and_no_larger(says):
         says(content, max_message_mb=1).embed(images(1))  # 0.8 MB: read, and then of another shape
     with pytest.raises(BadReply, match=r"at most 1,048,576 bytes .* larger max_message_mb"):
         says(predicted([1, 300_000]), max_message_mb=1).embed(images(1))
+    # The embeddings alone fill it; what is named is the limit, not what is left of it.
+    words = r"\[1, 262144\], beside 1,048,576 bytes of others; at most 1,048,576 bytes of a reply"
+    with pytest.raises(BadReply, match=words):
+        says(predicted([1, 2**18], variance=[1, 2**18]), max_message_mb=1).embed(images(1))
 
 
 @pytest.mark.parametrize(
