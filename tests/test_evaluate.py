@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import keras
 import numpy as np
@@ -325,8 +325,8 @@ def test_heads_but_the_first_are_attacked_on_fewer_images():
         ({"epsilons": (0.0,)}, "must be above 0"),
         ({"epsilons": ()}, "no epsilon is given"),
         ({"distances": ("w3",)}, "unknown distance 'w3'"),
-        ({"images": 0}, "images is 0; it must be at least 1"),
-        ({"free_images": 3}, "free_images is 3; it must be at least 10"),
+        ({"images": 0}, "images is 0; it must be an integer, at least 1"),
+        ({"free_images": 3}, "free_images is 3; it must be an integer, at least 10"),
         ({"tasks": ("digit", "digit")}, "tasks are digit, digit; name each once"),
         ({"heads": ("linear", "svm")}, "unknown head 'svm'"),
         ({"heads": ("mlp", "mlp")}, "heads are mlp, mlp; name each once"),
@@ -335,13 +335,20 @@ def test_heads_but_the_first_are_attacked_on_fewer_images():
         ({"sections": ("fid", "fid")}, "sections are fid, fid; name each once"),
         ({"sections": ()}, "no section is given; name at least one of: probes, "),
         ({"distances": ("w2", "w2")}, "distances are w2, w2; name each once"),
-        ({"chain_steps": 1}, "chain_steps is 1; it must be at least 2"),
+        ({"chain_steps": 1}, "chain_steps is 1; it must be an integer, at least 2"),
         ({"seed": -1}, "seed is -1"),
+        ({"neighbours": 2.5}, r"neighbours is 2\.5; it must be an integer, at least 1"),
     ],
 )
 def test_bad_settings_are_named(change, words):
     with pytest.raises(InputError, match=words):
         Settings(**change)
+
+
+def test_settings_take_numpys_numbers():
+    given = Settings(epsilons=np.float32([0.5]), seed=np.int64(3), neighbours=np.uint8(4))
+    assert given == Settings(epsilons=(0.5,), seed=3, neighbours=4)
+    json.dumps(asdict(given))
 
 
 def test_bad_encoders_and_data_are_named(few_digits):

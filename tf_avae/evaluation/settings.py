@@ -1,6 +1,7 @@
 """What an evaluation measures, and how hard it tries."""
 
-from dataclasses import dataclass
+import numbers
+from dataclasses import dataclass, fields
 
 from tf_avae.attacks import BALLS
 from tf_avae.config import check
@@ -61,7 +62,7 @@ class Settings:
     def __post_init__(self) -> None:
         BUDGETS[self.budget]
         ball = BALLS[self.norm]
-        if not self.epsilons:
+        if not len(self.epsilons):
             raise InputError("no epsilon is given; name at least one radius, such as 0.1")
         for epsilon in self.epsilons:
             check_epsilon(epsilon, ball)
@@ -85,5 +86,12 @@ class Settings:
         for name in ("images", "other_images", "free_images", "chain_steps", "neighbours",
                      "samples", "samples_images", "fid_images", "batch_size"):  # fmt: skip
             value, low = getattr(self, name), least.get(name, 1)
-            if value is not None and value < low:
-                raise InputError(f"{name} is {value}; it must be at least {low}")
+            if value is None and name == "images":
+                continue
+            if not isinstance(value, numbers.Integral) or value < low:
+                raise InputError(f"{name} is {value}; it must be an integer, at least {low}")
+        # As results.json holds them; NumPy's numbers are taken too.
+        object.__setattr__(self, "epsilons", tuple(map(float, self.epsilons)))
+        for field in fields(self):
+            if isinstance(getattr(self, field.name), numbers.Integral):
+                object.__setattr__(self, field.name, int(getattr(self, field.name)))
