@@ -191,10 +191,13 @@ def _resident(pid: int) -> int:
 
 
 def _children(pid: int) -> list[int]:
-    found: list[int] = []
+    """The processes that one started; not those that still share its memory as they start."""
+    own, found = Path(f"/proc/{pid}/cmdline"), []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            found += map(int, task.read_text().split())
+            for child in map(int, task.read_text().split()):
+                if Path(f"/proc/{child}/cmdline").read_bytes() != own.read_bytes():
+                    found.append(child)
     return found
 
 

@@ -7,13 +7,20 @@ From files it needs TensorFlow and no gRPC; from a server it needs what `serving
 no TensorFlow.
 """
 
+# ruff: noqa: E402 (what is missing is said before it is imported)
+
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+
+from serving import require
+
+require("tf", sklearn="scikit-learn")  # isort: split
+
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 
@@ -247,9 +254,12 @@ def _images(X: Any) -> np.ndarray | list[bytes]:
     """Images as an array float32 [N, H, W, C] in [0, 1], or the contents of files."""
     if isinstance(X, str | bytes | PathLike):
         raise ValueError(f"X is one {type(X).__name__}; give a list of files, or an array {_SHAPE}")
-    if not hasattr(X, "dtype") and _are_files(X := list(X)):
+    if not hasattr(X, "dtype") and isinstance(X, Iterable) and _are_files(X := list(X)):
         return [_content(file) for file in X]
-    array = np.asarray(X)
+    try:
+        array = np.asarray(X)
+    except ValueError as error:  # a list of unequal parts
+        raise ValueError(f"X is no array {_SHAPE}: {error}") from error
     if array.ndim == 1 and array.dtype.kind in "OSU" and _are_files(array.tolist()):
         return [_content(file) for file in array.tolist()]
     if array.ndim != 4 or not len(array):

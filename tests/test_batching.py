@@ -68,6 +68,14 @@ def test_a_batch_is_padded_with_a_row_of_its_last_request():
     assert [len(got[0]) for got in found] == [1, 2, 1, 2]
 
 
+def test_no_rows_are_answered_with_none():
+    graph = Doubling()
+    queue = queue_of(graph, allowed=(1, 4, 8))
+    assert asyncio.run(queue.submit(rows()))[0].shape == (0, 1)
+    found = asyncio.run(held(graph, queue_of(graph, allowed=(1, 4, 8)), rows(1), rows(), rows(2)))
+    assert [len(got[0]) for got in found] == [1, 0, 1]
+
+
 def test_a_batch_that_would_overflow_is_closed():
     graph = Doubling()
     queue = queue_of(graph)

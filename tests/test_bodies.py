@@ -225,6 +225,22 @@ def test_only_as_much_of_a_value_is_shown_as_errors_hold():
     assert len(parsing.shown(["a" * 10**6])) == 256
 
 
+class Unwritten(dict):
+    """A JSON object that costs what it holds, or its depth, where it is written out."""
+
+    def __repr__(self):
+        raise AssertionError("it was written out")
+
+
+def test_the_type_of_a_value_is_told_without_writing_all_of_it():
+    with pytest.raises(Refused, match="is not of expected type: float"):
+        reading.fill({"inputs": [Unwritten(k=1)]}, ONE)
+    for depth in range(900, 1000):  # to beyond what the parser takes, from wherever it is called
+        body = '{"inputs": [' + '{"k":' * depth + "1" + "}" * depth + "]}"
+        with pytest.raises(Refused):
+            reading.fill(parsing.parse(body), ONE)
+
+
 def gzipped(size, **options):
     machine = zlib.compressobj(wbits=31, **options)
     return machine.compress(bytes(size)) + machine.flush()

@@ -1,5 +1,6 @@
 """Bulk embedding on Beam's direct runner: the server's numbers, each path once, nothing lost."""
 
+import errno
 import functools
 import gzip
 import importlib.util
@@ -292,6 +293,20 @@ def test_a_model_that_changes_meanwhile(base, pictures, tmp_path, monkeypatch, c
     assert not (tmp_path / "output" / "manifest.json").exists()
 
 
+@pytest.mark.parametrize("place", [(pq.ParquetWriter, "write_table"), (job, "write_json")])
+def test_a_full_disk_is_one_line(place, base, pictures, tmp_path, monkeypatch, capsys, caplog):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*place, full)
+    output = tmp_path / "output"
+    assert embed(base, pictures / "a" / "*", output) == 2
+    unfinished, said = capsys.readouterr().err.strip().splitlines()[-2:]
+    assert unfinished == f"{output} is not whole: it has no manifest.json; remove it to try again"
+    assert said.startswith(f"error: cannot use {output}") and "No space left on device" in said
+    assert "Traceback" not in caplog.text and not (output / "manifest.json").exists()
+
+
 def test_halves(base):
     """Every subset of bad ones among few, and a content that ends with zeros."""
     model = SavedModel(base)
@@ -306,6 +321,57 @@ def test_halves(base):
         true = [one for one, is_bad in zip(expected, bad, strict=True) if not is_bad]
         if kept:
             assert_same(kept, {n: np.array([one[n] for one in true]) for n in encoder.OUTPUTS})
+
+
+def test_every_input_is_embedded_or_named(base, tmp_path):
+    """Beside good files: links of all kinds, folders, names that are no text."""
+    root = tmp_path / "in"
+    (root / "deep" / "folder").mkdir(parents=True)
+    (root / "deep" / "a.png").write_bytes(file_of(0))
+    (root / "broken.png").symlink_to("gone.png")
+    (root / "loop.png").symlink_to("loop.png")
+    (root / "one").symlink_to("two")
+    (root / "two").symlink_to("one")
+    (root / "deep" / "up").symlink_to("..")
+    (root / "link.png").symlink_to("deep/a.png")
+    strange = os.fsencode(root) + b"/\xff.png"
+    os.link(root / "deep" / "a.png", strange)
+    output = tmp_path / "output"
+    assert embed(base, root / "**", output) == 0
+    at = functools.partial(os.path.join, root)
+    assert {row["path"] for row in rows(output)} == {at("deep/a.png"), at("link.png")}
+    assert refusals(output) == {
+        at("broken.png"): "a link that leads nowhere: No such file or directory",
+        **dict.fromkeys(
+            map(at, ("loop.png", "one", "two")),
+            "a link that leads nowhere: Too many levels of symbolic links",
+        ),
+        at("deep/up"): "a link to a folder; links are not entered",
+        at("\\xff.png"): "the name is not UTF-8; rename it",
+    }
+    assert (manifest(output)["embedded"], manifest(output)["refused"]) == (2, 6)
+    (only,) = job.matching(str(root / "broken.png"))
+    assert only.fault.startswith("a link that leads nowhere")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "named"),
+    [("/in/**", True), ("/in/*/x.png", True), ("/in/lo*/a/**", True), ("/in/*.png", False),
+     ("/in/a*/*", False), ("/in/locked/**/x", True)],
+)  # fmt: skip
+def test_folders_that_may_not_be_read_are_named(pattern, named, tmp_path, monkeypatch):
+    (tmp_path / "in" / "locked").mkdir(parents=True)
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = list(sources.listed(f"{tmp_path}{pattern}"))
+    why = "a folder that cannot be read: Permission denied"
+    assert found == ([(f"{tmp_path}/in/locked", b"", why)] if named else [])
 
 
 def test_a_batch_of_large_files_is_smaller():

@@ -15,6 +15,7 @@ import tensorflow as tf
 from hypothesis.extra.numpy import array_shapes, arrays
 
 import tf_avae
+from serving.transformer import RobustEmbedding
 from tests.conftest import SMALL, small_model
 from tf_avae.evaluation import (
     BUDGETS,
@@ -95,6 +96,25 @@ def model():
     made = small_model("se")
     made.fit(GOOD, batch_size=2, verbose=0)
     return made
+
+
+@pytest.fixture(scope="module")
+def transformer(model, tmp_path_factory):
+    file = tmp_path_factory.mktemp("encoder") / "encoder.keras"
+    model.encoder.save(file)
+    return RobustEmbedding(file)
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_the_transformer_refuses_them_too(transformer, kind):
+    images, words = BAD[kind]
+    if kind in ("float64", "float16", "uint8"):  # which it takes, and divides by 255
+        np.testing.assert_allclose(
+            transformer.transform(images), transformer.transform(GOOD), atol=2e-2
+        )
+        return
+    with pytest.raises(ValueError, match=f"{words}|float|X "):
+        transformer.transform(images)
 
 
 @pytest.fixture(scope="module")

@@ -523,17 +523,32 @@ def test_parts_are_found_by_what_decides_them(tmp_path):
     np.testing.assert_array_equal(again.arrays["x"], [0, 1, 2])
     assert Parts(tmp_path, {"encoder": "b"}).find("cell", {"epsilon": 0.1}) is None
     assert parts.find("cell", {"epsilon": 0.2}) is None
-    parts.keep("cell", {"epsilon": 0.3}, Part({"value": 2.5}, {}))
-    one, other = tmp_path.iterdir()
-    swapped = one.read_bytes(), other.read_bytes()
-    other.write_bytes(swapped[0])
-    one.write_bytes(swapped[1])
-    parts = Parts(tmp_path, {"encoder": "a"})  # each is made again, and neither is the other
-    assert parts.find("cell", {"epsilon": 0.1}) is parts.find("cell", {"epsilon": 0.3}) is None
-    parts.keep("cell", {"epsilon": 0.1}, found)
-    for file in tmp_path.iterdir():
-        file.write_bytes(file.read_bytes()[:-20])
+    (file,) = tmp_path.iterdir()
+    # One that has taken the name of another, as in a folder that was put together by hand.
+    parts.keep("cell", {"epsilon": 0.2}, Part({"value": 2.5}, {}))
+    (other,) = set(tmp_path.iterdir()) - {file}
+    kept = file.read_bytes()
+    file.write_bytes(other.read_bytes())
+    other.write_bytes(kept)
+    again = Parts(tmp_path, {"encoder": "a"})
+    assert [again.find("cell", {"epsilon": e}) for e in (0.1, 0.2)] == [None, None]
+    file.write_bytes(kept)
+    assert Parts(tmp_path, {"encoder": "a"}).find("cell", {"epsilon": 0.1}).values == found.values
+    file.write_bytes(kept[:-20])
     assert Parts(tmp_path, {"encoder": "a"}).find("cell", {"epsilon": 0.1}) is None
+
+
+def test_parts_that_nobody_can_use_are_cleared(tmp_path):
+    of = {source: Parts(tmp_path, {"source": source}) for source in ("old", "new")}
+    for parts in of.values():
+        parts.keep("cell", {}, Part({}, {}))
+    (tmp_path / ".tmp-killed.npz").write_bytes(b"half")
+    (tmp_path / "mine.txt").touch()
+    assert len(list(tmp_path.iterdir())) == 4
+    again = Parts(tmp_path, {"source": "new", "encoder": "b"})
+    assert Parts(tmp_path, {"source": "new"}).find("cell", {}) is not None
+    assert again.find("cell", {}) is None
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def nominal(evaluation):

@@ -202,7 +202,8 @@ def test_work_is_counted_by_the_shapes(folder):
         assert found[0] == Code.RESOURCE_EXHAUSTED
         assert found[1] == (
             f"The request takes {size} bytes with its outputs, by their shapes; at most "
-            f"{LARGEST_REQUEST} are allowed: send fewer rows at a time"
+            f"{LARGEST_REQUEST} are allowed: send fewer rows at a time, or raise the server's "
+            "--max_request_mib"
         )
     # With merging, a batch bounds it first.
     (found,) = answers(folder, much, merged=True)
@@ -211,12 +212,12 @@ def test_work_is_counted_by_the_shapes(folder):
         "Task size 1073741824 is larger than maximum input batch size 8",
     )
     # Each of these may be; all of them together may not. Those that may are all answered.
-    asked = [request("wide", x=np.zeros(25, np.float32))] * 8
+    asked = [request("wide", x=np.zeros(8, np.float32))] * 10
     found = answers(folder, *asked)
     refused = [value for value in found if isinstance(value, tuple)]
-    assert len(refused) == 3 and all(len(value["y"]) == 25 for value in found[:5])
+    assert len(refused) == 2 and all(len(value["y"]) == 8 for value in found[:8])
     assert {code for code, _ in refused} == {Code.RESOURCE_EXHAUSTED}
-    assert "beside 500000500 of the requests under way" in refused[0][1]
+    assert "beside 256000256 of the requests under way" in refused[0][1]
 
 
 def test_large_requests_are_computed_one_by_one_and_small_ones_beside_them(folder, monkeypatch):

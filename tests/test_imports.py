@@ -53,7 +53,7 @@ ALLOWED = {
     "exif": FOUNDATIONS | {"file_bytes"},
     "image_headers": FOUNDATIONS | {"exif", "file_bytes"},
     "image_bytes": FOUNDATIONS | {"exif", "file_bytes", "image_headers"},
-    "versions": FOUNDATIONS | {"provenance", "saved_models"},
+    "versions": FOUNDATIONS | {"provenance", "quiet", "saved_models"},
     "flat_graphs": FOUNDATIONS | {"operations"},
     "shipped": FOUNDATIONS,
     "frozen": FOUNDATIONS | {"flat_graphs", "runs", "saved_models", "shipped"},

@@ -106,7 +106,7 @@ def test_what_is_made_less_is_printed():
 def test_export_server_and_client_run_as_printed(tmp_path, monkeypatch, capsys):
     """On the README's run, untrained, and on other ports."""
     commands = [c for c in shell_commands() if c.startswith("python -m serving")]
-    export, serve, *ask = [command for command in commands if "pictures" not in command]
+    export, serve, bulk, *ask = [command for command in commands if "pictures" not in command]
     untrained_run(tmp_path / export.split()[3])
     monkeypatch.chdir(tmp_path)
     printed(export)
@@ -114,20 +114,33 @@ def test_export_server_and_client_run_as_printed(tmp_path, monkeypatch, capsys):
     assert len(on_the_encoder) == 2
     for block in on_the_encoder:
         run_block(block)
-    (tmp_path / "digits").mkdir()
-    for number in range(3):
-        file = tmp_path / "digits" / f"{number}.png"
-        Image.fromarray(np.full((28, 28, 3), 50 * number, np.uint8)).save(file)
+    (made,) = [block for block in blocks("python") if '"digits/{' in block]
+    run_block(made)
+    assert "100 embedded by encoder version 1, 0 refused" in printed(bulk)
     with Server(tmp_path, *serve.split()[3:], folder=tmp_path) as server:
         assert len(ask) == 3
         for command in ask:
             words = command.replace("python", sys.executable, 1)
             done = run(["bash", "-c", f"{words} --address {server.grpc}"], tmp_path)
             assert done.returncode == 0, f"{command}: {done.stderr}"
-        assert "3 images, 8 dimensions, encoder version 1" in done.stdout
+        assert "100 images, 8 dimensions, encoder version 1" in done.stdout
         (block,) = filter(asks_a_server, blocks("python"))
         run_block(block.replace("localhost:8500", server.grpc))
         assert "(100, 8)" in capsys.readouterr().out
+
+
+def test_servers_have_ports_of_their_own():
+    """And each client asks a server that a command before it starts."""
+    started = set()
+    for command in shell_commands():
+        words = shlex.split(command)
+        if command.startswith("python -m serving.server"):
+            (port,) = [w.split("=")[1] for w in words if w.startswith("--port=")] or ["8500"]
+            assert port not in started, command
+            started.add(port)
+        elif command.startswith("python -m serving.client"):
+            address = words[words.index("--address") + 1] if "--address" in words else ":8500"
+            assert address.rpartition(":")[2] in started, command
 
 
 def test_training_and_evaluation_commands_run_in_order(tmp_path, few_digits, monkeypatch):
@@ -164,6 +177,8 @@ def test_make_targets_exist():
         ("benchmarks.batch_norm", "docs/results/batch_norm.json", "docs/objectives.md"),
         ("benchmarks.serving", "docs/results/serving_mlp.json", "docs/serving.md"),
         ("benchmarks.serving", "docs/results/serving_conv.json", "docs/serving.md"),
+        ("benchmarks.serving", "docs/results/serving_beside.json", "docs/serving.md"),
+        ("benchmarks.serving", "docs/results/serving_beside_before.json", "docs/serving.md"),
         ("benchmarks.frozen", "docs/results/frozen.json", "docs/downstream.md"),
         ("benchmarks.detection", "docs/results/detection.json", "docs/detection.md"),
         ("benchmarks.detection", "docs/results/detection_shipped.json", "docs/detection.md"),

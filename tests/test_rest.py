@@ -41,7 +41,8 @@ class Core:
         pass
 
     async def compute(self, request):
-        return 1, Call("serving_default", {}, ("y",)), [await self.does(request)]
+        call = Call("serving_default", {}, ("y",), {}, (), 0)
+        return 1, call, [await self.does(request)]
 
     async def echo(self, request):
         return tf.make_ndarray(request.inputs["x"])
@@ -386,6 +387,40 @@ def test_work_ends_with_those_who_wait_for_it(why, monkeypatch):
                 await asyncio.sleep(0.01)
 
     asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_smaller_jobs_go_first_but_not_for_ever(monkeypatch):
+    done, go = [], threading.Event()
+
+    class Recording(Hanging):
+        def exchange(self, head, parts):
+            go.wait(30)
+            done.append(head["job"])
+            return {"resident": 0}, memoryview(b"")
+
+    monkeypatch.setattr(workers, "_Process", Recording)
+    monkeypatch.setattr(Hanging, "made", [])
+
+    async def run():
+        lane = workers.Lane(1, niceness=0)
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        monkeypatch.setattr(loop, "time", lambda: now)  # which is advanced by hand below
+        jobs = [asyncio.create_task(lane.perform({"job": "first"}, [], 0))]
+        for name, size, later in (("large", 2**27, 0), ("small", 2**20, 1), ("late", 2**20, 60)):
+            await asyncio.sleep(0)
+            monkeypatch.setattr(loop, "time", lambda later=later: now + later)
+            jobs.append(asyncio.create_task(lane.perform({"job": name}, [], size)))
+        gone = asyncio.create_task(lane.perform({"job": "gone"}, [], 1))
+        await asyncio.sleep(0)
+        gone.cancel()
+        go.set()
+        await asyncio.gather(*jobs)
+        await asyncio.gather(lane.perform({"job": "last"}, [], 0))
+        lane.close()
+
+    asyncio.run(run())
+    assert done == ["first", "small", "large", "late", "last"] and len(Hanging.made) == 1
 
 
 def test_large_bodies_and_replies_go_through_processes():

@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.client import EmbeddingClient, ServingError
+from serving.client import EmbeddingClient, NotFound, ServingError
 from serving.server import __main__ as server
 from serving.server import flags, grpc_api
 from serving.server.batching import Scheduler
@@ -224,6 +224,24 @@ def test_only_clients_with_a_certificate_are_served(running):
         plain.embed(images(1))
 
 
+def test_what_is_not_found_names_the_models(running):
+    """Beside TensorFlow Serving's own words, which stay as they are."""
+    with connect(running) as client:
+        client.wait_until_ready(60)
+    address = running.grpc.replace("127.0.0.1", "localhost")
+    with (
+        EmbeddingClient(address, "nobody", **running.files) as client,
+        pytest.raises(NotFound, match=f"; its models: {MODEL}; is 'nobody' the model's") as caught,
+    ):
+        client.embed(images(1))
+    assert caught.value.details == "Servable not found for request: Latest(nobody)"
+    with (
+        connect(running, version=9) as client,
+        pytest.raises(NotFound, match=f"of '{MODEL}' there is: version 1 AVAILABLE"),
+    ):
+        client.embed(images(1))
+
+
 def test_health_and_reflection(running):
     with channel(running) as secure:
         health = health_pb2_grpc.HealthStub(secure)
@@ -334,7 +352,8 @@ def test_takes_the_containers_flags_and_configs():
     (model,) = flags.read_models(given).config
     assert model.name == MODEL and given.enable_batching and given.port == 8500
     assert flags.read_metrics_path(given.monitoring_config_file) == flags.METRICS_PATH
-    assert set(vars(given)) - {"host", "demo"} == test_container.KNOWN_FLAGS
+    ours = {"host", "demo", "trust", "max_request_mib"}
+    assert set(vars(given)) - ours == test_container.KNOWN_FLAGS
 
 
 BAD = {
@@ -342,6 +361,7 @@ BAD = {
     "--model_base_path {tmp}/none": ["none is not a folder", "serving.export"],
     "--model_base_path {tmp} --port 70000": ["--port is 70000", "65535"],
     "--model_base_path {tmp} --port 0": ["--port is 0"],
+    "--model_base_path {tmp} --max_request_mib 0": ["--max_request_mib is 0", "1 to 2000"],
     "--model_base_path s3://bucket/m": ["--model_base_path: File system scheme 's3'", "copy"],
     "--model_base_path {tmp} --port 8500 --rest_api_port 8500": ["--rest_api_port is 8500"],
     "--model_base_path {tmp} --batching_parameters_file x": ["without --enable_batching"],

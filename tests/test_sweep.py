@@ -325,6 +325,38 @@ def test_bad_folders_are_named_and_left_as_they_are(tmp_path):
             SweepFolder.open(damaged)
 
 
+def test_damaged_files_of_a_sweep_are_told_in_words(tmp_path):
+    sweep = SweepFolder.create(tmp_path / "s", declared(script("a")))
+    good = (sweep.path / "sweep.json").read_text()
+    for content, words in (
+        ("", "sweep.json is not JSON"),
+        ('{"sweep": 3, "settings": {}, "cells": {}}', "sweep is an integer; it must be a string"),
+        (good.replace('"needs": []', '"needs": 4'), "cells.a.needs is an integer"),
+        (good.replace('"options": {}', '"options": []'), "cells.a.options is a list"),
+        (good.replace('"cost"', '"price"'), "cells.a has no cost"),
+    ):
+        assert content != good
+        (sweep.path / "sweep.json").write_text(content)
+        with pytest.raises(InputError, match=words):
+            SweepFolder.open(sweep.path)
+    for content, words in (
+        ("{}", "sessions.json is damaged: it has no sessions"),
+        ('{"sessions": [{}]}', r"sessions\[0\] has no command"),
+        ('{"sessions": null}', "sessions is null; it must be a list"),
+    ):
+        (sweep.folder("a") / "sessions.json").write_text(content)
+        with pytest.raises(InputError, match=words):
+            sweep.state("a")
+
+
+@pytest.mark.parametrize("kind", ["empty", "folder"])
+def test_an_empty_result_or_a_folder_of_its_name_is_none(tmp_path, kind):
+    sweep = SweepFolder.create(tmp_path / "s", declared(script("a")))
+    result = sweep.result("a")
+    result.mkdir() if kind == "folder" else result.touch()
+    assert not sweep.done("a") and sweep.state("a").name == "ready"
+
+
 def test_difference_and_flags():
     assert difference({"a": {"b": [1]}}, {"a": {"b": [1]}}) is None
     assert difference({"a": {"b": [1]}}, {"a": {"b": [2]}}) == "a.b is [1] (was [2])"

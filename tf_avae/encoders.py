@@ -16,6 +16,7 @@ from tf_avae.errors import InputError
 from tf_avae.evaluation.encoder import Encoder
 from tf_avae.float32 import Float32View
 from tf_avae.frozen import embedding_signature, freeze
+from tf_avae.records import damaged, mismatch
 from tf_avae.runs import Run, holds_run, load_trained
 from tf_avae.saved_models import (
     PROVENANCE,
@@ -129,8 +130,11 @@ def _trained_as(path: Path) -> dict[str, Any]:
     if not (path / PROVENANCE).is_file():
         return {}
     said = read_json(path / PROVENANCE)
-    config = said.get("config") or {}
-    background = said.get("background") or config.get("background")
+    config = said.get("config")
+    wrong = None if config is None else mismatch(config, {"dataset": str}, "config")
+    if wrong:
+        raise damaged(path / PROVENANCE, wrong, "export it again")
+    background = said.get("background") or (config or {}).get("background")
     return {n: v for n, v in (("config", config), ("background", background)) if v}
 
 

@@ -228,5 +228,7 @@ def figures(path: Path, checksum: str) -> list[dict[str, str]]:
         rows += [("left out", name, why) for name, why in table.left_out(results)]
         rows.append(("protocol", "budget", results["settings"]["budget"]))
         return [dict(zip(("group", "figure", "value"), row, strict=True)) for row in rows]
-    except (KeyError, TypeError, AttributeError) as error:
+    except InputError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{path} is no results.json of an evaluation ({error!r})") from error

@@ -155,6 +155,20 @@ def absolute(path: str | Path) -> Path:
         raise InputError(f"{str(path)!r} cannot be a path: {error}") from error
 
 
+def for_tensorflow(path: Path) -> str:
+    """A path as TensorFlow takes it: as UTF-8, whatever the locale makes of its bytes.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        return os.fsencode(path).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8, and TensorFlow reads and writes no other names; give another"
+        ) from error
+
+
 def shown(path: str | Path) -> str:
     """A path as a user in this folder would write it; never one that reads as an option."""
     path = Path(path)

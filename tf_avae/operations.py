@@ -12,7 +12,7 @@ from typing import Any
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
-from tf_avae.errors import InputError, reason
+from tf_avae.errors import InputError
 
 IF_TRUSTED = "if you trust where it comes from, open it with --trust (in Python: trust=True)"
 """The remedy where a model may do more than compute."""
@@ -116,13 +116,11 @@ def check_saved_model(path: Path) -> None:
         path: the folder that holds saved_model.pb.
 
     Raises:
-        InputError: it has other operations, or cannot be read.
+        InputError: it has other operations.
+        OSError, ValueError: there is no SavedModel, or it is damaged.
     """
-    try:
-        graphs = parse_saved_model(str(path)).meta_graphs
-        beyond = sorted(set[str]().union(*(_MetaGraph(graph).beyond() for graph in graphs)))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({reason(error)}); export it again") from error
+    graphs = parse_saved_model(str(path)).meta_graphs
+    beyond = sorted(set[str]().union(*(_MetaGraph(graph).beyond() for graph in graphs)))
     if beyond:
         raise InputError(
             f"{path} uses {', '.join(beyond[:10])}{' and others' if len(beyond) > 10 else ''}, "

@@ -26,7 +26,7 @@ def answer(text: str, end: str = "\n") -> None:
     except OSError as error:
         _give_up(sys.stdout, error)
         if not isinstance(error, BrokenPipeError):
-            raise OSError(error.errno, error.strerror, "standard output") from error
+            raise OSError(error.errno, error.strerror or str(error), "standard output") from error
 
 
 def note(text: str, end: str = "\n") -> None:
@@ -42,8 +42,11 @@ def _put(stream: TextIO | None, text: str, end: str) -> None:
         return
     text, encoding = text + end, getattr(stream, "encoding", None)
     if encoding:
-        # Also file names that are no text, which Python holds as characters that no encoding has.
-        text = text.encode(encoding, "backslashreplace").decode(encoding)
+        try:
+            text.encode(encoding, stream.errors or "strict")
+        except UnicodeEncodeError:
+            # Also file names that are no text, which Python holds as characters of no encoding.
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
     stream.write(text)
     stream.flush()
 

@@ -1,19 +1,32 @@
 """TensorFlow and Keras, imported as this package needs them: TensorFlow with oneDNN, and without
 start-up notices where the log level asks so; Keras on TensorFlow."""
 
+import importlib.util
 import json
 import logging
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
 from tf_avae.errors import InputError, reason
+
+_NEEDED = {
+    "tensorflow": "TensorFlow",
+    "keras": "Keras",
+    "tensorflow_probability": "TensorFlow Probability",
+    "tf_keras": "tf-keras",
+    "tensorflow_datasets": "TensorFlow Datasets",
+    "sklearn": "scikit-learn",
+    "matplotlib": "matplotlib",
+    "PIL": "pillow",
+}
+"""What `import tf_avae` imports, as people know it."""
 
 
 def import_tensorflow() -> None:
@@ -28,7 +41,8 @@ def import_tensorflow() -> None:
     the time of the import; if the import fails, what was held back is shown.
 
     Raises:
-        ModuleNotFoundError: TensorFlow is not installed: only the client needs none.
+        ModuleNotFoundError: TensorFlow, or what comes with it, is not installed: only the client
+            needs none.
         InputError: Keras is set to another backend, or its settings cannot be used. Uncaught, as
             in a command, it is one line and exit code 2.
     """
@@ -76,17 +90,10 @@ def without_warnings() -> Iterator[None]:
 
 def _import() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    need(_NEEDED)
     try:
         import keras  # noqa: F401
         import tensorflow  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "tensorflow":
-            raise
-        raise ModuleNotFoundError(
-            "tf_avae needs TensorFlow; install it with: pip install '.[tf]' in a checkout "
-            "(serving.client needs none)",
-            name="tensorflow",
-        ) from None
     except Exception as error:  # of many kinds, from what reads Keras' settings
         if not any(
             "keras" in Path(at.filename).parts for at in traceback.extract_tb(error.__traceback__)
@@ -146,3 +153,21 @@ def _refuse(message: str, cause: Exception | None = None) -> NoReturn:
 
     sys.excepthook = last
     raise refusal from cause
+
+
+def need(modules: Mapping[str, str]) -> None:
+    """Raises where modules that TensorFlow's extra brings are not installed.
+
+    Args:
+        modules: names of modules to those of their distributions.
+
+    Raises:
+        ModuleNotFoundError: some are not there.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(
+            f"tf_avae needs {', '.join(modules[name] for name in missing)}; in a checkout: "
+            "pip install '.[tf]' (serving.client needs no TensorFlow)",
+            name=missing[0],
+        )

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from tf_avae.errors import InputError, reason
-from tf_avae.files import absolute
+from tf_avae.files import absolute, for_tensorflow
 from tf_avae.operations import IF_TRUSTED, check_saved_model
 from tf_avae.types import Tensor
 
@@ -36,10 +36,13 @@ class SavedModel:
 
     def __init__(self, path: str | Path, *, trust: bool = False):
         self.path = newest_version(absolute(path))
-        if not trust:
-            check_saved_model(self.path)
+        place = for_tensorflow(self.path)
         try:
-            self._loaded = tf.saved_model.load(str(self.path))
+            if not trust:
+                check_saved_model(self.path)
+            self._loaded = tf.saved_model.load(place)
+        except InputError:
+            raise
         except Exception as error:  # TensorFlow raises many kinds over a damaged file
             raise InputError(
                 f"{self.path} is damaged ({reason(error)}); export it again"

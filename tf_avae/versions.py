@@ -5,6 +5,8 @@ all. A version is published only after its graph was loaded again, has answered 
 request, and has given the numbers of what it was made from.
 """
 
+# ruff: noqa: E402 (what is missing is said before it is imported)
+
 import contextlib
 import errno
 import os
@@ -16,10 +18,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from tf_avae.quiet import need
+
+need({"tensorflow_serving": "tensorflow-serving-api"})  # isort: split
+
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tf_avae.errors import InputError, reason
-from tf_avae.files import absolute, clear_drafts, drafting, shown, sync_folder, write_json
+from tf_avae.files import (
+    absolute,
+    clear_drafts,
+    drafting,
+    for_tensorflow,
+    shown,
+    sync_folder,
+    write_json,
+)
 from tf_avae.provenance import published
 from tf_avae.saved_models import PROVENANCE, SavedModel
 from tf_avae.types import ImageShape, Tensor
@@ -168,12 +183,12 @@ def publish(
 def _write(served: Served, folder: Path, name: str, batch_sizes: Sequence[int]) -> None:
     tf.saved_model.save(
         served,
-        str(folder),
+        for_tensorflow(folder),
         signatures=dict(served.functions),
         options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
     )
     (folder / WARM_UP).parent.mkdir()
-    with tf.io.TFRecordWriter(str(folder / WARM_UP)) as records:
+    with tf.io.TFRecordWriter(for_tensorflow(folder / WARM_UP)) as records:
         for signature in served.functions:
             for size in sorted(set(batch_sizes)):
                 log = prediction_log_pb2.PredictionLog()
@@ -190,7 +205,7 @@ def serve_command(folder: Path) -> str:
 
 def warm_up_requests(folder: Path) -> list[predict_pb2.PredictRequest]:
     """The requests in a version's warm-up file."""
-    logs = tf.data.TFRecordDataset(str(folder / WARM_UP)).as_numpy_iterator()
+    logs = tf.data.TFRecordDataset(for_tensorflow(folder / WARM_UP)).as_numpy_iterator()
     return [prediction_log_pb2.PredictionLog.FromString(log).predict_log.request for log in logs]
 
 

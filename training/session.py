@@ -20,7 +20,7 @@ from tf_avae.commands import handling
 from tf_avae.config import Config
 from tf_avae.datasets import ImageData
 from tf_avae.datasets.base import Part
-from tf_avae.files import write_bytes
+from tf_avae.files import for_tensorflow, write_bytes
 from tf_avae.model import AVAE
 from tf_avae.pictures import model_pictures
 from tf_avae.printing import say
@@ -146,7 +146,8 @@ class Recorder(keras.callbacks.Callback):
         self.team = team
         self._writer = tf.summary.create_noop_writer()
         if team.is_chief:
-            self._writer = tf.summary.create_file_writer(str(run.path / "tensorboard"))
+            folder = for_tensorflow(run.path / "tensorboard")
+            self._writer = tf.summary.create_file_writer(folder)
 
     @property
     def config(self) -> Config:

@@ -224,7 +224,9 @@ def is_object(value: Any) -> bool:
 
 
 def _type(value: Any) -> str:
-    names = {dict: "Object", list: "Array", str: "String", bool: str(value), type(None): "Null"}
+    if isinstance(value, bool):
+        return str(value)
+    names = {dict: "Object", list: "Array", str: "String", type(None): "Null"}
     return names.get(type(value), "Number")
 
 

@@ -7,12 +7,12 @@ manifest; `pipeline` says what is done with each picture; `sources` reads; `enco
 Beam's RunInference takes it. Needs the extra `tf_avae[beam]`; see docs/bulk.md.
 """
 
-import importlib.util
 import logging
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notices of TensorFlow's
 
+from serving import require
 from tf_avae.errors import InputError
 
 
@@ -26,5 +26,7 @@ logging.getLogger().addFilter(_worth_saying)
 
 def check_installed() -> None:
     """Raises `InputError` where Apache Beam is not installed; the modules here import it."""
-    if importlib.util.find_spec("apache_beam") is None:
-        raise InputError("Apache Beam is not installed; in a checkout: pip install '.[beam]'")
+    try:
+        require("beam", apache_beam="Apache Beam", pyarrow="pyarrow")
+    except ModuleNotFoundError as error:
+        raise InputError(str(error)) from error

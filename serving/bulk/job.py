@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import re
 import threading
 import time
@@ -23,7 +24,7 @@ from apache_beam.runners.runner import PipelineResult
 
 from serving.bulk.encoder import SIGNATURE, Encoder, abandon, check, watch
 from serving.bulk.pipeline import COUNTED, REFUSED, ROWS, build, schema
-from serving.bulk.sources import is_local
+from serving.bulk.sources import Found, is_local, listed
 from tf_avae.errors import InputError, reason
 from tf_avae.files import absolute, shown, write_json
 from tf_avae.progress import Counter, note
@@ -105,8 +106,8 @@ def run(
     watch(update or Counter("embedding", total).update)
     with _unsigned(output):
         result = _in_thread(lambda: _finished(pipeline))
-    seconds = time.monotonic() - start
-    return _sign(job, output, model, columns, _counts(result), seconds)
+        seconds = time.monotonic() - start
+        return _sign(job, output, model, columns, _counts(result), seconds)
 
 
 def pipeline_options(words: list[str], prog: str) -> PipelineOptions:
@@ -137,9 +138,14 @@ def pipeline_options(words: list[str], prog: str) -> PipelineOptions:
     options = PipelineOptions(words)
     standard = options.view_as(StandardOptions)
     standard.runner = standard.runner or RUNNER
-    if unknown and _short(standard.runner) in map(_short, StandardOptions.LOCAL_RUNNERS):
+    if unknown and _is_here(standard.runner):
         raise InputError(f"{unknown[0]} is no option of this command or of Beam; see {prog} --help")
     return options
+
+
+def _is_here(runner: str) -> bool:
+    """Whether a runner works on this machine."""
+    return _short(runner) in map(_short, StandardOptions.LOCAL_RUNNERS)
 
 
 def _short(runner: str) -> str:
@@ -174,24 +180,22 @@ def local_pattern(pattern: str) -> str:
     return pattern if named else f"./{pattern}"
 
 
-def matching(pattern: str) -> list[FileMetadata]:
-    """The files that a pattern matches.
+def matching(pattern: str) -> list[FileMetadata | Found]:
+    """What a pattern matches.
 
     Raises:
-        InputError: there are none, or one has a name that is no text.
+        InputError: there is nothing.
     """
     if is_local(pattern) and Path(pattern).is_dir():
         raise InputError(f"input is {pattern}, a folder; all files in it are '{pattern}/**'")
-    found = _match(local_pattern(pattern))
+    try:
+        found = list(listed(local_pattern(pattern)))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot look for {pattern}: {reason(error)}") from error
     if not found:
         raise InputError(
             f"input is {pattern}, which no file matches; * is any name in a folder, ** at any depth"
         )
-    for file in found:
-        try:
-            file.path.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"the name of {file.path!r} is not UTF-8; rename it") from None
     return found
 
 
@@ -227,15 +231,38 @@ def _pipeline(options: PipelineOptions) -> beam.Pipeline:
 def _unsigned(output: str) -> Iterator[None]:
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         note(f"\n{shown(output)} is not whole: it has no {MANIFEST}; remove it to try again")
+        found = _of_system(error, output)
+        if found:
+            raise found from error
         raise
 
 
 def _finished(pipeline: beam.Pipeline) -> PipelineResult:
-    result = pipeline.run()
-    result.wait_until_finish()
-    return result
+    log = logging.getLogger("apache_beam")
+    before = log.level
+    if _is_here(pipeline.options.view_as(StandardOptions).runner):
+        log.setLevel(logging.CRITICAL)  # what ends a pipeline is raised too, and said once
+    try:
+        result = pipeline.run()
+        result.wait_until_finish()
+        return result
+    finally:
+        log.setLevel(before)
+
+
+def _of_system(error: BaseException, output: str) -> OSError | None:
+    """What the system refused, where that is what ended a job: a full disk, most of all.
+
+    Beam makes it a RuntimeError that holds it as text.
+    """
+    if not isinstance(error, RuntimeError | OSError):
+        return None
+    found = re.search(r"\[Errno (\d+)\]", str(error))
+    number = int(found[1]) if found else 0
+    place = getattr(error, "filename", None) or output
+    return OSError(number, os.strerror(number), place) if number else None
 
 
 def _in_thread(work: Callable[[], PipelineResult]) -> PipelineResult:

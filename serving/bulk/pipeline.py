@@ -6,14 +6,13 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.io.fileio import MatchFiles
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
 
 from serving.bulk.encoder import Encoder, Prediction
-from serving.bulk.sources import FORMATS
+from serving.bulk.sources import FORMATS, Found, listed
 
 ROWS, REFUSED = "embeddings", "refused.jsonl"
 """Names in the output: of the folder that holds nothing but Parquet files, as readers of such
@@ -71,7 +70,8 @@ def build(
     """
     read = (
         pipeline
-        | "Match" >> MatchFiles(pattern)
+        | "Pattern" >> beam.Create([pattern])
+        | "Match" >> beam.FlatMap(listed)
         # What follows is one step: contents of files stay on the worker that reads them.
         | "Spread" >> beam.Reshuffle()
         | "Read" >> beam.ParDo(_Read(format, feature)).with_outputs("refused", main="files")
@@ -105,7 +105,10 @@ class _Read(beam.DoFn):
         self._format = format
         self._feature = feature
 
-    def process(self, file: FileMetadata) -> Iterator[Any]:
+    def process(self, file: FileMetadata | Found) -> Iterator[Any]:
+        if isinstance(file, Found):
+            yield _refused(file.path, file.fault)
+            return
         read = FORMATS[self._format]
         for found in read(file.path, file.size_in_bytes, self._feature):
             if found.fault:

@@ -1,11 +1,14 @@
 """Where pictures come from: image files, or records that hold them."""
 
+import os
+import re
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import tensorflow as tf
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 from google.protobuf.message import DecodeError
 
@@ -30,6 +33,75 @@ class Found(NamedTuple):
 def is_local(path: str) -> bool:
     """Whether a path is one of this machine's, not of a storage service."""
     return FileSystems.get_scheme(path) is None
+
+
+def listed(pattern: str) -> Iterator[FileMetadata | Found]:
+    """What a pattern matches: files, and in words what cannot be read as one.
+
+    Of this machine's it leaves out nothing but folders. Beam's own matching passes over links that
+    lead nowhere, links to folders, and folders that may not be read.
+
+    Args:
+        pattern: as Beam matches it: `*` within a folder, `**` at any depth.
+
+    Raises:
+        OSError, ValueError: a storage service cannot be asked.
+    """
+    if not is_local(pattern):
+        (found,) = FileSystems.match([pattern])
+        yield from found.metadata_list
+        return
+    for path, fault in _local(pattern + "*" * pattern.endswith("/")):
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            name = os.fsencode(path).decode(errors="backslashreplace")
+            yield Found(name, b"", "the name is not UTF-8; rename it")
+            continue
+        try:
+            about = Path(path).stat()
+        except OSError as error:
+            lost = "a link that leads nowhere: " * Path(path).is_symlink()
+            yield Found(path, b"", fault or f"{lost}{error.strerror}")
+            continue
+        if fault or stat.S_ISDIR(about.st_mode):
+            yield Found(path, b"", fault or "a link to a folder; links are not entered")
+        else:
+            yield FileMetadata(path, about.st_size, about.st_mtime)
+
+
+def _local(pattern: str) -> Iterator[tuple[str, str]]:
+    """The paths on this machine that a pattern matches, and of folders why they cannot be read."""
+    start = re.split(r"[*?[]", pattern)[0]
+    if start == pattern:
+        if os.path.lexists(pattern):
+            yield pattern, ""
+        return
+    matches = re.compile(FileSystem.translate_pattern(pattern)).match
+    errors: list[OSError] = []
+    for folder, folders, files in os.walk(start.rpartition("/")[0] or "/", onerror=errors.append):
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        for name in (*files, *links):
+            path = os.path.join(folder, name)  # noqa: PTH118
+            if matches(path):
+                yield path, ""
+    for error in errors:
+        gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+        if not gone and _may_hold(error.filename, pattern):
+            yield error.filename, f"a folder that cannot be read: {error.strerror}"
+
+
+def _may_hold(folder: str, pattern: str) -> bool:
+    """Whether there may be something in a folder that a pattern matches."""
+    depth = folder.count("/") + 1
+    parts = pattern.split("/")
+    deep = next((at for at, part in enumerate(parts) if "**" in part), len(parts))
+    if depth > deep:
+        folder, depth = "/".join(folder.split("/")[:deep]), deep
+    elif depth >= len(parts):
+        return False
+    head = FileSystem.translate_pattern("/".join(parts[:depth]))
+    return re.match(head, folder) is not None
 
 
 def read_file(path: str, size: int, feature: str) -> Iterator[Found]:

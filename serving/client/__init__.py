@@ -1,5 +1,11 @@
 """Asks a TensorFlow Serving server for robust embeddings. Needs grpcio, protobuf and numpy only."""
 
+# ruff: noqa: E402 (what is missing is said before it is imported)
+
+from serving import require
+
+require("client", grpc="grpcio", google__protobuf="protobuf")  # isort: split
+
 from serving.client.asynchronous import AsyncEmbeddingClient
 from serving.client.errors import (
     BadReply,

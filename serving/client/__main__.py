@@ -41,6 +41,9 @@ _OUT = """FILE.npy: the embeddings [N, D]
 FILE.npz: mean and variance [N, D], inconsistency and paths [N], version"""
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_INITIALISER = "__saved_model_init_op"
+"""The signature by which TensorFlow 2 tells a loader what to run; nothing to ask for."""
+
 _NAMED = 3
 """How many of the least consistent images are named."""
 
@@ -75,8 +78,11 @@ def _print(text: str, to: TextIO | None = None, end: str = "\n") -> None:
         return
     text, encoding = text + end, getattr(stream, "encoding", None)
     if encoding:
-        # Also file names that are no text, which Python holds as characters that no encoding has.
-        text = text.encode(encoding, "backslashreplace").decode(encoding)
+        try:
+            text.encode(encoding, stream.errors or "strict")
+        except UnicodeEncodeError:
+            # Also file names that are no text, which Python holds as characters of no encoding.
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
         stream.write(text)
         stream.flush()
@@ -87,7 +93,7 @@ def _print(text: str, to: TextIO | None = None, end: str = "\n") -> None:
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
         if stream is sys.stdout and not isinstance(error, BrokenPipeError):
-            raise OSError(error.errno, error.strerror, "standard output") from error
+            raise OSError(error.errno, error.strerror or str(error), "standard output") from error
 
 
 class _Parser(argparse.ArgumentParser):
@@ -243,6 +249,8 @@ def _metadata(given: argparse.Namespace) -> int:
         found = client.metadata()
     _print(f"{given.model} version {found.version}")
     for name, signature in found.signatures.items():
+        if name == _INITIALISER:
+            continue
         _print(name)
         for word, tensors in (("in", signature.inputs), ("out", signature.outputs)):
             for key, info in tensors.items():

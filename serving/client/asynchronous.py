@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import threading
 from collections.abc import Iterable
 from typing import Any, Self, cast
 
@@ -16,13 +17,24 @@ from serving.client.errors import ServingError
 from serving.client.messages import Classifications, Embeddings, Metadata, VersionStatus
 from serving.client.plans import Ask, Pause, Plan, Progress, Step, T, advance
 
+_GRACE = 5.0
+"""Seconds that another loop has for closing the channel."""
+
 
 class AsyncEmbeddingClient(BaseClient):
     """As `EmbeddingClient`, call for call, but each is awaited.
 
-    It is made, used and closed where one event loop runs. Requests are put together, and files
-    read, in threads beside the loop.
+    It may be made anywhere. Its channel is opened at the first call, in the event loop that runs
+    then, and belongs to that loop until the loop is closed; the next one opens another. A call
+    from a second loop while the first may still run is refused: each loop has a client of its own.
+    Requests are put together, and files read, in threads beside the loop.
     """
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self._opening = threading.Lock()  # two loops may begin at once
+        self._channel: grpc.aio.Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def embed(self, images: Any) -> Embeddings:
         """As `EmbeddingClient.embed`."""
@@ -71,7 +83,17 @@ class AsyncEmbeddingClient(BaseClient):
     async def close(self) -> None:
         """Ends the connection, and with an error the calls under way."""
         self._closed = True
-        await self._channel.close()
+        channel, loop = self._channel, self._loop
+        if channel is None or loop is None or loop.is_closed():
+            return  # what belonged to the loop has ended with it
+        if loop is asyncio.get_running_loop():
+            await channel.close()
+        elif loop.is_running():
+            closing = asyncio.run_coroutine_threadsafe(channel.close(), loop)
+            # That loop may stop before it gets to it.
+            await asyncio.wait([asyncio.wrap_future(closing)], timeout=_GRACE)
+        else:
+            self._channel = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -79,18 +101,28 @@ class AsyncEmbeddingClient(BaseClient):
     async def __aexit__(self, *error: object) -> None:
         await self.close()
 
-    def _open(
-        self,
-        address: str,
-        credentials: grpc.ChannelCredentials | None,
-        options: list[tuple[str, Any]],
-    ) -> grpc.aio.Channel:
-        if credentials is None:
-            return grpc.aio.insecure_channel(address, options)
-        return grpc.aio.secure_channel(address, credentials, options)
+    def _connected(self) -> grpc.aio.Channel:
+        if self._closed:
+            raise self._error()
+        here = asyncio.get_running_loop()
+        with self._opening:
+            if self._channel is None or self._loop is None or self._loop.is_closed():
+                self._channel, self._loop = self._open(), here
+        if self._loop is not here:
+            raise ServingError(
+                f"{self._address}: this client belongs to the event loop that it was first used "
+                "in, which is not closed; make another client for this loop"
+            )
+        return self._channel
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self._address, self._options)
+        return grpc.aio.secure_channel(self._address, self._credentials, self._options)
 
     async def _run(self, plan: Plan[T], timeout: float | None = None) -> T:
-        clock = self._clock(timeout)
+        self._connected()
+        clock, plan = self._clock(timeout), plans.explained(self._target, plan)
         step, result = await asyncio.to_thread(advance, plan)
         while step is not None:
             error = None
@@ -134,7 +166,7 @@ class AsyncEmbeddingClient(BaseClient):
             for call in waiting:
                 call.cancel()
 
-    def _send(self, ask: Ask, timeout: float | None) -> Any:
+    def _send(self, ask: Ask, timeout: float) -> Any:
         try:
             return self._method(ask)(ask.request, timeout=timeout)
         except grpc.aio.UsageError as error:  # the channel is closed

@@ -17,6 +17,9 @@ from serving.client.plans import Ask, Target
 Pem = str | Path | bytes
 """Keys or certificates in PEM: the path of a file, or its content."""
 
+_LONGEST = 1e8
+"""Seconds, three years: what is longer, gRPC takes for no time at all."""
+
 _LARGEST_MB = 2047
 """gRPC counts bytes in 31 bits."""
 
@@ -77,27 +80,19 @@ class BaseClient(ABC):
         max_bytes = max_message_mb << 20
         self._target = Target(model_spec(model, version, label), batch_size, max_bytes)
         with_tls = tls or any(pem is not None for pem in (tls_ca, tls_cert, tls_key))
-        self._channel = self._open(
-            address,
-            _credentials(tls_ca, tls_cert, tls_key) if with_tls else None,
-            list((_channel_options(max_bytes) | dict(channel_options)).items()),
-        )
+        self._credentials = _credentials(tls_ca, tls_cert, tls_key) if with_tls else None
+        self._options = list((_channel_options(max_bytes) | dict(channel_options)).items())
 
     @abstractmethod
-    def _open(
-        self,
-        address: str,
-        credentials: grpc.ChannelCredentials | None,
-        options: list[tuple[str, Any]],
-    ) -> Any:
-        """A channel of the client's own kind."""
+    def _connected(self) -> Any:
+        """The channel, of the client's own kind."""
 
     def _method(self, ask: Ask) -> Any:
         """What sends the request, once it is called with it."""
-        return self._channel.unary_unary(
+        return self._connected().unary_unary(
             ask.method.path,
+            # Replies come as bytes: gRPC would make INTERNAL of one that is no message.
             request_serializer=lambda request: request.SerializeToString(),
-            response_deserializer=ask.method.reply,
         )
 
     def _error(self, error: grpc.RpcError | None = None) -> ServingError:
@@ -126,26 +121,25 @@ class Clock:
         self._address, self._timeout, self._request_timeout = address, timeout, request_timeout
         self._start = time.monotonic()
 
-    def left(self) -> float | None:
-        """Seconds that a request may take that starts now; None: any time.
+    def left(self) -> float:
+        """Seconds that a request may take that starts now.
 
         Raises:
             DeadlineExceeded: there is no time left.
         """
         if self._timeout is None:
-            return self._request_timeout
+            return min(self._request_timeout or _LONGEST, _LONGEST)
         left = self._start + self._timeout - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded(
                 f"{self._address}: the call took longer than its {self._timeout:g} s; allow more",
                 grpc.StatusCode.DEADLINE_EXCEEDED,
             )
-        return left if self._request_timeout is None else min(left, self._request_timeout)
+        return min(left, self._request_timeout or left, _LONGEST)
 
     def pause(self, seconds: float) -> float:
         """Seconds to wait: as many as are asked for, or as there are left."""
-        left = self.left()
-        return seconds if left is None else min(seconds, left)
+        return min(seconds, self.left())
 
 
 def _channel_options(max_bytes: int) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What can go wrong between a client and a server: one family of errors."""
 
+import json
+
 import grpc
 
 
@@ -23,7 +25,8 @@ class InvalidRequest(ServingError, ValueError):
 
 
 class NotFound(ServingError):
-    """The server has no such model or version."""
+    """The server has no such model or version; the message says which there are, as far as the
+    server tells. TensorFlow Serving tells the versions of a model, but not which models it has."""
 
 
 class Unavailable(ServingError):
@@ -41,6 +44,8 @@ class BadReply(ServingError):
 class VersionChanged(ServingError):
     """The model changed during the call, and the versions' answers do not mix: call again."""
 
+
+_MOST_TOLD = 2000  # characters
 
 _KINDS = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
@@ -60,6 +65,22 @@ _REMEDIES = {
 }
 
 
+SERVED = "served-models-bin"
+"""Of an error's trailing metadata, from the local server: names of its models, a JSON list."""
+
+
+def _models(error: grpc.RpcError) -> str:
+    """What an error tells of the models that there are."""
+    for key, value in error.trailing_metadata() or ():
+        if key == SERVED:
+            try:
+                names = [" ".join(str(name).split()) for name in json.loads(value)]
+            except (ValueError, TypeError, RecursionError):
+                return ""
+            return f"; its models: {', '.join(names) or 'none yet'}"[:_MOST_TOLD]
+    return ""
+
+
 def of_rpc(error: grpc.RpcError, address: str) -> ServingError:
     """The error that a failed call stands for.
 
@@ -69,5 +90,5 @@ def of_rpc(error: grpc.RpcError, address: str) -> ServingError:
     """
     code, details = error.code(), error.details() or ""
     words = " ".join(details.split()) or "no reason given"
-    message = f"{address}: {code.name}: {words}{_REMEDIES.get(code, '')}"
+    message = f"{address}: {code.name}: {words}{_REMEDIES.get(code, '')}{_models(error)}"
     return _KINDS.get(code, ServingError)(message, code, details)

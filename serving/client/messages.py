@@ -5,15 +5,19 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from serving import protocol
 from serving.client import tensors
 from serving.client.errors import BadReply, InvalidRequest
 
+_FLOATS = ("float32", "float64")
+_SHOWN = 8  # sides of a shape, in an error
+
 SIGNATURES = "signature_def"
 """The one metadata field that a server knows."""
 
-T = TypeVar("T", "Embeddings", "Classifications")
+T = TypeVar("T", "Embeddings", "Classifications", "Images")
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,55 +173,83 @@ def version(reply: Any) -> int:
     return reply.model_spec.version.value
 
 
-def outputs(reply: Any, rows: int, ranks: Mapping[str, int]) -> dict[str, np.ndarray]:
+def of_model(reply: Any, spec: Any) -> Any:
+    """A reply, found to be of the model and the version that were asked for.
+
+    Args:
+        reply: of a PredictionService.
+        spec: the ModelSpec that was sent.
+
+    Raises:
+        BadReply: it is of another, or does not say of which version.
+    """
+    name = reply.model_spec.name
+    if name and name != spec.name:
+        raise BadReply(f"the reply is of the model {name[:80]!r}; {spec.name!r} was asked for")
+    if spec.HasField("version") and version(reply) != spec.version.value:
+        raise BadReply(
+            f"the reply is of version {version(reply)}; version {spec.version.value} was asked for"
+        )
+    return reply
+
+
+def outputs(
+    reply: Any, rows: int, most_bytes: int, ranks: Mapping[str, int]
+) -> dict[str, np.ndarray]:
     """The outputs of a PredictResponse, float32.
 
     Args:
         reply: the response.
         rows: how many inputs were sent.
+        most_bytes: of all arrays together.
         ranks: name of each output that is needed to its number of dimensions.
 
     Raises:
-        BadReply: one is missing, or has another number of rows or dimensions, or holds no floats.
+        BadReply: one is missing, or has another number of rows or dimensions, or holds no floats,
+            or they are larger.
     """
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, rank in ranks.items():
         if name not in reply.outputs:
             there = ", ".join(sorted(reply.outputs)) or "nothing"
             raise BadReply(f"the reply has no output {name!r}; it has: {there}; is it an encoder?")
-        array = tensors.to_array(reply.outputs[name])
-        if array.ndim != rank or len(array) != rows or array.dtype.kind != "f":
+        tensor = reply.outputs[name]
+        shape, dtype = tensors.shape_of(tensor), tensors.dtype_name(tensor.dtype)
+        if len(shape) != rank or shape[0] != rows or 0 in shape or dtype not in _FLOATS:
+            sides = f"{list(shape)}" if len(shape) <= _SHOWN else f"of {len(shape)} dimensions"
             raise BadReply(
-                f"the reply's output {name!r} is {array.dtype} {list(array.shape)}; it must be "
-                f"floats with {rank} dimensions, the first of {rows}"
+                f"the reply's output {name!r} is {dtype} {sides}; it must be floats with {rank} "
+                f"dimensions, the first of {rows}, none empty"
             )
-        found[name] = array.astype(np.float32, copy=False)
+        array = tensors.to_array(tensor, most_bytes, sum(a.nbytes for a in found.values()))
+        with np.errstate(over="ignore"):  # of float64, what is too large is infinite
+            found[name] = array.astype(np.float32, copy=False)
     return found
 
 
-def embeddings(reply: Any, rows: int) -> Embeddings:
+def embeddings(reply: Any, rows: int, most_bytes: int) -> Embeddings:
     """The embeddings in the reply to `rows` images.
 
     Raises:
         BadReply: it holds none, or not as many.
     """
-    found = outputs(reply, rows, {"embedding": 2, "variance": 2, "inconsistency": 1})
+    found = outputs(reply, rows, most_bytes, {"embedding": 2, "variance": 2, "inconsistency": 1})
     mean = found.pop("embedding")
     if mean.shape != found["variance"].shape:
         raise BadReply(f"embeddings {mean.shape} came with variances {found['variance'].shape}")
     return Embeddings(mean, **found, version=version(reply))
 
 
-def images(reply: Any, rows: int) -> Images:
+def images(reply: Any, rows: int, most_bytes: int) -> Images:
     """The images in the reply to `rows` latents.
 
     Raises:
         BadReply: it holds none, or not as many.
     """
-    return Images(outputs(reply, rows, {"image": 4})["image"], version(reply))
+    return Images(outputs(reply, rows, most_bytes, {"image": 4})["image"], version(reply))
 
 
-def classifications(reply: Any, rows: int) -> Classifications:
+def classifications(reply: Any, rows: int, most_bytes: int) -> Classifications:
     """The classifications in the reply to `rows` images.
 
     Raises:
@@ -226,7 +258,7 @@ def classifications(reply: Any, rows: int) -> Classifications:
     ranks = {"logits": 2, "probabilities": 2, "embedding": 2}
     if "inconsistency" in reply.outputs:
         ranks["inconsistency"] = 1
-    found: dict[str, Any] = {"inconsistency": None, **outputs(reply, rows, ranks)}
+    found: dict[str, Any] = {"inconsistency": None, **outputs(reply, rows, most_bytes, ranks)}
     if found["logits"].shape != found["probabilities"].shape:
         raise BadReply(
             f"logits {found['logits'].shape} came with probabilities {found['probabilities'].shape}"
@@ -235,20 +267,39 @@ def classifications(reply: Any, rows: int) -> Classifications:
 
 
 def join(parts: Iterable[T]) -> T:
-    """What is said of all images, of what is said of some each by one version."""
+    """What is said of all images, of what is said of some each by one version.
+
+    Raises:
+        BadReply: they do not go together.
+    """
     parts = list(parts)
-    whole: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name, value in vars(parts[0]).items()
-        if isinstance(value, np.ndarray)
-    }
+    whole: dict[str, Any] = {}
+    for name in vars(parts[0]):
+        arrays = [value for part in parts if isinstance(value := getattr(part, name), np.ndarray)]
+        if len({array.shape[1:] for array in arrays}) > 1 or len(arrays) not in (0, len(parts)):
+            raise BadReply(f"the replies to one call differ in the shape of {name!r}")
+        if arrays:
+            whole[name] = np.concatenate(arrays)
     return replace(parts[0], **whole)
 
 
-def statuses(reply: Any) -> list[VersionStatus]:
-    """What a GetModelStatusResponse says, the newest version first."""
+def statuses(reply: Any, spec: Any) -> list[VersionStatus]:
+    """What a GetModelStatusResponse says, the newest version first.
+
+    Args:
+        reply: the response.
+        spec: the ModelSpec that was sent.
+
+    Raises:
+        BadReply: it is of another version than was asked for.
+    """
     found = []
     for status in reply.model_version_status:
+        if spec.HasField("version") and status.version != spec.version.value:
+            raise BadReply(
+                f"the reply tells of version {status.version}; version {spec.version.value} was "
+                "asked for"
+            )
         known = status.state in protocol.ModelVersionStatus.State.values()
         state = protocol.ModelVersionStatus.State.Name(status.state) if known else "UNKNOWN"
         words = " ".join(status.status.error_message.split())
@@ -265,7 +316,11 @@ def metadata(reply: Any) -> Metadata:
         BadReply: it holds no signatures.
     """
     signatures = protocol.SignatureDefMap()
-    if not reply.metadata[SIGNATURES].Unpack(signatures):
+    try:
+        there = reply.metadata[SIGNATURES].Unpack(signatures)
+    except DecodeError as error:
+        raise BadReply("the reply's signatures are damaged") from error
+    if not there:
         raise BadReply("the reply holds no signatures")
     return Metadata(
         version(reply),

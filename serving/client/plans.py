@@ -14,10 +14,12 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from serving import protocol
 from serving.client import messages
 from serving.client.errors import (
+    BadReply,
     DeadlineExceeded,
     InvalidRequest,
     NotFound,
@@ -34,6 +36,8 @@ Progress = Callable[[int, int], None]
 
 _POLL = 0.2
 """Seconds between two looks at whether a model is ready."""
+
+_NAMED = 5  # versions in an error, at most
 
 _BESIDE_ALL, _BESIDE_EACH = 4096, 16
 """Bytes of a request that are no content, at most: of all images together, and of each."""
@@ -84,13 +88,19 @@ class Round:
     results: dict[int, Any] = field(default_factory=dict)
     last: int = 0
 
-    def take(self, place: int, ask: Ask, reply: Any) -> None:
+    def take(self, place: int, ask: Ask, reply: bytes) -> None:
         """Notes a reply.
 
         Raises:
             BadReply: it makes no sense.
         """
-        self.results[place] = ask.parse(reply)
+        try:
+            message = ask.method.reply(reply)
+        except DecodeError as error:
+            raise BadReply(
+                "the reply is no message of TensorFlow Serving's; is it another server?"
+            ) from error
+        self.results[place] = ask.parse(message)
         self.done(place)
 
 
@@ -121,7 +131,7 @@ class Target:
     Attributes:
         spec: the ModelSpec: model, and version or label.
         batch_size: images in a request, at most.
-        max_bytes: size of a request, at most.
+        max_bytes: size of a request or a reply, and of the arrays in a reply, at most.
     """
 
     spec: Any
@@ -138,7 +148,8 @@ class _Input:
         name: of its one input.
         sizes: bytes of each of the N.
         values: some of them, as `messages.predict` takes them.
-        parse: what becomes of a reply and its number of rows; it has a `version`.
+        parse: what becomes of a reply, its number of rows and the bytes that its arrays may take
+            at most; it has a `version`.
         title: of the i-th, where the server may refuse one for what it is; None where not.
         progress: told how many of the N are done.
     """
@@ -147,7 +158,7 @@ class _Input:
     name: str
     sizes: Sequence[int]
     values: Callable[[range], np.ndarray | list[bytes]]
-    parse: Callable[[Any, int], Any]
+    parse: Callable[[Any, int, int], Any]
     title: Callable[[int], str] | None = None
     progress: Progress | None = None
 
@@ -157,12 +168,12 @@ class Use(NamedTuple, Generic[S]):
 
     Attributes:
         images, files: the signatures that take `image` and `image_bytes`.
-        parse: what becomes of a reply and its number of rows.
+        parse: as of an `_Input`.
     """
 
     images: str
     files: str
-    parse: Callable[[Any, int], S]
+    parse: Callable[[Any, int, int], S]
 
 
 EMBED = Use("serving_default", "embed_bytes", messages.embeddings)
@@ -244,7 +255,7 @@ def decode(target: Target, latents: Any) -> Plan[np.ndarray]:
     """
     array = _array(latents, "latents", "[N, D]", (np.floating,))
     parts = yield from _predict(target, _of_rows(array, "decode", "latent", messages.images))
-    return np.concatenate([part.images for part in parts])
+    return messages.join(parts).images
 
 
 def status(target: Target) -> Plan[list[VersionStatus]]:
@@ -280,6 +291,27 @@ def wait_until_ready(target: Target, timeout: float) -> Plan[int]:
                 error.details,
             ) from error
         yield Pause(_POLL)
+
+
+def explained(target: Target, plan: Plan[T]) -> Plan[T]:
+    """The same plan; where its end is NotFound, that says what there is instead.
+
+    Raises:
+        NotFound: as the plan does.
+    """
+    try:
+        return (yield from plan)
+    except NotFound as error:
+        name = target.spec.name
+        try:
+            there = yield from _single(_status(messages.model_spec(name, None, None)))
+        except ServingError:  # what is known by now has to do
+            there = []
+        if there:
+            words = f"of {name!r} there is: {'; '.join(map(str, there[:_NAMED]))}"
+        else:
+            words = f"is {name!r} the model's name on the server, in its --model_name or config?"
+        raise NotFound(f"{error}; {words}", error.code, error.details) from error
 
 
 def split(sizes: Sequence[int], batch_size: int, max_bytes: int) -> list[range]:
@@ -335,17 +367,19 @@ def _round(
         if given.progress:
             given.progress(count, len(given.sizes))
 
-    asked = Round((_ask(given, spec, part) for part in parts), done)
+    asked = Round((_ask(target, given, spec, part) for part in parts), done)
     try:
         yield asked
     except InvalidRequest as refused:
         if refused.code is grpc.StatusCode.INVALID_ARGUMENT and given.title:
-            yield from _accuse(given, spec, parts[asked.last], refused)
+            yield from _accuse(target, given, spec, parts[asked.last], refused)
         raise
     return [asked.results[place] for place in range(len(parts))]
 
 
-def _accuse(given: _Input, spec: Any, part: range, refused: InvalidRequest) -> Plan[None]:
+def _accuse(
+    target: Target, given: _Input, spec: Any, part: range, refused: InvalidRequest
+) -> Plan[None]:
     """Says which things of a refused part are at fault: those that are refused alone too.
 
     Raises:
@@ -356,7 +390,7 @@ def _accuse(given: _Input, spec: Any, part: range, refused: InvalidRequest) -> P
         yield from _single(_metadata(spec))
         for index in part:
             try:
-                yield Round(iter([_ask(given, spec, range(index, index + 1))]))
+                yield Round(iter([_ask(target, given, spec, range(index, index + 1))]))
             except InvalidRequest as error:
                 bad[index] = error
     except InvalidRequest:
@@ -376,25 +410,29 @@ def _single(ask: Ask) -> Plan[Any]:
     return asked.results[0]
 
 
-def _ask(given: _Input, spec: Any, part: range) -> Ask:
+def _ask(target: Target, given: _Input, spec: Any, part: range) -> Ask:
     request = messages.predict(spec, given.signature, given.name, given.values(part))
-    return Ask(_PREDICT, request, lambda reply: given.parse(reply, len(part)))
+
+    def parse(reply: Any) -> Any:
+        return given.parse(messages.of_model(reply, target.spec), len(part), target.max_bytes)
+
+    return Ask(_PREDICT, request, parse)
 
 
 def _status(spec: Any) -> Ask:
     request = protocol.GetModelStatusRequest(model_spec=spec)
-    return Ask(_STATUS, request, messages.statuses)
+    return Ask(_STATUS, request, lambda reply: messages.statuses(reply, spec))
 
 
 def _metadata(spec: Any) -> Ask:
     request = protocol.GetModelMetadataRequest(
         model_spec=spec, metadata_field=[messages.SIGNATURES]
     )
-    return Ask(_METADATA, request, messages.metadata)
+    return Ask(_METADATA, request, lambda reply: messages.metadata(messages.of_model(reply, spec)))
 
 
 def _of_rows(
-    array: np.ndarray, signature: str, name: str, parse: Callable[[Any, int], Any]
+    array: np.ndarray, signature: str, name: str, parse: Callable[[Any, int, int], Any]
 ) -> _Input:
     """The rows of an array; where they are bytes, as fractions of 255."""
 

@@ -30,6 +30,13 @@ class EmbeddingClient(BaseClient):
     of the model, also where the server changes it in between; at worst, `VersionChanged`.
     """
 
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        if self._credentials is None:
+            self._channel = grpc.insecure_channel(self._address, self._options)
+        else:
+            self._channel = grpc.secure_channel(self._address, self._credentials, self._options)
+
     def embed(self, images: Any) -> Embeddings:
         """Embeds an array of images [N, H, W, C]: floats in [0, 1], or uint8, which is divided by
         255. What H, W and C must be, the server says."""
@@ -99,18 +106,11 @@ class EmbeddingClient(BaseClient):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _open(
-        self,
-        address: str,
-        credentials: grpc.ChannelCredentials | None,
-        options: list[tuple[str, Any]],
-    ) -> grpc.Channel:
-        if credentials is None:
-            return grpc.insecure_channel(address, options)
-        return grpc.secure_channel(address, credentials, options)
+    def _connected(self) -> grpc.Channel:
+        return self._channel
 
     def _run(self, plan: Plan[T], timeout: float | None = None) -> T:
-        clock = self._clock(timeout)
+        clock, plan = self._clock(timeout), plans.explained(self._target, plan)
         step, result = advance(plan)
         while step is not None:
             error = None
@@ -146,7 +146,7 @@ class EmbeddingClient(BaseClient):
             for call in waiting:
                 call.cancel()
 
-    def _send(self, ask: Ask, timeout: float | None, ended: Callable[[Any], None]) -> Any:
+    def _send(self, ask: Ask, timeout: float, ended: Callable[[Any], None]) -> Any:
         """Begins a request, and says by `ended` when it is over.
 
         In a thread beside: Ctrl-C raises KeyboardInterrupt wherever the main thread is, and where

@@ -19,6 +19,9 @@ _DTYPES: dict[int, tuple[Any, str]] = {
 }
 
 
+_DIMENSIONS = 8
+
+
 def write(tensor: Any, values: np.ndarray | Sequence[bytes]) -> None:
     """Fills an empty TensorProto: float32 from numbers of any shape, string [N] from N of bytes."""
     if isinstance(values, np.ndarray):
@@ -33,31 +36,49 @@ def write(tensor: Any, values: np.ndarray | Sequence[bytes]) -> None:
         tensor.tensor_shape.dim.add(size=size)
 
 
-def to_array(tensor: Any) -> np.ndarray:
+def shape_of(tensor: Any) -> tuple[int, ...]:
+    """The shape that a TensorProto says it has."""
+    return tuple(dim.size for dim in tensor.tensor_shape.dim)
+
+
+def to_array(tensor: Any, most_bytes: int = 1 << 31, before: int = 0) -> np.ndarray:
     """The elements of a TensorProto: numbers, or bytes as objects.
 
+    Args:
+        tensor: of any size that it says: a few bytes may stand for a thousand million elements.
+        most_bytes: of all arrays of a reply.
+        before: bytes of those that came before this one.
+
     Raises:
-        BadReply: its dtype is not read here, or it holds more elements than its shape, or too few.
+        BadReply: its dtype is not read here, it holds more elements than its shape, or too few, or
+            the array would be larger or has more than 8 dimensions.
     """
     if tensor.dtype not in _DTYPES:
         raise BadReply(f"a tensor of {dtype_name(tensor.dtype)}; a reply holds floats")
     dtype, field = _DTYPES[tensor.dtype]
-    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
-    if min(shape, default=0) < 0:
-        raise BadReply(f"a tensor came with the shape {list(shape)}")
+    shape, item = shape_of(tensor), np.dtype(dtype).itemsize
+    if tensor.tensor_shape.unknown_rank or min(shape, default=0) < 0 or len(shape) > _DIMENSIONS:
+        raise BadReply(f"a tensor came with the shape {list(shape[: _DIMENSIONS + 1])}")
+    # Of an empty one too: no array may have sides whose product is too large.
+    if before + item * math.prod(max(1, side) for side in shape) > most_bytes:
+        beside = f", beside {before:,} bytes of others" if before else ""
+        raise BadReply(
+            f"a tensor is said to have the shape {list(shape)}{beside}; at most {most_bytes:,} "
+            "bytes of a reply are read; give a larger max_message_mb if it is right"
+        )
     size = math.prod(shape)
     content, values = tensor.tensor_content, getattr(tensor, field)
     if content and dtype is not object:
-        if len(content) != size * np.dtype(dtype).itemsize:
+        if len(content) != size * item:
             raise BadReply(f"a tensor of shape {list(shape)} came with {len(content)} bytes")
         return np.frombuffer(content, dtype).reshape(shape)
     if len(values) > size:
         raise BadReply(f"a tensor of shape {list(shape)} came with {len(values)} elements")
-    found = np.array(values, dtype)
-    if len(values) < size:
-        # The protocol leaves out repetitions of the last element, and all of them where it is 0.
-        fill = found[-1:] if len(values) else np.array([b"" if dtype is object else 0], dtype)
-        found = np.concatenate([found, np.repeat(fill, size - len(values))])
+    found = np.empty(size, dtype)
+    found[: len(values)] = values
+    # The protocol leaves out repetitions of the last element, and all of them where it is 0.
+    empty = b"" if dtype is object else 0
+    found[len(values) :] = values[-1] if len(values) else empty
     return found.reshape(shape)
 
 

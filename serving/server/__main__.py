@@ -81,12 +81,16 @@ async def _serve(
 
     health = grpc_api.Health()
     changed = asyncio.Event()
-    scheduler = Scheduler(parameters, 4 * cores)
+    largest = given.max_request_mib << 20
+    scheduler = Scheduler(parameters, 4 * cores, largest)
     core = Core(
         scheduler, _options(given), given.enable_serialization_as_tensor_content, changed.set
     )
     await health.say(False)
-    server = grpc_api.server(core, health, flags.channel_arguments(given.grpc_channel_arguments))
+    # A message is a request of the most bytes that one may take, and what the wire adds to it.
+    arguments: dict[str, int | str] = {"grpc.max_receive_message_length": largest + 2**20}
+    arguments |= flags.channel_arguments(given.grpc_channel_arguments)
+    server = grpc_api.server(core, health, arguments)
     _listen(server, given)
     http = await _listen_http(core, given)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from serving.server import metrics
-from serving.server.budget import LARGE, Budget
+from serving.server.budget import LARGE, LARGEST_REQUEST, Budget
 from serving.server.parameters import Parameters
 from serving.server.status import Code, StatusError, invalid, of_exception
 
@@ -39,14 +39,15 @@ class Scheduler:
     Args:
         parameters: of the queues it makes; None: requests are computed as they come, each alone.
         threads: for requests that are not merged.
+        largest: bytes of one request.
 
     Attributes:
         budget: of all that is under way.
     """
 
-    def __init__(self, parameters: Parameters | None, threads: int):
+    def __init__(self, parameters: Parameters | None, threads: int, largest: int = LARGEST_REQUEST):
         self.parameters = parameters
-        self.budget = Budget()
+        self.budget = Budget(largest)
         count = parameters.threads if parameters else threads
         self._slots = asyncio.Semaphore(count)
         self._pool: Executor = ThreadPoolExecutor(count, "compute")
@@ -255,11 +256,11 @@ class Queue:
     def _merged(self, tasks: list[_Task]) -> list[Arrays]:
         """Runs tasks as one batch, in a thread."""
         rows = sum(task.rows for task in tasks)
-        padding = self._parameters.padded(rows) - rows
+        padding = self._parameters.padded(rows) - rows if rows else 0  # no row to repeat
         inputs = []
         for position in range(len(tasks[0].arrays)):
             parts = [task.arrays[position] for task in tasks]
-            if padding and rows:
+            if padding:
                 parts += [tasks[-1].arrays[position][:1]] * padding
             inputs.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
         metrics.processed_batch_size.observe(rows + padding)

@@ -11,21 +11,30 @@ from contextlib import contextmanager
 
 from serving.server.status import Code, StatusError
 
-LARGEST_REQUEST = 2**27
-"""Bytes of one request."""
-MOST_UNDER_WAY = 2**29
-"""Bytes of all requests that are being answered, those that wait included."""
-LARGE = 2**23
+LARGEST_REQUEST = 2**25
+"""Bytes of one request, unless told otherwise. A convolutional network takes some 25 times as many
+while it computes."""
+TOGETHER = 8
+"""Largest requests that may be under way, those that wait included."""
+LARGE = 2**22
 """Bytes from which a request is large: only one of those is computed at a time, where requests are
 not merged, so that small ones do not wait for them."""
 
 
 class Budget:
-    """Counts what is under way. Used from one event loop."""
+    """Counts what is under way. Used from one event loop.
 
-    def __init__(self) -> None:
-        self._held = 0
+    Args:
+        largest: bytes of one request.
+
+    Attributes:
+        large: the turn of those who compute a large request.
+    """
+
+    def __init__(self, largest: int = LARGEST_REQUEST):
+        self.largest = largest
         self.large = asyncio.Semaphore(1)
+        self._held = 0
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
@@ -34,18 +43,20 @@ class Budget:
         Raises:
             StatusError: it is too large, or too much is under way.
         """
-        if size > LARGEST_REQUEST:
+        if size > self.largest:
             raise StatusError(
                 Code.RESOURCE_EXHAUSTED,
                 f"The request takes {size} bytes with its outputs, by their shapes; at most "
-                f"{LARGEST_REQUEST} are allowed: send fewer rows at a time",
+                f"{self.largest} are allowed: send fewer rows at a time, or raise the server's "
+                "--max_request_mib",
             )
-        if self._held + size > MOST_UNDER_WAY:
+        most = TOGETHER * self.largest
+        if self._held + size > most:
             raise StatusError(
                 Code.RESOURCE_EXHAUSTED,
                 f"The request takes {size} bytes with its outputs, by their shapes, beside "
-                f"{self._held} of the requests under way; at most {MOST_UNDER_WAY} are allowed "
-                "together: try again later, or send fewer rows at a time",
+                f"{self._held} of the requests under way; at most {most} are allowed together: try "
+                "again later, send fewer rows at a time, or raise the server's --max_request_mib",
             )
         self._held += size
         try:

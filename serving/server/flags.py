@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.protocol import BatchingParameters, MonitoringConfig, SSLConfig
+from serving.server.budget import LARGEST_REQUEST
 from serving.server.model_configs import folder_of
 from serving.server.status import StatusError
 from tf_avae.commands import Parser, add_trust
@@ -62,6 +63,11 @@ def parser() -> Parser:
     )  # fmt: skip
     add_trust(made)
     flag("host", str, "127.0.0.1", "address to listen on; no flag of the container: it takes all")
+    flag(
+        "max_request_mib", int, LARGEST_REQUEST >> 20,
+        "what one request may take, counted by its shapes with its outputs, MiB; no flag of the "
+        "container",
+    )  # fmt: skip
     flag("port", int, 8500, "port for gRPC; 0: none")
     flag("grpc_socket_path", str, "", "UNIX socket for gRPC")
     flag("rest_api_port", int, 0, "port for REST and metrics; 0: none")
@@ -126,6 +132,8 @@ def check(given: argparse.Namespace) -> None:
         raise InputError("--port is 0 and there is no --grpc_socket_path; give one of them")
     if given.port and given.port == given.rest_api_port:
         raise InputError(f"--rest_api_port is {given.port}, as --port is; give another one")
+    if not 1 <= given.max_request_mib <= 2000:
+        raise InputError(f"--max_request_mib is {given.max_request_mib}; it must be from 1 to 2000")
     named = bool(given.model_base_path or given.model_config_file)
     if given.demo and named:
         raise InputError(

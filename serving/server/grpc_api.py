@@ -1,6 +1,7 @@
 """The gRPC API: PredictionService, ModelService, health and reflection."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,7 +19,6 @@ from tensorflow_serving.apis import (
     prediction_service_pb2,
 )
 
-from serving.server.budget import LARGEST_REQUEST
 from serving.server.core import Core, recorded
 from serving.server.status import StatusError, of_exception
 
@@ -27,12 +27,11 @@ _MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 # The last two are the names that TensorFlow Serving uses.
 _HEALTH_OF = ("", _PREDICTION, _MODEL, "PredictionService", "ModelService")
 
+_LONGEST_TEXT = 1024  # characters of an error, as there: trailers have little room
+_NAMES, _NAME = 20, 100
+"""Models that an error names, and characters of each name: metadata is small."""
 
 log = logging.getLogger(__name__)
-
-_LONGEST_TEXT = 1024  # characters of an error, as there: trailers have little room
-# A message is a request of the most bytes that one may take, and what the wire adds to it.
-_LARGEST_MESSAGE = LARGEST_REQUEST + 2**20
 
 Method = tuple[type[Message], Callable[[Any], Awaitable[Message]]]
 """What a method takes, and what answers it."""
@@ -64,7 +63,7 @@ def _methods(core: Core) -> dict[str, dict[str, Method]]:
     }
 
 
-def _handler(method: Method) -> grpc.RpcMethodHandler:
+def _handler(method: Method, core: Core) -> grpc.RpcMethodHandler:
     kind, answer = method
 
     async def handle(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
@@ -80,10 +79,19 @@ def _handler(method: Method) -> grpc.RpcMethodHandler:
         text = failure.message
         if len(text) > _LONGEST_TEXT:
             text = text[:_LONGEST_TEXT] + "...TRUNCATED"
-        await context.abort(failure.code, text)
+        told = _served(core) if failure.code is grpc.StatusCode.NOT_FOUND else ()
+        await context.abort(failure.code, text, told)
         raise AssertionError("abort raises")
 
     return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _served(core: Core) -> tuple[tuple[str, bytes], ...]:
+    """Trailing metadata that names the models, for the client's error: TensorFlow Serving's words
+    stay as they are, and its protocol has no way to ask for names."""
+    names = sorted(name for name, model in core.manager.models.items() if model.configured)
+    listed = [name[:_NAME] for name in names[:_NAMES]] + ["..."] * (len(names) > _NAMES)
+    return (("served-models-bin", json.dumps(listed).encode()),)
 
 
 class Health(health.aio.HealthServicer):
@@ -124,11 +132,11 @@ def server(core: Core, watched: Health, options: dict[str, int | str]) -> grpc.a
         options: gRPC channel arguments.
     """
     # Two servers on one port would each get some of the requests.
-    arguments = {"grpc.so_reuseport": 0, "grpc.max_receive_message_length": _LARGEST_MESSAGE,
+    arguments = {"grpc.so_reuseport": 0, "grpc.max_receive_message_length": -1,
                  "grpc.max_send_message_length": -1} | options  # fmt: skip
     made = grpc.aio.server(options=list(arguments.items()))
     for service, methods in _methods(core).items():
-        handlers = {name: _handler(method) for name, method in methods.items()}
+        handlers = {name: _handler(method, core) for name, method in methods.items()}
         made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     health_pb2_grpc.add_HealthServicer_to_server(watched, made)
     reflection.enable_server_reflection(

@@ -44,7 +44,7 @@ _CORS = {
     "Access-Control-Allow-Headers": "Content-Type",
 }
 _MOST_VALUES = 2**24  # of a reply: about 200 MB of JSON
-_PIECE = 2**18  # bytes of a reply that are handed to the system at a time
+_PIECE = 2**18  # bytes that are taken from the system, or handed to it, at a time
 _TAKEN = 120.0  # seconds in which a client must take a reply
 
 
@@ -72,7 +72,7 @@ class Server(web.Server):
         """What speaks HTTP with one client."""
         return _Connection(
             self, loop=asyncio.get_running_loop(), auto_decompress=False,
-            keepalive_timeout=_IDLE, lingering_time=_LINGER,
+            keepalive_timeout=_IDLE, lingering_time=_LINGER, read_bufsize=_PIECE,
         )  # fmt: skip
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -16,9 +16,8 @@ def credentials(config: Any, path: str) -> grpc.ServerCredentials:
         InputError: the key or a certificate is damaged, or they do not belong together.
     """
     # gRPC says of a bad key only that it could not bind. OpenSSL, which says more, reads files.
-    with tempfile.NamedTemporaryFile(
-        "w", suffix=".pem", encoding="utf-8"
-    ) as file:  # readable by its owner alone
+    # The file is readable by its owner alone.
+    with tempfile.NamedTemporaryFile("w", suffix=".pem", encoding="utf-8") as file:
         file.write(f"{config.server_key}\n{config.server_cert}\n")
         file.flush()
         try:

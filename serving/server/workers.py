@@ -22,6 +22,7 @@ from serving.bodies.refusals import Refused
 
 MEMORY = 3 * 2**29  # bytes that a process may take: 128 MiB of JSON numbers of ten digits fit
 _KEPT = 2**27  # bytes: a process that has more after a job is ended
+_PIPE = 2**18  # bytes: each time one is full, the thread that writes to it waits for its turn
 _SPEED = 2**23  # bytes of JSON that a process reads in a second, or more
 _ROOT = Path(__file__).parent.parent.parent
 
@@ -135,6 +136,7 @@ class _Process:
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", worker.__name__, str(niceness), str(memory)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | settings,
+            pipesize=_PIPE,
         )  # fmt: skip
 
     def exchange(self, head: dict[str, Any], parts: Sequence[Buffer]) -> Answer:

@@ -40,6 +40,7 @@ class Server(
         self.labels = {}
         self.compact = True  # float_val without repetitions, as the real one; else tensor_content
         self.failures = []  # (code, words) of the next calls of any kind
+        self.told = ()  # trailing metadata where something is not found
         self.asked = []  # the Predict requests
         self.looked = 0  # times that GetModelStatus was asked
         self.before = lambda count: None  # called as each Predict comes in, with its number
@@ -115,6 +116,9 @@ class Server(
             image.tensor_shape.dim.add(size=size)
         signature.outputs["embedding"].dtype = types_pb2.DT_FLOAT
         signature.outputs["embedding"].tensor_shape.unknown_rank = True
+        signatures.signature_def["__saved_model_init_op"].outputs[
+            "__saved_model_init_op"
+        ].name = "N"
         signatures.signature_def["embed_bytes"].inputs["image_bytes"].dtype = types_pb2.DT_STRING
         reply.metadata["signature_def"].Pack(signatures)
         return reply
@@ -147,6 +151,7 @@ class Server(
         if spec.HasField("version"):
             version = spec.version.value
         if name != "encoder" or version not in self.versions or not found:
+            context.set_trailing_metadata(self.told)
             context.abort(
                 grpc.StatusCode.NOT_FOUND,
                 f"Servable not found for request: Specific({name}, {version})",

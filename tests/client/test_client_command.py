@@ -99,6 +99,7 @@ def test_shows_what_is_served(capsys, server):
     assert code == 0
     assert text.startswith("encoder version 3\nembed_bytes\n  in   image_bytes: string []\n")
     assert "serving_default\n  in   image: float32 [N, 12, 12, 3]\n" in text
+    assert "__saved_model_init_op" not in text
     server.states = [(3, LOADING, "")]
     assert run(capsys, "status", *address)[:2] == (1, "version 3 LOADING\n")
 

@@ -16,7 +16,7 @@ from serving.client import (
     Unavailable,
 )
 from tests.certificates import make_certificates
-from tests.client.foreseen import Server, assert_all, images
+from tests.client.foreseen import AVAILABLE, END, Server, assert_all, images
 
 QUEUE_FULL = "The batch scheduling queue to which this task was submitted is full"
 
@@ -68,6 +68,36 @@ def test_other_errors_come_at_once_with_the_servers_words(connect, server, code,
     assert found.value.details == "the server's\n words"
     assert f"{server.address}: {code}: the server's words" in str(found.value)
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "words"),
+    [
+        ({"version": 9}, None, "of 'encoder' there is: version 4 END: no assets; version 3 AVAIL"),
+        ({"version": 9}, b'["encoder"]', "its models: encoder; of 'encoder' there is: version 4"),
+        ({"model": "x"}, b'["a", "encoder"]', "its models: a, encoder; is 'x' the model's name on"),
+        ({"model": "x"}, b"[]", "its models: none yet"),
+        # As TensorFlow Serving, which tells nothing, or as a server that tells nonsense.
+        (
+            {"model": "x"},
+            None,
+            "Specific(x, 3); is 'x' the model's name on the server, in its --mo",
+        ),
+        ({"model": "x"}, b"\xff", "Specific(x, 3); is 'x'"),
+        ({"model": "x"}, b"[" * 100_000, "Specific(x, 3); is 'x'"),
+        ({"model": "x"}, b"7", "Specific(x, 3); is 'x'"),
+    ],
+)
+def test_what_is_not_found_names_what_there_is(connect, server, options, told, words):
+    server.states = [(3, AVAILABLE, ""), (4, END, "no assets")]
+    server.told = () if told is None else (("served-models-bin", told[:4000]),)
+    client = connect(server, **options)
+    for ask in (lambda: client.embed(images(1)), client.metadata, client.status):
+        with pytest.raises(NotFound) as found:
+            ask()
+        assert words in str(found.value) and "\n" not in str(found.value)
+        assert found.value.code is grpc.StatusCode.NOT_FOUND
+        assert found.value.details.startswith("Servable not found for request: Specific(")
 
 
 def test_no_server(connect):

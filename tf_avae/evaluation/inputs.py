@@ -154,6 +154,16 @@ def check_names(names: list[str]) -> None:
             )
 
 
+def check_shape(encoder: Encoder, shape: ImageShape) -> None:
+    """Raises `InputError` where an encoder is known to take images of another shape."""
+    wanted = encoder.image_shape
+    if wanted is not None and tuple(wanted) != shape:
+        raise InputError(
+            f"{encoder.name} takes images of {'x'.join(map(str, wanted))}, the data are "
+            f"{'x'.join(map(str, shape))}; evaluate it on the data it was made for"
+        )
+
+
 def check_encoder(encoder: Encoder, images: np.ndarray, through_decoder: bool) -> None:
     """Tries an encoder on a few images.
 
@@ -171,12 +181,6 @@ def check_encoder(encoder: Encoder, images: np.ndarray, through_decoder: bool) -
         if not holds:
             raise InputError(f"{encoder.name} {what}; evaluate an encoder that does otherwise")
 
-    wanted = encoder.image_shape
-    if wanted is not None and tuple(wanted) != shape:
-        raise InputError(
-            f"{encoder.name} takes images of {'x'.join(map(str, wanted))}, the data are "
-            f"{'x'.join(map(str, shape))}; evaluate it on the data it was made for"
-        )
     few = tf.constant(images[:_PROBED])
     try:
         with tf.GradientTape() as tape:  # not every operation has a gradient

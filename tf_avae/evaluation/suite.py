@@ -23,6 +23,7 @@ from tf_avae.evaluation.inputs import (
     check_encoder,
     check_extractor,
     check_names,
+    check_shape,
     encoder_digest,
     read_test_images,
     read_train_images,
@@ -115,13 +116,15 @@ def evaluate(
     settings = settings or Settings()
     check_names([encoder.name for encoder in encoders])
     images = read_test_images(test, settings.tasks)
+    for encoder in encoders:  # before the training split is read, which may take minutes
+        check_shape(encoder, images.images.shape[1:])
+    split = read_train_images(
+        train, tuple(images.labels), images.images.shape[1:], must=settings.tasks is not None
+    )
     for encoder in encoders:
         check_encoder(encoder, images.images, through_decoder="detection" in settings.sections)
     if extractor is not None:
         check_extractor(extractor, images.images)
-    split = read_train_images(
-        train, tuple(images.labels), images.images.shape[1:], must=settings.tasks is not None
-    )
     tasks, left_out = measured_tasks(images.labels, split.counts, class_names)
     _must_measure(tasks, left_out, settings)
     if tasks and "probes" in settings.sections and settings.neighbours > split.size:

@@ -141,7 +141,7 @@ def _begin(sweep: SweepFolder, name: str, processes: int, screen: Screen) -> _Wo
     with sweep.log(name).open("ab") as log:
         # Before the log is written to, whose date tells when a killed command was last heard of.
         sweep.note(name, session, begins=True)
-        log.write(f"{COMMAND}{shlex.join(words)}\n".encode())
+        log.write(f"{COMMAND}{shlex.join(words)}\n".encode(errors="surrogateescape"))
         log.flush()
         process = subprocess.Popen(
             [sys.executable, "-c", _TIED, str(os.getpid()), *words[1:]],

@@ -1,0 +1,46 @@
+"""What is not installed is named, with what brings it."""
+
+import importlib
+import importlib.util
+import re
+
+import pytest
+
+import serving.client
+import serving.server
+import serving.transformer
+import tf_avae.versions
+from serving import bulk
+from tests.test_readme import ROOT
+from tf_avae import quiet
+from tf_avae.errors import InputError
+
+CASES = [
+    (lambda: importlib.reload(serving.transformer), "sklearn", "scikit-learn", "tf"),
+    (lambda: importlib.reload(serving.client), "grpc", "grpcio", "client"),
+    (lambda: importlib.reload(serving.client), "google.protobuf", "protobuf", "client"),
+    (lambda: importlib.reload(serving.server), "aiohttp", "aiohttp", "tf"),
+    (lambda: importlib.reload(serving.server), "grpc_health", "grpcio-health-checking", "tf"),
+    (lambda: importlib.reload(tf_avae.versions), "tensorflow_serving", "tensorflow-serving-api",
+     "tf"),
+    (quiet.import_tensorflow, "tensorflow", "TensorFlow", "tf"),
+    (quiet.import_tensorflow, "matplotlib", "matplotlib", "tf"),
+    (quiet.import_tensorflow, "PIL", "pillow", "tf"),
+    (bulk.check_installed, "apache_beam", "Apache Beam", "beam"),
+    (bulk.check_installed, "pyarrow", "pyarrow", "beam"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("use", "module", "name", "extra"), CASES)
+def test_what_is_missing_is_named(use, module, name, extra, monkeypatch):
+    find = importlib.util.find_spec
+
+    def without(wanted, *package):
+        return None if wanted == module else find(wanted, *package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without)
+    with pytest.raises((ModuleNotFoundError, InputError)) as raised:
+        use()
+    assert name in str(raised.value) and f"pip install '.[{extra}]'" in str(raised.value)
+    extras = re.findall(r'^        "(\w+)": ', (ROOT / "setup.py").read_text(), re.MULTILINE)
+    assert extra in extras
