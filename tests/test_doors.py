@@ -190,6 +190,13 @@ def _makes_stream(images):
     return True
 
 
+def test_a_nested_list_is_the_array_that_it_says(model):
+    for door in ("fit", "train_on_batch", "evaluate", "test_on_batch", "predict_on_batch"):
+        DOORS[door](GOOD.tolist(), model, None)
+    found, expected = (model.predict(x, verbose=0) for x in (GOOD.tolist(), GOOD))
+    np.testing.assert_array_equal(found["embedding"], expected["embedding"])
+
+
 def test_a_bad_batch_far_in_a_stream_is_not_trained_on(model):
     before = int(model.step)
     batches = tf.data.Dataset.from_tensor_slices(np.stack([GOOD, GOOD, with_one(np.nan)]))

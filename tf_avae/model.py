@@ -59,6 +59,8 @@ def _door(method: Callable, margin: float = 0.0) -> Callable:
                 array = image_array(images, image_shape=self.image_shape, margin=margin)
                 if keras.config.floatx() != "float32":
                     return np.ascontiguousarray(array).view(np.uint32).view(_Bits)
+                if isinstance(images, _PLAIN):  # Keras takes no nested list
+                    return array
             return images
 
         x = seen(x)

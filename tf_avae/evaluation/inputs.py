@@ -132,6 +132,12 @@ def _read(
                 f"labels of {kind} images are of type {type(labels).__name__}; give them by name, "
                 "such as {'digit': labels}"
             )
+        for name in labels:
+            if not isinstance(name, str):
+                raise InputError(
+                    f"a label of {kind} images is named {name!r}; give it a string for a name, "
+                    "such as 'digit'"
+                )
         images = image_array(images, image_shape=image_shape, what=f"{kind} images")
         image_shape, empty = images.shape[1:], False
         checked = dict(labels)
