@@ -379,6 +379,7 @@ BAD_SPLITS = {
     "no names": (lambda x, y: (x, y["kind"]), "give them by name"),
     "images alone": (lambda x, y: x, "each must be a pair"),
     "no label": (lambda x, y: (x, {}), "lack the label 'kind'"),
+    "a number for a name": (lambda x, y: (x, y | {0: y["kind"]}), "is named 0; .*a string"),
 }  # fmt: skip
 for _name, (_change, _words) in NO_LABELS.items():
     BAD_SPLITS[f"labels: {_name}"] = (
