@@ -430,10 +430,14 @@ def test_every_attack_refuses_what_pgd_refuses(search):
     steps = {} if isinstance(search, functools.partial) else {"steps": 2}
     with pytest.raises(InputError, match="epsilon is -1"):
         search(linear, MIDDLE, epsilon=-1.0, seed=SEED, **steps)
-    with pytest.raises(InputError, match="bounds are"):
-        search(linear, MIDDLE, epsilon=0.1, seed=SEED, bounds=(1.0, 1.0), **steps)
-    with pytest.raises(ValueError, match="one float32 number per example"):
-        search(tf.reduce_sum, MIDDLE, epsilon=0.1, seed=SEED, **steps)
+    for bounds in ((1.0, 1.0), None, "01", (0.0,), ("a", "b"), (0.0, 0.5, 1.0)):
+        with pytest.raises(InputError, match="bounds are"):
+            search(linear, MIDDLE, epsilon=0.1, seed=SEED, bounds=bounds, **steps)
+    # One number for all examples would be broadcast to each.
+    for loss in (tf.reduce_sum, lambda x: tf.reduce_sum(x)[tf.newaxis], lambda x: linear(x)[:-1],
+                 lambda x: np.zeros(1, np.float32)):  # fmt: skip
+        with pytest.raises(ValueError, match="one float32 number per example"):
+            search(loss, MIDDLE, epsilon=0.1, seed=SEED, **steps)
     with pytest.raises(ValueError, match="float16"):
         search(linear, MIDDLE.astype(np.float16), epsilon=0.1, seed=SEED, **steps)
 

@@ -51,6 +51,13 @@ def test_what_is_wrong_is_named(bad, words):
         Config.from_dict(bad)
 
 
+class Unequal:
+    """As a tensor of numbers, which TensorFlow does not compare with a string."""
+
+    def __eq__(self, other):
+        raise TypeError("cannot be compared")
+
+
 def test_numpys_scalars_are_numbers_and_travel_as_pythons():
     given = Config(
         latent_dim=np.int64(4), seed=np.uint8(3), rho=np.float64(0.5), epsilon=np.int32(1),
@@ -65,6 +72,9 @@ def test_numpys_scalars_are_numbers_and_travel_as_pythons():
         {"latent_dim": np.float64(4)},
         {"seed": np.bool_(True)},
         {"rho": np.float32("nan")},
+        {"latent_dim": np.array([4, 5])},
+        {"pgd_step_size": np.array([0.1, 0.2])},
+        {"pgd_step_size": Unequal()},
     ):
         with pytest.raises(InputError, match=next(iter(bad))):
             Config(**bad)

@@ -210,6 +210,25 @@ def _makes_stream(images):
     return True
 
 
+def test_the_terms_of_images_without_a_channel_axis_are_not_those_of_a_broadcast():
+    model = tf_avae.AVAE(
+        objective="vae", architecture="mlp", image_shape=(4, 6, 1), latent_dim=2
+    )  # of as many images as they are high
+    grey, how = GOOD.reshape(-1)[: 4 * 4 * 6].reshape(4, 4, 6), {"seed": tf.constant([0, 0])}
+    with pytest.raises(tf_avae.InputError, match=r"shape \[4,4,6\]; they must be \[\?,4,6,1\]"):
+        model.terms(grey, **how)
+    found, same = (model.terms(f(grey[..., None]), **how) for f in (np.asarray, tf.constant))
+    np.testing.assert_array_equal(found["bound"], same["bound"])
+    assert found["bound"].shape == [4]
+
+
+def test_a_nested_list_is_the_array_that_it_says(model):
+    for door in ("fit", "train_on_batch", "evaluate", "test_on_batch", "predict_on_batch"):
+        DOORS[door](GOOD.tolist(), model, None)
+    found, expected = (model.predict(x, verbose=0) for x in (GOOD.tolist(), GOOD))
+    np.testing.assert_array_equal(found["embedding"], expected["embedding"])
+
+
 def test_a_bad_batch_far_in_a_stream_is_not_trained_on(model):
     before = int(model.step)
     batches = tf.data.Dataset.from_tensor_slices(np.stack([GOOD, GOOD, with_one(np.nan)]))

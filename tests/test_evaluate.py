@@ -379,10 +379,16 @@ def test_bad_encoders_and_data_are_named(few_digits):
         tried([one, one])
     with pytest.raises(InputError, match="printable"):
         tried([Encoder("two\nlines", pixels)])
+    with pytest.raises(InputError, match="an encoder is named None"):
+        tried([Encoder(None, pixels)])
+    for bad in (one, pixels, [pixels], (each for each in [one])):
+        with pytest.raises(InputError, match=r"give a list of tf_avae.evaluation.Encoder"):
+            tried(bad)
     for embed, words in (
         (lambda x: x, r"embeds them as \(3, 28, 28, 3\), not \[N, D\]"),
         (lambda x: tf.cast(pixels(x), tf.float16), "does not embed in float32"),
         (lambda x: pixels(x) * np.nan, "not finite"),
+        (lambda x: pixels(x).numpy(), "one fails on 3 images .*gives ndarray; .*tensors"),
         (lambda x: pixels(tf.image.resize(x, (28, 28), method="area")), "no entry for: ResizeArea"),
         (lambda x: tf.reshape(x, [1, 7]), "one fails on 3 images of 28x28x3: .*Input to reshape"),
     ):

@@ -189,6 +189,20 @@ def test_networks_of_others_are_computed_in_float32_too(small_images, dtype):
     np.testing.assert_array_equal(around(np.zeros(1)), view(small_images))
 
 
+@pytest.mark.parametrize("dtype", ["mixed_float16", "bfloat16", "float64"])
+def test_a_sequential_network_that_no_other_calls_is_computed_in_float32(small_images, dtype):
+    def made(dtype):
+        return keras.Sequential(
+            [keras.Input(SMALL), layers.Flatten(dtype=dtype), layers.Dense(4, dtype=dtype)]
+        )
+
+    theirs, plain = made(dtype), made("float32")
+    plain.set_weights([w.astype(np.float32) for w in theirs.get_weights()])
+    found = Float32View(theirs)(small_images)
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(found, plain(small_images), rtol=1e-5, atol=1e-6)
+
+
 class _Own(keras.Model):
     def __init__(self, dtype, **kwargs):
         super().__init__(**kwargs)

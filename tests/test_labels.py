@@ -243,6 +243,26 @@ def test_an_attack_refuses_what_is_no_class_number(door, bad):
         door(classify, X_TEST, change(Y_TEST))
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda logits: logits[:1], "gives 1 rows of logits for 5 images"),
+        (lambda logits: {"logits": logits}, "gives dict"),
+        (lambda logits: [logits, logits], "gives list"),
+    ],
+)
+@pytest.mark.parametrize("door", [attacked, detected])
+def test_an_attack_refuses_what_are_not_logits_of_each_image(door, change, words):
+    with pytest.raises(InputError, match=words):
+        door(lambda x: change(classify(x)), X_TEST[:5], Y_TEST[:5])
+
+
+@pytest.mark.parametrize("door", [attacked, detected])
+def test_an_attack_refuses_half_an_image_at_once(door):
+    with pytest.raises(InputError, match=r"batch_size is 2\.5"):
+        door(classify, X_TEST[:5], Y_TEST[:5], batch_size=2.5)
+
+
 @pytest.mark.parametrize("door", [attacked, detected])
 def test_probabilities_in_the_place_of_logits_are_told(door, recwarn):
     door(classify, X_TEST[:5], Y_TEST[:5])
@@ -359,6 +379,7 @@ BAD_SPLITS = {
     "no names": (lambda x, y: (x, y["kind"]), "give them by name"),
     "images alone": (lambda x, y: x, "each must be a pair"),
     "no label": (lambda x, y: (x, {}), "lack the label 'kind'"),
+    "a number for a name": (lambda x, y: (x, y | {0: y["kind"]}), "is named 0; .*a string"),
 }  # fmt: skip
 for _name, (_change, _words) in NO_LABELS.items():
     BAD_SPLITS[f"labels: {_name}"] = (

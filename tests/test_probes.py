@@ -261,6 +261,7 @@ def test_neighbours_vote_as_scikit_learns_do():
     ("x", "y", "words"),
     [
         (X * np.nan, Y, "not all finite"),
+        (X * 1e300, Y, "not all finite in float32"),
         (X, Y[:-1], r"labels have shape \[599\]; they must be \[N\], 600 of them"),
         (X, np.zeros_like(Y), "2 classes"),
         (X, np.where(np.arange(600) == 0, 9, Y), "each with 2 examples"),
@@ -270,6 +271,13 @@ def test_neighbours_vote_as_scikit_learns_do():
 def test_bad_embeddings_are_named(name, x, y, words):
     with pytest.raises(InputError, match=words):
         HEADS[name].fit(x, y, 0)
+
+
+@pytest.mark.parametrize("strengths", [(), (0.1, -1.0), (0.0,), (np.inf,), (np.nan,)])
+def test_strengths_that_are_none_are_refused(strengths):
+    for fit, name in ((fit_linear, "strengths"), (fit_margin, "weights")):
+        with pytest.raises(InputError, match="strengths of the regularisation"):
+            fit(X, Y, **{name: strengths})
 
 
 def test_more_neighbours_than_images_are_refused():

@@ -345,7 +345,7 @@ def typed(name: str, value: Any, allowed: tuple[type, ...]) -> Any:
             return float(value)
         except OverflowError as error:
             raise InputError(f"{name} is {value}; it must be a floating-point number") from error
-    if value == "" and type(None) in allowed:
+    if isinstance(value, str) and not value and type(None) in allowed:
         raise InputError(f"{name} is empty; leave it out for its default, or give a path")
     if not isinstance(value, allowed) or isinstance(value, bool):
         names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)

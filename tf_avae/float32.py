@@ -145,7 +145,9 @@ def in_float32(network: keras.Model, made: dict[int, keras.Layer] | None = None)
         dtype = "float32" if _is_float(tensor.dtype) else tensor.dtype
         return keras.Input(batch_shape=tensor.shape, dtype=dtype, name=tensor.name)
 
-    inputs = keras.tree.map_structure(given, network.input)
+    # A sequential model has an `input` only where another model calls it.
+    of = network.inputs[0] if isinstance(network, keras.Sequential) else network.input
+    inputs = keras.tree.map_structure(given, of)
     return keras.models.clone_model(network, input_tensors=inputs, clone_function=clone)
 
 

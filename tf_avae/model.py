@@ -59,6 +59,8 @@ def _door(method: Callable, margin: float = 0.0) -> Callable:
                 array = image_array(images, image_shape=self.image_shape, margin=margin)
                 if keras.config.floatx() != "float32":
                     return np.ascontiguousarray(array).view(np.uint32).view(_Bits)
+                if isinstance(images, _PLAIN):  # Keras takes no nested list
+                    return array
             return images
 
         x = seen(x)
@@ -303,11 +305,17 @@ class AVAE(keras.Model):
         that the row asks for.
 
         Args:
-            images: x, [B, H, W, C]; whatever they are, they are encoded as they stand.
+            images: x, [B, H, W, C]; whatever their values are, they are encoded as they stand.
             seed: an int32 tensor of shape [2]: (seed, a number of its own for each step).
             training: normalise by the batch where the architecture does, and update statistics.
             float32: in float32 whatever the precision, and in inference mode.
+
+        Raises:
+            InputError: the images have another shape: Keras would give grey ones a channel axis,
+                and the reconstruction's distance from them would be broadcast.
         """
+        with refusals():
+            images = tf.ensure_shape(tf.convert_to_tensor(images), [None, *self.image_shape])
         trained = self.objective.trains
         encode = functools.partial(self.encode, float32=float32)
         q = encode(images, training=training and ENCODER in trained)

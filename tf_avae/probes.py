@@ -270,8 +270,8 @@ def _checked(embeddings: np.ndarray, labels: np.ndarray, seed: int) -> _Given:
             f"embeddings have shape {embeddings.shape}; they must be [N, D], at least one"
         )
     labels = label_array(labels, count=len(embeddings))
-    if not np.isfinite(embeddings).all():
-        raise InputError("the embeddings are not all finite; mend the encoder")
+    if not (np.abs(embeddings) <= np.finfo(np.float32).max).all():
+        raise InputError("the embeddings are not all finite in float32; mend the encoder")
     classes, columns, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if len(classes) < 2:
         raise InputError(f"all examples are of class {classes[0]}; a probe needs 2 classes or more")
@@ -309,6 +309,11 @@ def _fit_logistic(
 ) -> Fitted:
     """The logistic regression of largest merit on the held-out part, fitted to all."""
     embeddings, columns, classes, seed = given
+    if not len(strengths) or not all(0 < strength < np.inf for strength in strengths):
+        raise InputError(
+            f"strengths of the regularisation to try are {list(strengths)}; give at least one "
+            "finite number, all of them above 0"
+        )
     fit, held_out = _split(columns, seed)
     scaler = scaler_of(embeddings[fit])
     x = scaler.transform(embeddings[fit])

@@ -140,17 +140,18 @@ def better(
 def evaluate(loss: ImageLoss, candidate: Images) -> tuple[PerExample, PerExample]:
     """The loss, and the score by which points are kept: the loss itself where it has no second.
 
-    Both are checked to be one float32 number per example.
+    Both are checked to be one float32 number per example: one for all would be broadcast.
     """
     value = loss(candidate)
     pair = value if isinstance(value, tuple) else (value, value)
-    for part in pair:
-        if part.dtype != tf.float32 or part.shape.rank != 1:
+    value, score = map(tf.convert_to_tensor, pair)
+    for part in (value, score):
+        if part.dtype != tf.float32 or not part.shape.is_compatible_with(candidate.shape[:1]):
             raise ValueError(
-                "an attack's loss must be one float32 number per example, shape [B]; "
-                f"it is {part.dtype.name} of shape {part.shape}"
+                f"an attack's loss must be one float32 number per example, shape "
+                f"{candidate.shape[:1]}; it is {part.dtype.name} of shape {part.shape}"
             )
-    return pair
+    return value, score
 
 
 def check(*, epsilon: float, steps: int, bounds: tuple[float, float]) -> None:
@@ -159,5 +160,9 @@ def check(*, epsilon: float, steps: int, bounds: tuple[float, float]) -> None:
         raise InputError(f"steps is {steps!r}; an attack takes a whole number of them, at least 1")
     if not (isinstance(epsilon, numbers.Real) and math.isfinite(epsilon) and epsilon >= 0):
         raise InputError(f"epsilon is {epsilon!r}; it must be a finite number, at least 0")
-    if len(bounds) != 2 or not bounds[0] < bounds[1]:
-        raise InputError(f"bounds are {bounds}; they must be two numbers, the smaller first")
+    try:
+        low, high = (0.0 + bound for bound in bounds)
+    except (TypeError, ValueError):
+        low = high = 0.0
+    if not low < high:
+        raise InputError(f"bounds are {bounds!r}; they must be two numbers, the smaller first")

@@ -132,6 +132,12 @@ def _read(
                 f"labels of {kind} images are of type {type(labels).__name__}; give them by name, "
                 "such as {'digit': labels}"
             )
+        for name in labels:
+            if not isinstance(name, str):
+                raise InputError(
+                    f"a label of {kind} images is named {name!r}; give it a string for a name, "
+                    "such as 'digit'"
+                )
         images = image_array(images, image_shape=image_shape, what=f"{kind} images")
         image_shape, empty = images.shape[1:], False
         checked = dict(labels)
@@ -143,12 +149,24 @@ def _read(
         raise InputError(f"there are no {kind} images")
 
 
+def check_encoders(encoders: Sequence[Encoder]) -> None:
+    """Raises `InputError` unless they are several encoders, or one, of different names."""
+    if not (
+        isinstance(encoders, list | tuple) and all(isinstance(each, Encoder) for each in encoders)
+    ):
+        raise InputError(
+            f"the encoders are {encoders!r}; give a list of tf_avae.evaluation.Encoder, such as "
+            "[Encoder('mine', embed)]"
+        )
+    check_names([encoder.name for encoder in encoders])
+
+
 def check_names(names: list[str]) -> None:
     """Raises `InputError` unless there are encoders, with different names that can be printed."""
     if not names or len(set(names)) != len(names):
         raise InputError(f"encoders are named {names}; give one or more, of different names")
     for name in names:
-        if not name.isprintable() or not name.strip():
+        if not (isinstance(name, str) and name.isprintable() and name.strip()):
             raise InputError(
                 f"an encoder is named {name!r}; a name is made of printable characters"
             )
@@ -187,6 +205,12 @@ def check_encoder(encoder: Encoder, images: np.ndarray, through_decoder: bool) -
             tape.watch(few)
             embedding, q = encoder.embed(few), encoder.encode(few)
             decoded = encoder.decode(q.mean) if encoder.decode else None
+        for part in (embedding, *q, decoded):
+            if part is not None and not tf.is_tensor(part):
+                raise TypeError(
+                    f"it gives {type(part).__name__}; an encoder gives tensors, made by operations "
+                    "that have a gradient"
+                )
         attacked = [decoded] if through_decoder and decoded is not None else []
         tape.gradient([embedding, *q, *attacked], few)
     except (ValueError, TypeError, KeyError, LookupError, tf.errors.OpError) as error:

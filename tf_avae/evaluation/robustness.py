@@ -9,7 +9,7 @@ cost.
 import string
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -202,6 +202,11 @@ def clean_logits(
         where they are probabilities.
     """
     logits = _checked(in_batches(classify, images, batch_size=batch_size))
+    if len(logits) != len(images):
+        raise InputError(
+            f"the classifier gives {len(logits)} rows of logits for {len(images)} images; it must "
+            "give one an image, whatever the batch"
+        )
     label_array(labels, classes=logits.shape[1])
     if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1.0, atol=1e-4):
         warnings.warn(
@@ -213,8 +218,13 @@ def clean_logits(
     return logits
 
 
-def _checked(logits: np.ndarray) -> np.ndarray:
+def _checked(logits: Any) -> np.ndarray:
     """The same logits, where they can be trusted."""
+    if not isinstance(logits, np.ndarray):
+        raise InputError(
+            f"the classifier gives {type(logits).__name__}; it must give a tensor of logits, "
+            "[N, classes] float32"
+        )
     if logits.ndim != 2 or logits.shape[1] < 2 or logits.dtype != np.float32:
         raise InputError(
             f"logits have shape {logits.shape} and dtype {logits.dtype}; they must be "
@@ -230,7 +240,7 @@ def _checked(logits: np.ndarray) -> np.ndarray:
 
 def check_batch_size(batch_size: int) -> None:
     """Raises `InputError` for no images at once."""
-    if batch_size < 1:
+    if typed("batch_size", batch_size, (int,)) < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
 
 

@@ -21,8 +21,8 @@ from tf_avae.evaluation.heads import telling_epsilon
 from tf_avae.evaluation.inputs import (
     TestImages,
     check_encoder,
+    check_encoders,
     check_extractor,
-    check_names,
     check_shape,
     encoder_digest,
     read_test_images,
@@ -114,7 +114,7 @@ def evaluate(
             there, or nothing that can be measured.
     """
     settings = settings or Settings()
-    check_names([encoder.name for encoder in encoders])
+    check_encoders(encoders)
     images = read_test_images(test, settings.tasks)
     for encoder in encoders:  # before the training split is read, which may take minutes
         check_shape(encoder, images.images.shape[1:])
