@@ -53,6 +53,7 @@ BAD = {
     "float16": (GOOD.astype(np.float16), "float16"),
     "bools": (GOOD > 0.5, "bool"),
     "words": (np.full(GOOD.shape, "a"), "str|U1|string"),
+    "a word": ("images", "str"),
     "nothing": (None, "NoneType|type"),
     "objects": (np.full(GOOD.shape, None), "type|object"),
     "0 to 255": (255 * GOOD, r"0, 1\]"),
@@ -313,7 +314,8 @@ def test_an_attack_refuses_or_stays_in_its_ball_and_bounds(name, images, bounds,
 @pytest.mark.parametrize(
     ("seed", "words"),
     [(-1, "at least 0"), (2**31, r"below 2\^31"), (True, "bool"), (1.5, "float"), ("a", "string"),
-     ([1, 2, 3], r"\[3\]"), (None, "NoneType")],
+     ([1, 2, 3], r"\[3\]"), (None, "NoneType"), ([2**40, 0], "32 bits"),
+     (tf.constant(2**40, tf.int64), "32 bits")],
 )  # fmt: skip
 def test_what_is_no_seed(seed, words):
     with pytest.raises(tf_avae.InputError, match=words):
@@ -329,7 +331,7 @@ def test_a_number_is_a_seed_wherever_a_pair_is():
     np.testing.assert_array_equal(posterior.sample(7), posterior.sample(tf.constant([7, 0])))
 
 
-@pytest.mark.parametrize("steps", [0, -1, 2.5, "3", None])
+@pytest.mark.parametrize("steps", [0, -1, 2.5, "3", None, True])
 def test_what_is_no_number_of_steps(steps):
     for attack in (tf_avae.pgd, tf_avae.apgd):
         with pytest.raises(tf_avae.InputError, match=r"steps is .*at least 1"):

@@ -178,14 +178,16 @@ def seed_of(value: Any) -> Tensor:
             raise InputError(f"seed is {number}; it must be at least 0 and below 2^31")
         return tf.constant([number, 0], tf.int32)
     seed = _tensor(value, "seed")
-    if seed.shape == [] and seed.dtype.is_integer:
-        return tf.stack([tf.cast(seed, tf.int32), 0])
-    if not seed.dtype.is_integer or not seed.shape.is_compatible_with([2]):
+    one = seed.shape == []
+    if not seed.dtype.is_integer or not (one or seed.shape.is_compatible_with([2])):
         raise InputError(
             f"seed is {seed.dtype.name} of shape {_shape(seed.shape)}; give an integer, such as 0, "
             "or an integer tensor of shape [2]"
         )
-    return tf.cast(seed, tf.int32)
+    if not tf.is_symbolic_tensor(seed) and (abs(seed.numpy().astype(float)) >= 2**31).any():
+        raise InputError(f"seed is {seed.numpy().tolist()}; its numbers must be of 32 bits")
+    seed = tf.cast(seed, tf.int32)
+    return tf.stack([seed, 0]) if one else seed
 
 
 @contextlib.contextmanager
@@ -241,6 +243,12 @@ def _check_kind(
     what: str,
 ) -> None:
     """Raises `InputError` for what the shape and the dtype say."""
+    if dtype != "float32":
+        scale = ", and divide by 255 if they go up to 255" if bounds == UNIT else ""
+        raise InputError(
+            f"{what} are {dtype}; they must be float32 in {_span(bounds)}: convert them with "
+            f"astype(np.float32) or tf.cast{scale}"
+        )
     sides = list(shape) if getattr(shape, "rank", 0) is not None else None
     wanted = "[N, " + ", ".join("any" if s is None else str(s) for s in image_shape or "HWC") + "]"
     remedy = ""
@@ -258,12 +266,6 @@ def _check_kind(
         remedy = "give at least one"
     if remedy:
         raise InputError(f"{what} have shape {_shape(shape)}; they must be {wanted}: {remedy}")
-    if dtype != "float32":
-        scale = ", and divide by 255 if they go up to 255" if bounds == UNIT else ""
-        raise InputError(
-            f"{what} are {dtype}; they must be float32 in {_span(bounds)}: convert them with "
-            f"astype(np.float32) or tf.cast{scale}"
-        )
 
 
 def _check_values(images: np.ndarray, bounds: tuple[float, float], what: str) -> None:

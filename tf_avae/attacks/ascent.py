@@ -78,7 +78,7 @@ def ascend(
     """The best point that a rule finds for each example; see `pgd` for the arguments, of which
     `check` has seen its own."""
     seed = seed_of(seed)
-    if not isinstance(restarts, numbers.Integral) or restarts < 1:
+    if not is_number(restarts, numbers.Integral) or restarts < 1:
         raise InputError(
             f"restarts is {restarts!r}; an attack starts a whole number of times, at least once"
         )
@@ -154,11 +154,16 @@ def evaluate(loss: ImageLoss, candidate: Images) -> tuple[PerExample, PerExample
     return value, score
 
 
+def is_number(value: object, kind: type = numbers.Real) -> bool:
+    """Whether a value is a number of a kind; True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def check(*, epsilon: float, steps: int, bounds: tuple[float, float]) -> None:
     """Raises `InputError` for a number that is none or out of range."""
-    if not isinstance(steps, numbers.Integral) or steps < 1:
+    if not is_number(steps, numbers.Integral) or steps < 1:
         raise InputError(f"steps is {steps!r}; an attack takes a whole number of them, at least 1")
-    if not (isinstance(epsilon, numbers.Real) and math.isfinite(epsilon) and epsilon >= 0):
+    if not (is_number(epsilon) and math.isfinite(epsilon) and epsilon >= 0):
         raise InputError(f"epsilon is {epsilon!r}; it must be a finite number, at least 0")
     try:
         low, high = (0.0 + bound for bound in bounds)

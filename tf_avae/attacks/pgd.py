@@ -1,11 +1,10 @@
 """Projected gradient descent (Madry et al., ICLR 2018), over a loss callable."""
 
 import math
-import numbers
 from dataclasses import dataclass
 from typing import Any
 
-from tf_avae.attacks.ascent import Domain, ascend, check
+from tf_avae.attacks.ascent import Domain, ascend, check, is_number
 from tf_avae.attacks.balls import BALLS, Ball
 from tf_avae.errors import InputError
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
@@ -78,7 +77,7 @@ def pgd(
     check(epsilon=epsilon, steps=steps, bounds=bounds)
     if step_size is None:
         step_size = 2.5 * epsilon / steps
-    elif not (isinstance(step_size, numbers.Real) and math.isfinite(step_size) and step_size >= 0):
+    elif not (is_number(step_size) and math.isfinite(step_size) and step_size >= 0):
         raise InputError(f"step_size is {step_size!r}; it must be a finite number, at least 0")
     return ascend(
         loss,
