@@ -184,7 +184,7 @@ class Server:
 
 def _resident(pid: int) -> int:
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
     except OSError:  # it has ended
         return 0
     return pages * 4096
@@ -195,7 +195,7 @@ def _children(pid: int) -> list[int]:
     own, found = Path(f"/proc/{pid}/cmdline"), []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            for child in map(int, task.read_text().split()):
+            for child in map(int, task.read_text(encoding="ascii").split()):
                 if Path(f"/proc/{child}/cmdline").read_bytes() != own.read_bytes():
                     found.append(child)
     return found

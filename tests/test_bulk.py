@@ -21,7 +21,7 @@ from PIL import Image
 from benchmarks import bulk as benchmark
 from serving.bulk import encoder, job, sources
 from serving.bulk.__main__ import main
-from serving.server.servable import Call, Servable
+from serving.server.servable import Servable
 from tf_avae.exports import served_encoder
 from tf_avae.saved_models import SavedModel
 from tf_avae.versions import publish
@@ -87,9 +87,13 @@ def manifest(output):
 def by_server(base):
     """The server's outputs for files, one batch."""
     servable = Servable(base / "3", tf.compat.v1.ConfigProto())
-    yield lambda files: servable.run(
-        Call("embed_bytes", {"image_bytes": np.array(files, object)}, encoder.OUTPUTS)
-    )
+    names = tuple(sorted(encoder.OUTPUTS))
+
+    def run(files):
+        found = servable.run("embed_bytes", names, [np.array(files, object)])
+        return dict(zip(names, found, strict=True))
+
+    yield run
     servable.close()
 
 

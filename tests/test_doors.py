@@ -365,3 +365,16 @@ def test_images_and_labels_that_are_some_pass_as_they_are():
 def test_what_is_no_labels(labels, words):
     with pytest.raises(tf_avae.InputError, match=words):
         label_array(labels, count=2, classes=2)
+
+
+def test_the_linear_architecture_takes_any_numbers_and_its_attack_stays_in_the_ball():
+    """Its data are Gaussian: nothing bounds them but ε."""
+    model = small_model("se", arch="linear", epsilon=0.1)
+    images = np.random.default_rng(0).normal(size=(4, *SMALL)).astype(np.float32)
+    assert images.min() < -1 and images.max() > 2
+    model.fit(images, verbose=0)
+    change = np.abs(model.attack(images, seed=0) - images)
+    assert 0.05 < change.max() <= 0.1 + 1e-6
+    images[0, 0, 0, 0] = np.inf
+    with pytest.raises(tf_avae.InputError, match="finite"):
+        model.fit(images, verbose=0)

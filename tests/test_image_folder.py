@@ -598,8 +598,9 @@ def test_a_run_on_pictures_that_were_decoded_otherwise_is_refused(run, capsys):
 
 
 def test_an_evaluation_says_that_there_are_no_labels(run, capsys, tmp_path):
-    assert evaluate.main([str(run / "run"), "--out", str(tmp_path / "out")]) == 2
-    assert "the data have no labels" in capsys.readouterr().err
+    options = ["--section", "probes", "--out", str(tmp_path / "out")]
+    assert evaluate.main([str(run / "run"), *options]) == 2
+    assert "no label" in capsys.readouterr().err
 
 
 def test_sizes_that_do_not_fit_the_architecture_are_refused(run, capsys, tmp_path):

@@ -17,7 +17,7 @@ from serving.server import conversions, metrics, rest, uploads, workers
 from serving.server.servable import Call
 from serving.server.status import Code, StatusError
 
-PREDICT, BODY = "/v1/models/m:predict", b'{"instances": [1, 2]}'
+PREDICT, BODY = "/v1/models/of_no_config:predict", b'{"instances": [1, 2]}'
 
 
 class Core:
@@ -155,7 +155,7 @@ def test_cors():
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/models/m:PREDICT", "/v1/models/m:predict?x=1", "/v1/models/m/predict"]
+    "path", ["/v1/models/m:PREDICT", "/v1/models/of_no_config:predict?x=1", "/v1/models/m/predict"]
 )
 def test_paths_are_matched_whole_and_methods_by_case(path):
     found = refused(Core(), "POST", path, {"data": BODY})
@@ -195,7 +195,7 @@ def test_a_long_document_does_not_keep_others_waiting():
     assert status == 400 and answered >= 1
 
 
-HEAD = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: m\r\n%s\r\n"
+HEAD = b"POST /v1/models/of_no_config:predict HTTP/1.1\r\nHost: m\r\n%s\r\n"
 HALF = HEAD % b"Content-Length: 99\r\n" + b"{"
 
 

@@ -56,7 +56,7 @@ def _door(method: Callable, margin: float = 0.0) -> Callable:
             if isinstance(images, _Bits):  # `fit` evaluates
                 return images
             if images is None or isinstance(images, _PLAIN) or hasattr(images, "__array__"):
-                array = image_array(images, image_shape=self.image_shape, margin=margin)
+                array = image_array(images, **self._looks_like, margin=margin)
                 if keras.config.floatx() != "float32":
                     return np.ascontiguousarray(array).view(np.uint32).view(_Bits)
                 if isinstance(images, _PLAIN):  # Keras takes no nested list
@@ -216,6 +216,11 @@ class AVAE(keras.Model):
         made.set_weights(self.get_weights())
         return made
 
+    @property
+    def _looks_like(self) -> dict[str, Any]:
+        """What images must be, as `tf_avae.inputs` takes it."""
+        return {"image_shape": self.image_shape, "bounds": self.architecture.bounds}
+
     # ------------------------------------------------------------------ networks
 
     @keras.Model.trainable.setter
@@ -251,7 +256,7 @@ class AVAE(keras.Model):
 
     def call(self, images: Images) -> dict[str, Tensor]:
         images = _of_bits(images)
-        images = images_of(images, image_shape=self.image_shape, margin=MARGIN, none=True)
+        images = images_of(images, **self._looks_like, margin=MARGIN, none=True)
         q = self.encode(images, float32=True)
         again = self.encode(self.decode(q.mean, float32=True), float32=True)
         return {
@@ -277,7 +282,7 @@ class AVAE(keras.Model):
         loss = self.objective.attack
         if loss is None:
             raise ValueError(f"objective {self.objective.name!r} attacks nothing")
-        images = images_of(images, image_shape=self.image_shape)
+        images = images_of(images, **self._looks_like)
         encode = functools.partial(self.encode, float32=True)
         clean = (encode(images) if q is None else q).stop_gradient()
         return pgd(
@@ -288,6 +293,7 @@ class AVAE(keras.Model):
             steps=self.pgd_steps,
             step_size=self.pgd_step_size,
             seed=seed,
+            bounds=self.architecture.bounds,
         )
 
     def generate(self, count: Tensor, *, seed: Tensor, float32: bool = False) -> Images:
@@ -357,7 +363,7 @@ class AVAE(keras.Model):
             raise InputError(
                 "sample weights are given, and every example counts once; leave them out"
             )
-        return images_of(_of_bits(images), image_shape=self.image_shape)
+        return images_of(_of_bits(images), **self._looks_like)
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
         """One optimiser step on one batch: the same for every objective."""

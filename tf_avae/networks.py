@@ -6,6 +6,7 @@ constant variance aside). An encoder maps images [B, H, W, C] to {"mean": [B, D]
 float32 under every precision policy. Distributions are built outside of them.
 """
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from keras import layers
 from tf_avae import replicas
 from tf_avae.config import check, option
 from tf_avae.errors import InputError
+from tf_avae.inputs import UNIT
 from tf_avae.registry import Registry
 from tf_avae.types import ImageShape, Tensor
 
@@ -45,6 +47,7 @@ class Architecture:
         divisor: height and width must be multiples of this.
         smallest: height and width must be at least this.
         pgd_steps: iterations of PGD in training (App. F).
+        bounds: smallest and largest value of its images, and of what an attack makes of them.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Architecture:
     divisor: int = 1
     smallest: int = 1
     pgd_steps: int = 20
+    bounds: tuple[float, float] = UNIT
 
     def check(self, image_shape: ImageShape) -> None:
         """Raises `InputError` where images of this shape do not fit."""
@@ -300,6 +304,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         encoder_body=lambda x, b: _flat(x, b),
         decoder_body=_dense_output,
         output="linear",
+        bounds=(-math.inf, math.inf),  # Gaussian data
         constant_variance=True,
     ),
 )

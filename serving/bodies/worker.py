@@ -105,7 +105,7 @@ def perform(head: dict[str, Any], payload: memoryview) -> tuple[dict[str, Any], 
 def _resident() -> int:
     """The memory of this process, in bytes; 0 where the system does not say."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
         return 0
     return pages * resource.getpagesize()
