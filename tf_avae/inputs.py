@@ -63,8 +63,7 @@ def images_of(
     images = _tensor(value, what)
     _check_kind(images.shape, images.dtype.name, image_shape, bounds, none, what)
     images = tf.ensure_shape(images, [None, *(image_shape or [None] * 3)])
-    # Where there is no bound, infinity is outside all the same.
-    low, high = max(bounds[0] - margin, tf.float32.min), min(bounds[1] + margin, tf.float32.max)
+    low, high = _limits(bounds, margin)
     sound = tf.reduce_all((images >= low) & (images <= high))  # false for what is not a number
     if not none:
         sound &= tf.shape(images)[0] > 0
@@ -87,9 +86,8 @@ def image_array(
     """The same as an array, [N, H, W, C] float32; see `images_of`."""
     images = _array(value, what)
     _check_kind(images.shape, images.dtype.name, image_shape, bounds, False, what)
-    low, high = bounds[0] - margin, bounds[1] + margin
-    least, greatest = images.min(), images.max()  # not a number where one is not
-    if not (np.isfinite([least, greatest]).all() and low <= least and greatest <= high):
+    low, high = _limits(bounds, margin)
+    if not (images.min() >= low and images.max() <= high):  # false for what is not a number
         _check_values(images, bounds, what)
     return images
 
@@ -108,7 +106,7 @@ def label_array(
     Raises:
         InputError: they are not.
     """
-    labels = np.asarray(_array(value, what))
+    labels = _array(value, what)
     if labels.ndim != 1 or count not in (None, len(labels)):
         there = "one an image" if count is None else f"{count:,} of them, one an image"
         raise InputError(
@@ -204,6 +202,13 @@ def refusals() -> Iterator[None]:
                 "model for this shape"
             ) from error
         raise
+
+
+def _limits(bounds: tuple[float, float], margin: float) -> tuple[np.float32, np.float32]:
+    """The least and the greatest value allowed; where there is no bound, infinity is outside all
+    the same."""
+    low, high = max(bounds[0] - margin, tf.float32.min), min(bounds[1] + margin, tf.float32.max)
+    return np.float32(low), np.float32(high)
 
 
 def _tensor(value: Any, what: str) -> Tensor:
