@@ -31,7 +31,7 @@ ALLOWED = {
     "networks": FOUNDATIONS,
     "float32": FOUNDATIONS,
     "attacks": FOUNDATIONS,
-    "datasets": FOUNDATIONS | {"image_bytes", "progress"},
+    "datasets": FOUNDATIONS | {"image_bytes", "printing", "progress"},
     "checkpoints": FOUNDATIONS,
     "theory": FOUNDATIONS | {"distributions"},
     "plots": FOUNDATIONS,

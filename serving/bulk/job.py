@@ -27,7 +27,8 @@ from serving.bulk.pipeline import COUNTED, REFUSED, ROWS, build, schema
 from serving.bulk.sources import Found, is_local, listed
 from tf_avae.errors import InputError, reason
 from tf_avae.files import absolute, shown, write_json
-from tf_avae.progress import Counter, note
+from tf_avae.printing import note
+from tf_avae.progress import Counter
 from tf_avae.provenance import provenance, session
 from tf_avae.saved_models import SavedModel
 

@@ -29,7 +29,8 @@ from tf_avae.datasets.celeb_a_images import CROP, SHAPE, cropped
 from tf_avae.datasets.celeb_a_tasks import ATTRIBUTES
 from tf_avae.errors import InputError
 from tf_avae.files import exclusive, sync_folder, write_json
-from tf_avae.progress import Counter, note
+from tf_avae.printing import note
+from tf_avae.progress import Counter
 from tf_avae.records import NUMBER, mismatch
 
 NAME = "celeb_a-64x64"

@@ -14,7 +14,7 @@ from tf_avae.datasets.indexed import Indexed, IndexedImages
 from tf_avae.datasets.picture_cache import PictureFile, read_pictures, state_of
 from tf_avae.errors import InputError
 from tf_avae.files import absolute
-from tf_avae.progress import note
+from tf_avae.printing import note
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 """Names of files that are taken for pictures end with one of these, in any case; what is in them

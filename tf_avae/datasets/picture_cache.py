@@ -27,7 +27,8 @@ from tf_avae.colours import WHITE, colour
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, exclusive, replacing
 from tf_avae.image_bytes import DECODING, decode_pixels, fault
-from tf_avae.progress import Counter, note
+from tf_avae.printing import note
+from tf_avae.progress import Counter
 
 MOST_BYTES = 2**28
 """Larger files are not read: 16 million pixels take 134 MB at the most, uncompressed."""
