@@ -56,11 +56,11 @@ setup(
         include=["tf_avae", "tf_avae.*", "training", "training.*", "serving", "serving.*"]
     ),
     package_data={
-        "tf_avae.datasets": ["mnist/*"],
+        "tf_avae.datasets.color_mnist": ["mnist/*"],
         "tf_avae.evaluation": ["report.css"],
         "tf_avae": ["py.typed"],
-        "tf_avae.shipped": ["**/*"],
-        "training.sweep": ["*.csv"],
+        "tf_avae.saved.shipped": ["**/*"],
+        "training.sweep.table3": ["*.csv"],
         "training.theory": ["*.md"],
         "serving.protocol": ["*.proto", "*.binpb"],
     },

@@ -26,19 +26,20 @@ from benchmarks.network_file import arrays_of, probe_of
 from benchmarks.pairing import Left, Peer, Worker, Workers
 from benchmarks.peers.batches import over
 from tf_avae.attacks import BALLS
-from tf_avae.commands import Parser, run_command
 from tf_avae.config import Config, check
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.console.printing import note
 from tf_avae.datasets import DATASETS
-from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS, worst_case
 from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
 from tf_avae.evaluation.budgets import Setting, pgd_trial
-from tf_avae.printing import note
 from tf_avae.registry import Registry
-from tf_avae.runs import build_model, load_trained, resolve
+from tf_avae.runs.plan import build_model, resolve
+from tf_avae.runs.run import load_trained
+from tf_avae.saved.encoders import open_encoder
 from tf_avae.types import Images, Tensor
-from training.timing import Steps, paired_rates
+from training.rates import Steps, paired_rates
 
 _ARCHS = ("mlp", "conv")
 OURS = Peer("ours", "this project", "benchmarks.attack", None, _ARCHS)

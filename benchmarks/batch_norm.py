@@ -21,15 +21,15 @@ from typing import Any
 import tensorflow as tf
 
 from tf_avae.attacks import pgd
-from tf_avae.commands import Parser, run_command
 from tf_avae.config import Config, read_json
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.console.printing import answer, say
 from tf_avae.datasets import DATASETS, ImageData
 from tf_avae.distributions import Posterior, w2_squared
 from tf_avae.files import write_json
 from tf_avae.model import AVAE
-from tf_avae.printing import answer, say
 from tf_avae.records import damage_told
-from tf_avae.runs import build_model, resolve
+from tf_avae.runs.plan import build_model, resolve
 from training.session import held_out_terms
 
 _IMAGES = 500

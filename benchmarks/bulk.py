@@ -24,13 +24,13 @@ import tensorflow as tf
 
 from benchmarks import pairing
 from serving import bulk
-from tf_avae.commands import Parser, run_command
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.console.printing import note
 from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, shown
-from tf_avae.printing import note
-from tf_avae.saved_models import SavedModel
-from training.timing import spread
+from tf_avae.graphs.saved_models import SavedModel
+from training.rates import spread
 
 _PROG = "python -m benchmarks.bulk"
 _BATCH = 64

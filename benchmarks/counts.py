@@ -16,11 +16,11 @@ import keras
 import tensorflow as tf
 
 from benchmarks import pairing
-from tf_avae.commands import Parser, run_command
 from tf_avae.config import Config
+from tf_avae.console.commands import Parser, run_command
 from tf_avae.model import AVAE
 from tf_avae.objectives import ADVERSARIAL, DECODER, GENERATED, OBJECTIVES
-from tf_avae.runs import build_model, resolve
+from tf_avae.runs.plan import build_model, resolve
 from tf_avae.types import ImageShape
 
 SHAPES: dict[str, ImageShape] = {"mlp": (28, 28, 3), "conv": (28, 28, 3), "celeba": (64, 64, 3)}

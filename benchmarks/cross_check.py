@@ -29,7 +29,7 @@ def export(run: str, task: str, epsilon: float, count: int, to: Path) -> None:
     from benchmarks.evaluation import probed
     from benchmarks.network_file import arrays_of
     from tf_avae.evaluation import BUDGETS, worst_case
-    from tf_avae.runs import load_trained
+    from tf_avae.runs.run import load_trained
 
     classify, probe, images, labels = probed(run, task, count)
     arrays: dict[str, Any] = {"images": images, "labels": labels, "epsilon": epsilon}

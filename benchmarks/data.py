@@ -21,14 +21,14 @@ import numpy as np
 
 from benchmarks import pairing, train
 from benchmarks.pairing import Peer, Worker, Workers
-from tf_avae.commands import Parser, run_command
 from tf_avae.config import Config, check
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.console.printing import note
 from tf_avae.datasets import open_data
-from tf_avae.datasets.drawn_celeb_a import draw_celeb_a
+from tf_avae.datasets.drawn_faces.archive import draw_celeb_a
 from tf_avae.errors import InputError
-from tf_avae.printing import note
-from tf_avae.runs import resolve
-from training.timing import paired_rates
+from tf_avae.runs.plan import resolve
+from training.rates import paired_rates
 
 PIPELINE = Peer("pipeline", "this project's input", "benchmarks.data", None, ())
 

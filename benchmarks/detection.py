@@ -9,14 +9,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tf_avae.commands import Parser, run_command
 from tf_avae.config import read_json
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.console.printing import answer
 from tf_avae.errors import InputError
 from tf_avae.evaluation import charts, table
 from tf_avae.evaluation.detection import KNOWING, NOISE, PGD
 from tf_avae.files import write_bytes
 from tf_avae.plots import rendered
-from tf_avae.printing import answer
 
 _HEADS = ("encoder", "ε", "noise: ROC AUC", "flagged", "PGD: ROC AUC", "flagged", "broken",
           "and not flagged", "knowing: ROC AUC", "broken", "and not flagged")  # fmt: skip

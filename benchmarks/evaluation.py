@@ -16,15 +16,15 @@ import numpy as np
 import tensorflow as tf
 
 from tf_avae.attacks import cross_entropy, margin, pgd
-from tf_avae.commands import Parser, run_command
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.console.printing import answer
 from tf_avae.datasets import DATASETS
-from tf_avae.encoders import open_encoder
 from tf_avae.evaluation import BUDGETS, worst_case
 from tf_avae.evaluation.batches import in_batches
 from tf_avae.files import write_json
-from tf_avae.printing import answer
 from tf_avae.probes import fit_linear
 from tf_avae.provenance import provenance
+from tf_avae.saved.encoders import open_encoder
 
 _STEPS, _RESTARTS, _BATCH = 40, 10, 500
 

@@ -16,12 +16,12 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import pairing
-from tf_avae.commands import Parser, run_command
+from tf_avae.console.commands import Parser, run_command
 from tf_avae.errors import InputError
-from tf_avae.frozen import load_encoder
-from tf_avae.saved_models import SavedModel
+from tf_avae.graphs.saved_models import SavedModel
+from tf_avae.saved.frozen import load_encoder
 from tf_avae.types import Images, Tensor
-from training.timing import Steps, paired_rates, time_factor
+from training.rates import Steps, paired_rates, time_factor
 
 _IMAGES, _ROUNDS, _SECONDS = 64, 7, 1.0
 _WHOLE, _ALONE = "signature", "embedding alone"

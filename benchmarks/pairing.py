@@ -19,15 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from tf_avae.commands import Parser
 from tf_avae.config import read_json
+from tf_avae.console.commands import Parser
+from tf_avae.console.printing import answer, note
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, write_json
-from tf_avae.printing import answer, note
 from tf_avae.provenance import accelerators, provenance
 from tf_avae.records import damage_told
 from tf_avae.registry import Registry
-from training.timing import Steps, time_factor
+from training.rates import Steps, time_factor
 
 ROOT = Path(__file__).parent.parent
 CORES = len(os.sched_getaffinity(0))

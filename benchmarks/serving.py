@@ -32,14 +32,14 @@ from tensorflow_serving.apis import predict_pb2
 from benchmarks import beside
 from benchmarks.pairing import megabytes, ratios, resident, shown
 from serving.client import EmbeddingClient
-from tf_avae.commands import Parser, run_command
 from tf_avae.config import read_json
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.console.printing import answer, note
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, write_json
-from tf_avae.printing import answer, note
+from tf_avae.graphs.saved_models import SavedModel
 from tf_avae.provenance import provenance
 from tf_avae.records import damage_told
-from tf_avae.saved_models import SavedModel
 
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _BATCHING = Path(__file__).parent.parent / "serving/configs/batching.txt"

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tf_avae.commands import Parser, run_command
 from tf_avae.config import read_json
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.console.printing import answer
 from tf_avae.errors import InputError
 from tf_avae.evaluation import table
-from tf_avae.printing import answer
 from tf_avae.records import damage_told
 from training.sweep import pages
 

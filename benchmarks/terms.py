@@ -10,15 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tf_avae.commands import Parser, run_command
 from tf_avae.config import read_json
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.console.printing import answer
 from tf_avae.datasets import open_data
 from tf_avae.errors import InputError
 from tf_avae.files import write_json
 from tf_avae.objectives import OBJECTIVES
-from tf_avae.printing import answer
 from tf_avae.records import damage_told
-from tf_avae.runs import Run
+from tf_avae.runs.run import Run
 
 
 def collect(path: str) -> dict[str, Any]:

@@ -20,17 +20,17 @@ import tensorflow as tf
 
 from benchmarks import counts, pairing
 from benchmarks.pairing import Peer, Workers
-from tf_avae.commands import Parser, run_command
 from tf_avae.config import Config, option
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.console.printing import note
 from tf_avae.datasets import open_data
-from tf_avae.datasets.drawn_celeb_a import draw_celeb_a
+from tf_avae.datasets.drawn_faces.archive import draw_celeb_a
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import OBJECTIVES
-from tf_avae.printing import note
 from tf_avae.registry import Registry
-from tf_avae.runs import build_model, resolve
-from training.sweep.table3 import MODELS, paper_table
-from training.timing import Steps, fit_steps, paired_rates, time_factor
+from tf_avae.runs.plan import build_model, resolve
+from training.rates import Steps, fit_steps, paired_rates, time_factor
+from training.sweep.table3.study import MODELS, paper_table
 
 OURS = Peer("ours", "this project", "benchmarks.train", None, tuple(counts.SHAPES))
 PEERS: Registry[Peer] = Registry(

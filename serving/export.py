@@ -10,12 +10,12 @@ import sys
 import time
 from typing import Any
 
-from tf_avae.commands import Parser, run_command, sigterm_unwinds
-from tf_avae.exports import SIGNATURES, export_run
+from tf_avae.console.commands import Parser, run_command, sigterm_unwinds
+from tf_avae.console.printing import say
 from tf_avae.files import shown
-from tf_avae.printing import say
-from tf_avae.saved_models import SavedModel
-from tf_avae.versions import BATCH_SIZES, serve_command
+from tf_avae.graphs.saved_models import SavedModel
+from tf_avae.saved.exports import SIGNATURES, export_run
+from tf_avae.saved.versions import BATCH_SIZES, serve_command
 
 
 def parser() -> Parser:

@@ -134,7 +134,7 @@ class _Files:
     trust: bool
 
     def look(self) -> tuple[dict[str, str], int]:
-        from tf_avae.encoders import locate
+        from tf_avae.saved.encoders import locate
 
         path, checksum = locate(self.path)
         shape = _loaded(str(path), checksum, self.trust).image_shape
@@ -143,7 +143,7 @@ class _Files:
         return pinned, self.embed(one, pinned).shape[1]
 
     def embed(self, images: np.ndarray | list[bytes], pinned: Mapping[str, str] | None) -> Any:
-        from tf_avae.encoders import locate
+        from tf_avae.saved.encoders import locate
 
         path, checksum = locate(pinned["path"] if pinned else self.path)
         if pinned and checksum != pinned["checksum"]:
@@ -161,9 +161,9 @@ class _Loaded:
         import tensorflow as tf
 
         from tf_avae.colours import WHITE
-        from tf_avae.encoders import open_encoder
         from tf_avae.evaluation.batches import compiled, image_spec
-        from tf_avae.image_bytes import decode_images
+        from tf_avae.image_files.decoding import decode_images
+        from tf_avae.saved.encoders import open_encoder
 
         encoder = open_encoder(path, trust=trust)
         if encoder.image_shape is None:

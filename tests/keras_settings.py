@@ -8,12 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from tf_avae import AVAE
-from tf_avae.classifiers import classifier
 from tf_avae.float32 import Float32View
-from tf_avae.frozen import freeze
-from tf_avae.optimizers import FusedAdam
+from tf_avae.graphs.saved_models import load_keras_model
 from tf_avae.probes import Probe
-from tf_avae.saved_models import load_keras_model
+from tf_avae.runs.optimizers import FusedAdam
+from tf_avae.saved.classifiers import classifier
+from tf_avae.saved.frozen import freeze
 from tf_avae.theory.circle import CIRCLE_OBJECTIVES, Circle, train
 from training.theory.linear import LinearTask
 

@@ -16,8 +16,8 @@ from tf_avae.config import Config
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import OBJECTIVES
 from tf_avae.probes import Probe
-from tf_avae.runs import resolve
-from training.timing import paired_rates
+from tf_avae.runs.plan import resolve
+from training.rates import paired_rates
 
 FAKE = """
 import numpy as np

@@ -22,9 +22,9 @@ from benchmarks import bulk as benchmark
 from serving.bulk import encoder, job, sources
 from serving.bulk.__main__ import main
 from serving.server.servable import Servable
-from tf_avae.exports import served_encoder
-from tf_avae.saved_models import SavedModel
-from tf_avae.versions import publish
+from tf_avae.graphs.saved_models import SavedModel
+from tf_avae.saved.exports import served_encoder
+from tf_avae.saved.versions import publish
 
 KINDS = ("PNG", "JPEG", "WEBP", "BMP")
 BATCH = 8

@@ -13,10 +13,13 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from tf_avae.datasets import DATASETS, celeb_a_stock, celeb_a_store, celeb_a_tfds
-from tf_avae.datasets.celeb_a_images import crop
-from tf_avae.datasets.celeb_a_tasks import ATTRIBUTES, TASKS
-from tf_avae.datasets.drawn_celeb_a import write_archive
+from tf_avae.datasets import DATASETS
+from tf_avae.datasets.celeb_a import stock as celeb_a_stock
+from tf_avae.datasets.celeb_a import store as celeb_a_store
+from tf_avae.datasets.celeb_a import tfds as celeb_a_tfds
+from tf_avae.datasets.celeb_a.images import crop
+from tf_avae.datasets.celeb_a.tasks import ATTRIBUTES, TASKS
+from tf_avae.datasets.drawn_faces.archive import write_archive
 from tf_avae.errors import InputError
 
 OPEN = DATASETS["celeb_a"].open
@@ -558,9 +561,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from tf_avae.datasets import DATASETS, celeb_a_tfds
-from tf_avae.datasets.celeb_a_files import read_official
-from tf_avae.datasets.celeb_a_images import cropped
-from tf_avae.datasets.drawn_celeb_a import write_archive
+from tf_avae.datasets.celeb_a.files import read_official
+from tf_avae.datasets.celeb_a.images import cropped
+from tf_avae.datasets.drawn_faces.archive import write_archive
 
 celeb_a_tfds._SHARD = 100
 root, jpeg = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes()

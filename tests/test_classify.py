@@ -12,17 +12,16 @@ from scipy.special import softmax
 
 import tf_avae
 from tests.conformance.prepare import untrained_run
-from tf_avae.classifiers import classifier
 from tf_avae.config import Config
-from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
-from tf_avae.evaluation import Encoder
-from tf_avae.evaluation import subject as subjects
-from tf_avae.exports import CLASSIFIER_SIGNATURES, export_classifier, served_encoder
-from tf_avae.frozen import load_encoder
+from tf_avae.evaluation import Encoder, evaluated
+from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
 from tf_avae.probes import Probe
-from tf_avae.saved_models import PROVENANCE, SavedModel
-from tf_avae.versions import publish, warm_up_requests
+from tf_avae.saved.classifiers import classifier
+from tf_avae.saved.encoders import open_encoder
+from tf_avae.saved.exports import CLASSIFIER_SIGNATURES, export_classifier, served_encoder
+from tf_avae.saved.frozen import load_encoder
+from tf_avae.saved.versions import publish, warm_up_requests
 from training import classify
 from training.session import Interrupted
 
@@ -145,7 +144,7 @@ def test_goes_on_with_finished_parts(made, run, few_digits, capsys, monkeypatch)
     def never(*_, **__):
         raise AssertionError("attacked again")
 
-    monkeypatch.setattr(subjects, "worst_case", never)
+    monkeypatch.setattr(evaluated, "worst_case", never)
     monkeypatch.setattr(classify, "SECTIONS", ("probes", "robustness"))
     before = json.loads((made[0] / "results.json").read_text())
     code, said, _ = command(

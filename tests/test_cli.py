@@ -10,7 +10,8 @@ from test_resume import OPTIONS
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
 from tf_avae.objectives import OBJECTIVES
-from tf_avae.runs import Run, Stage, build_model, resolve
+from tf_avae.runs.plan import Stage, build_model, resolve
+from tf_avae.runs.run import Run
 from training import fit
 
 

@@ -9,7 +9,7 @@ import pytest
 from tf_avae import config
 from tf_avae.config import Config
 from tf_avae.errors import InputError
-from tf_avae.runs import Stage, resolve, stages
+from tf_avae.runs.plan import Stage, resolve, stages
 
 
 def test_round_trip_through_json():

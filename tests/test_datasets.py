@@ -10,13 +10,13 @@ from conftest import idx_bytes
 
 import tf_avae
 from tf_avae.datasets import DATASETS, base
-from tf_avae.datasets.color_mnist import (
+from tf_avae.datasets.color_mnist.dataset import (
     CHANNELS,
     COLORS,
     held_out_color,
     training_color,
 )
-from tf_avae.datasets.idx import load_split
+from tf_avae.datasets.color_mnist.idx import load_split
 from tf_avae.errors import InputError
 
 OPEN = DATASETS["color_mnist"].open
@@ -236,7 +236,7 @@ def test_a_folder_that_is_none_is_named(tmp_path):
 
 
 def test_altered_package_data_is_noticed(monkeypatch):
-    from tf_avae.datasets import idx
+    from tf_avae.datasets.color_mnist import idx
 
     read = idx._read_bytes
     monkeypatch.setattr(idx, "_read_bytes", lambda *a: read(*a)[:-1] + b"\x07")
@@ -252,7 +252,7 @@ def test_damaged_package_data_is_named(monkeypatch, tmp_path, damage):
 
     (tmp_path / "mnist").mkdir()
     if damage == "cut short":
-        packaged = importlib.resources.files("tf_avae.datasets") / "mnist"
+        packaged = importlib.resources.files("tf_avae.datasets.color_mnist") / "mnist"
         name = "t10k-images-idx3-ubyte.gz"
         (tmp_path / "mnist" / name).write_bytes((packaged / name).read_bytes()[:1000])
     monkeypatch.setattr(importlib.resources, "files", lambda package: tmp_path)

@@ -10,8 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from tests.test_celeb_a import ATTRIBUTE_LIST, IMAGES, PARTITION, rows
 from tf_avae.datasets import DATASETS
-from tf_avae.datasets.celeb_a_tasks import TASKS
-from tf_avae.datasets.drawn_celeb_a import draw_celeb_a
+from tf_avae.datasets.celeb_a.tasks import TASKS
+from tf_avae.datasets.drawn_faces.archive import draw_celeb_a
 from tf_avae.errors import InputError
 from training import draw_faces
 

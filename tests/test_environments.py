@@ -21,8 +21,8 @@ import tensorflow as tf
 from tensorflow.python.framework import config as framework
 from test_resume import OPTIONS
 
-from tf_avae.commands import Parser, exit_code, handling, run_command
-from tf_avae.printing import answer, note, say
+from tf_avae.console.commands import Parser, exit_code, handling, run_command
+from tf_avae.console.printing import answer, note, say
 from training.session import StopSignals, deterministic
 
 ROOT = Path(__file__).parent.parent
@@ -164,7 +164,7 @@ def test_a_process_ends_as_its_output_says(client, to):
         if client
         else [
             "-c",
-            "import runpy; say = runpy.run_path('tf_avae/printing.py')['say']; "
+            "import runpy; say = runpy.run_path('tf_avae/console/printing.py')['say']; "
             "say('x' * 20_000); say('y')",
         ]  # without TensorFlow
     )
@@ -204,7 +204,7 @@ def _nested():
 
 
 def test_the_command_is_recorded_as_it_was_given_from_python():
-    from tf_avae.commands import words
+    from tf_avae.console.commands import words
 
     parser, found = Parser(prog="python -m training.fit"), []
     parser.add_argument("--steps")

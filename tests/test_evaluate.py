@@ -15,17 +15,17 @@ from test_resume import fit
 import tf_avae
 from tests.in_process import run_module
 from tf_avae.distributions import Posterior
-from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, Settings, evaluate
 from tf_avae.evaluation.budgets import BUDGETS
-from tf_avae.evaluation.parts import Part, Parts
+from tf_avae.evaluation.evaluated import images_through
+from tf_avae.evaluation.part_store import Part, PartStore
 from tf_avae.evaluation.report import page
 from tf_avae.evaluation.representation import DISTANCES
 from tf_avae.evaluation.robustness import Outcomes
-from tf_avae.evaluation.subject import images_through
 from tf_avae.evaluation.table import text
-from tf_avae.runs import load_trained
+from tf_avae.runs.run import load_trained
+from tf_avae.saved.encoders import open_encoder
 from training import evaluate as command
 
 QUICK = ("--budget", "smoke", "--epsilon", "0.1", "--task", "digit", "--images", "60",
@@ -172,7 +172,7 @@ def test_a_stopped_evaluation_goes_on_and_ends_the_same(evaluated, run, tmp_path
     out, _ = evaluated
     sections = ("probes", "robustness", "representation")
     arguments = (run, "--out", tmp_path, *QUICK, "--section", *sections)
-    keep = Parts.keep
+    keep = PartStore.keep
 
     def interrupted(self, name, *part):
         keep(self, name, *part)
@@ -180,7 +180,7 @@ def test_a_stopped_evaluation_goes_on_and_ends_the_same(evaluated, run, tmp_path
             monkeypatch.undo()
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Parts, "keep", interrupted)
+    monkeypatch.setattr(PartStore, "keep", interrupted)
     code, printed, complaint = run_command(*arguments)
     assert code == 130, complaint
     assert "The same command goes on" in printed and "Traceback" not in complaint
@@ -521,13 +521,13 @@ def test_encoders_open_from_runs_saved_models_and_keras_files(run, saved, few_di
 
 
 def test_parts_are_found_by_what_decides_them(tmp_path):
-    parts = Parts(tmp_path, {"encoder": "a"})
+    parts = PartStore(tmp_path, {"encoder": "a"})
     found = Part({"value": 1.5}, {"x": np.arange(3)})
     parts.keep("cell", {"epsilon": 0.1}, found)
-    again = Parts(tmp_path, {"encoder": "a"}).find("cell", {"epsilon": 0.1})
+    again = PartStore(tmp_path, {"encoder": "a"}).find("cell", {"epsilon": 0.1})
     assert again.values == {"value": 1.5}
     np.testing.assert_array_equal(again.arrays["x"], [0, 1, 2])
-    assert Parts(tmp_path, {"encoder": "b"}).find("cell", {"epsilon": 0.1}) is None
+    assert PartStore(tmp_path, {"encoder": "b"}).find("cell", {"epsilon": 0.1}) is None
     assert parts.find("cell", {"epsilon": 0.2}) is None
     (file,) = tmp_path.iterdir()
     # One that has taken the name of another, as in a folder that was put together by hand.
@@ -536,23 +536,25 @@ def test_parts_are_found_by_what_decides_them(tmp_path):
     kept = file.read_bytes()
     file.write_bytes(other.read_bytes())
     other.write_bytes(kept)
-    again = Parts(tmp_path, {"encoder": "a"})
+    again = PartStore(tmp_path, {"encoder": "a"})
     assert [again.find("cell", {"epsilon": e}) for e in (0.1, 0.2)] == [None, None]
     file.write_bytes(kept)
-    assert Parts(tmp_path, {"encoder": "a"}).find("cell", {"epsilon": 0.1}).values == found.values
+    assert (
+        PartStore(tmp_path, {"encoder": "a"}).find("cell", {"epsilon": 0.1}).values == found.values
+    )
     file.write_bytes(kept[:-20])
-    assert Parts(tmp_path, {"encoder": "a"}).find("cell", {"epsilon": 0.1}) is None
+    assert PartStore(tmp_path, {"encoder": "a"}).find("cell", {"epsilon": 0.1}) is None
 
 
 def test_parts_that_nobody_can_use_are_cleared(tmp_path):
-    of = {source: Parts(tmp_path, {"source": source}) for source in ("old", "new")}
+    of = {source: PartStore(tmp_path, {"source": source}) for source in ("old", "new")}
     for parts in of.values():
         parts.keep("cell", {}, Part({}, {}))
     (tmp_path / ".tmp-killed.npz").write_bytes(b"half")
     (tmp_path / "mine.txt").touch()
     assert len(list(tmp_path.iterdir())) == 4
-    again = Parts(tmp_path, {"source": "new", "encoder": "b"})
-    assert Parts(tmp_path, {"source": "new"}).find("cell", {}) is not None
+    again = PartStore(tmp_path, {"source": "new", "encoder": "b"})
+    assert PartStore(tmp_path, {"source": "new"}).find("cell", {}) is not None
     assert again.find("cell", {}) is None
     assert len(list(tmp_path.iterdir())) == 2
 

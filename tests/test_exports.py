@@ -17,17 +17,17 @@ from PIL import Image
 
 from serving import export
 from tests.conformance.prepare import untrained_run
-from tf_avae import versions
+from tf_avae.backend import import_tensorflow
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
-from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
-from tf_avae.exports import SIGNATURES, _of_files, export_run, served_encoder
-from tf_avae.image_bytes import MOST_SCANS, decode_images
-from tf_avae.quiet import import_tensorflow
-from tf_avae.runs import load_trained
-from tf_avae.saved_models import PROVENANCE, SavedModel
-from tf_avae.versions import Served, warm_up_requests
+from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
+from tf_avae.image_files.decoding import MOST_SCANS, decode_images
+from tf_avae.runs.run import load_trained
+from tf_avae.saved import versions
+from tf_avae.saved.encoders import open_encoder
+from tf_avae.saved.exports import SIGNATURES, _of_files, export_run, served_encoder
+from tf_avae.saved.versions import Served, warm_up_requests
 
 SHAPE = (12, 12, 3)
 

@@ -9,10 +9,10 @@ import pytest
 import serving.client
 import serving.server
 import serving.transformer
-import tf_avae.versions
+import tf_avae.saved.versions
 from serving import bulk
 from tests.test_readme import ROOT
-from tf_avae import quiet
+from tf_avae import backend
 from tf_avae.errors import InputError
 
 CASES = [
@@ -21,11 +21,11 @@ CASES = [
     (lambda: importlib.reload(serving.client), "google.protobuf", "protobuf", "client"),
     (lambda: importlib.reload(serving.server), "aiohttp", "aiohttp", "tf"),
     (lambda: importlib.reload(serving.server), "grpc_health", "grpcio-health-checking", "tf"),
-    (lambda: importlib.reload(tf_avae.versions), "tensorflow_serving", "tensorflow-serving-api",
-     "tf"),
-    (quiet.import_tensorflow, "tensorflow", "TensorFlow", "tf"),
-    (quiet.import_tensorflow, "matplotlib", "matplotlib", "tf"),
-    (quiet.import_tensorflow, "PIL", "pillow", "tf"),
+    (lambda: importlib.reload(tf_avae.saved.versions), "tensorflow_serving",
+     "tensorflow-serving-api", "tf"),
+    (backend.import_tensorflow, "tensorflow", "TensorFlow", "tf"),
+    (backend.import_tensorflow, "matplotlib", "matplotlib", "tf"),
+    (backend.import_tensorflow, "PIL", "pillow", "tf"),
     (bulk.check_installed, "apache_beam", "Apache Beam", "beam"),
     (bulk.check_installed, "pyarrow", "pyarrow", "beam"),
 ]  # fmt: skip

@@ -9,8 +9,8 @@ import pytest
 from tf_avae.config import ATTACK, OBJECTIVE, Config, fields_of
 from tf_avae.errors import InputError
 from tf_avae.objectives import OBJECTIVES
-from tf_avae.runs import resolve
-from training.sweep.grids import GRIDS, Block, Grid, models
+from tf_avae.runs.plan import resolve
+from training.sweep.colormnist.grids import GRIDS, Block, Grid, models
 
 SMALL = Grid(
     "small", "summary", "title", "text",

@@ -26,8 +26,8 @@ from picture_files import (
 
 from tf_avae.colours import colour
 from tf_avae.errors import InputError
-from tf_avae.exif import MOST_PARTS, jpeg_segment, orientation
-from tf_avae.image_bytes import decode_images, decode_pixels
+from tf_avae.image_files.decoding import decode_images, decode_pixels
+from tf_avae.image_files.exif import MOST_PARTS, jpeg_segment, orientation
 
 SIZE = (13, 17)
 

@@ -15,13 +15,15 @@ import tensorflow as tf
 from picture_files import COLOUR, GREY, READABLE, by_pillow, exif, file_of
 from PIL import Image
 
-from tf_avae import progress
-from tf_avae.datasets import DATASETS, image_folder, picture_cache
-from tf_avae.datasets.image_folder import find_files
-from tf_avae.encoders import open_encoder
+from tf_avae.console import progress
+from tf_avae.datasets import DATASETS
+from tf_avae.datasets.image_folder import cache as picture_cache
+from tf_avae.datasets.image_folder import dataset as image_folder
+from tf_avae.datasets.image_folder.dataset import find_files
 from tf_avae.errors import InputError
-from tf_avae.exports import export_run
-from tf_avae.saved_models import PROVENANCE, SavedModel
+from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
+from tf_avae.saved.encoders import open_encoder
+from tf_avae.saved.exports import export_run
 from training import evaluate, fit
 
 SIDE = 12

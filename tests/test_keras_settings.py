@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from keras_settings import SHAPE, made, numbers
 
-from tf_avae import quiet
 from tf_avae.errors import InputError
 from tf_avae.evaluation import open_extractor
-from tf_avae.saved_models import load_keras_model
+from tf_avae.graphs.saved_models import load_keras_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -119,7 +118,7 @@ def test_another_backend_is_named(monkeypatch, tmp_path, backend, by):
     monkeypatch.delitem(sys.modules, "keras")
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     with pytest.raises(InputError, match=f"{by} is '{backend}'.*KERAS_BACKEND=tensorflow"):
-        quiet.import_tensorflow()
+        backend.import_tensorflow()
 
 
 @pytest.mark.parametrize(

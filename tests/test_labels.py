@@ -14,9 +14,9 @@ from tf_avae import InputError
 from tf_avae.attacks import cross_entropy, logit_ratio, margin, targeted_logit_ratio
 from tf_avae.evaluation import BUDGETS, Encoder, Settings, evaluate, worst_case
 from tf_avae.evaluation.detection import detect
+from tf_avae.evaluation.neighbours import Neighbours
 from tf_avae.evaluation.report import page
 from tf_avae.evaluation.table import text
-from tf_avae.neighbours import Neighbours
 from tf_avae.probes import HEADS, latent_radius
 
 CLASSES, PIXELS = 5, 12
@@ -391,7 +391,7 @@ for _name, (_change, _words) in NO_LABELS.items():
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_every_image_of_both_splits_is_looked_at_before_the_work(split, bad, monkeypatch):
     """What is wrong is in the last batch."""
-    monkeypatch.setattr("tf_avae.evaluation.suite.Subject", None)
+    monkeypatch.setattr("tf_avae.evaluation.suite.EvaluatedEncoder", None)
     change, words = BAD_SPLITS[bad]
     good = [(X[:50], {"kind": Y[:50]}), (X[50:100], {"kind": Y[50:100]})]
     splits = {"train": good, "test": good}

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tf_avae import ARCHITECTURES, AVAE, COUPLINGS, OBJECTIVES, InputError
-from tf_avae.runs import copy_networks
+from tf_avae.runs.plan import copy_networks
 from tf_avae.theory.linear import _ROWS, Attack, grows, resting_point
 from tf_avae.theory.ppca import PPCA
 from training.theory.linear import LinearTask

@@ -15,10 +15,10 @@ from conftest import SMALL as SHAPE
 from conftest import small_model
 
 import tf_avae
-from tf_avae import frozen
 from tf_avae.errors import InputError
-from tf_avae.exports import served_encoder
-from tf_avae.versions import publish
+from tf_avae.saved import frozen
+from tf_avae.saved.exports import served_encoder
+from tf_avae.saved.versions import publish
 
 CLASSES = 3
 

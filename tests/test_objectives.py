@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_avae import distributions as d
 from tf_avae.objectives import COUPLINGS, OBJECTIVES, Hyperparameters, Objective, Passes
-from tf_avae.runs import copy_networks
+from tf_avae.runs.plan import copy_networks
 
 SEED = tf.constant([0, 5])
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_avae.optimizers import FusedAdam
+from tf_avae.runs.optimizers import FusedAdam
 
 RATE, BETA_1, BETA_2, TINY = 0.01, 0.8, 0.99, 1e-5
 SHAPES = {"kernel": (3, 2), "bias": (2,)}

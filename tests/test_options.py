@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from tf_avae.commands import Parser
 from tf_avae.config import Config
+from tf_avae.console.commands import Parser
 from tf_avae.datasets import DATASETS, open_data
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from tests.conformance.prepare import RELEASE, untrained_run
-from tf_avae.exports import export_run
-from tf_avae.runs import load_trained
+from tf_avae.runs.run import load_trained
+from tf_avae.saved.exports import export_run
 
 # Run by an interpreter that has that TensorFlow and nothing of ours.
 _ASK = """

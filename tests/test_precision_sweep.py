@@ -10,13 +10,17 @@ from test_resume import ROOT
 from test_table3 import printed, tables
 
 from tf_avae.config import Config, read_json
-from tf_avae.runs import resolve
+from tf_avae.runs.plan import resolve
 from training import evaluate, fit
 from training.sweep import __main__ as command
-from training.sweep import precision, precision_chart, precision_figures, precision_page, timing
-from training.sweep.folder import State, SweepFolder
+from training.sweep import timing
+from training.sweep.cells.folder import State, SweepFolder
+from training.sweep.cells.screen import estimate
 from training.sweep.models import evaluated
-from training.sweep.progress import estimate
+from training.sweep.precision import chart as precision_chart
+from training.sweep.precision import figures as precision_figures
+from training.sweep.precision import page as precision_page
+from training.sweep.precision import study as precision
 from training.sweep.seeds import differs, over_seeds, paired
 
 ALGOS, PRECISIONS, SEEDS = ("vae", "se_avae"), ("float32", "mixed_bfloat16", "mixed_float16"), 3

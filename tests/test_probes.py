@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from tf_avae.errors import InputError
-from tf_avae.neighbours import Neighbours
+from tf_avae.evaluation.neighbours import Neighbours
 from tf_avae.probes import (
     HEADS,
     MARGIN_WEIGHTS,

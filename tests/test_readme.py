@@ -16,7 +16,7 @@ from tests.conformance.prepare import untrained_run
 from tests.in_process import run_module
 from tests.serving_process import Server
 from tf_avae.evaluation import BUDGETS, CHECKS
-from tf_avae.evaluation.sections import SECTIONS
+from tf_avae.evaluation.section import SECTIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -183,7 +183,7 @@ def test_make_targets_exist():
         ("benchmarks.detection", "docs/results/detection.json", "docs/detection.md"),
         ("benchmarks.detection", "docs/results/detection_shipped.json", "docs/detection.md"),
         ("benchmarks.counts", "docs/results/counts.json", "docs/performance.md"),
-        ("benchmarks.levers", "docs/results/levers.json", "docs/performance.md"),
+        ("benchmarks.step_options", "docs/results/step_options.json", "docs/performance.md"),
         ("benchmarks.train", "docs/results/train_mlp.json", "docs/performance.md"),
         ("benchmarks.train", "docs/results/train_conv.json", "docs/performance.md"),
         ("benchmarks.train", "docs/results/train_mlp_pgd5.json", "docs/performance.md"),

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from tests.in_process import run_module
-from tf_avae import checkpoints
 from tf_avae.files import drafting, replacing
 from tf_avae.objectives import OBJECTIVES
+from tf_avae.runs import checkpoints
 from training import session
 
 ROOT = Path(__file__).parent.parent

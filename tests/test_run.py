@@ -11,7 +11,7 @@ from test_resume import OPTIONS, fit
 from tf_avae.config import Config
 from tf_avae.objectives import OBJECTIVES
 from tf_avae.provenance import provenance
-from tf_avae.runs import Run, load_trained
+from tf_avae.runs.run import Run, load_trained
 
 
 @pytest.fixture(scope="module")

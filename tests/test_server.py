@@ -32,9 +32,9 @@ from tests import test_container
 from tests.certificates import make_certificates
 from tests.conformance.prepare import prepare, untrained_run
 from tests.serving_process import DEADLINE, Server, http
-from tf_avae.exports import export_run
-from tf_avae.saved_models import SavedModel
-from tf_avae.versions import WARM_UP
+from tf_avae.graphs.saved_models import SavedModel
+from tf_avae.saved.exports import export_run
+from tf_avae.saved.versions import WARM_UP
 
 MODEL, SHAPE = "encoder", (28, 28, 3)
 

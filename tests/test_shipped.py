@@ -14,14 +14,14 @@ import tf_avae
 from benchmarks import tables
 from serving.client import EmbeddingClient
 from serving.server import flags
-from tf_avae.encoders import locate, open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import table
 from tf_avae.evaluation.detection import KNOWING, PGD
-from tf_avae.exports import figures
+from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
 from tf_avae.objectives import OBJECTIVES
-from tf_avae.saved_models import PROVENANCE, SavedModel
-from tf_avae.shipped import SHIPPED, located
+from tf_avae.saved.encoders import locate, open_encoder
+from tf_avae.saved.exports import figures
+from tf_avae.saved.shipped import SHIPPED, located
 
 NAME = "colormnist-robust"
 

@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from tests.in_process import run_module
-from tf_avae import checkpoints
 from tf_avae.datasets.base import Part
 from tf_avae.datasets.indexed import Indexed, IndexedImages
 from tf_avae.objectives import OBJECTIVES
+from tf_avae.runs import checkpoints
 from training import fit, strategies
 
 ROOT = Path(__file__).parent.parent

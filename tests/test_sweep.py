@@ -16,10 +16,11 @@ from tf_avae.config import Config
 from tf_avae.errors import InputError
 from tf_avae.registry import Registry
 from training.session import Interrupted, StopSignals
-from training.sweep import cells, engine, folder
-from training.sweep.cells import Cell, Declaration, Kind, difference, flags
-from training.sweep.folder import State, SweepFolder
-from training.sweep.progress import Estimate, estimate
+from training.sweep.cells import declaration as cells
+from training.sweep.cells import engine, folder
+from training.sweep.cells.declaration import Cell, Declaration, Kind, difference, flags
+from training.sweep.cells.folder import State, SweepFolder
+from training.sweep.cells.screen import Estimate, estimate
 
 # Counts its starts and its steps in files; ends after so many steps; a signal ends it at a step.
 SCRIPT = """

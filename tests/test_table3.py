@@ -14,17 +14,21 @@ from test_resume import ROOT
 from test_sweep import wait_for
 
 from tf_avae.config import Config, read_json
-from tf_avae.datasets import celeb_a_images, celeb_a_tasks
-from tf_avae.datasets.celeb_a_files import IMAGES, OFFICIAL_SHA256
+from tf_avae.datasets.celeb_a import images as celeb_a_images
+from tf_avae.datasets.celeb_a import tasks as celeb_a_tasks
+from tf_avae.datasets.celeb_a.files import IMAGES, OFFICIAL_SHA256
 from tf_avae.errors import InputError
 from tf_avae.files import write_json
-from tf_avae.runs import resolve
+from tf_avae.runs.plan import resolve
 from training import evaluate, fit
 from training.sweep import __main__ as command
-from training.sweep import table3, table3_chart, table3_figures, table3_page
-from training.sweep.folder import SweepFolder
+from training.sweep.cells.folder import SweepFolder
+from training.sweep.table3 import chart as table3_chart
+from training.sweep.table3 import figures as table3_figures
+from training.sweep.table3 import page as table3_page
+from training.sweep.table3 import study as table3
 
-CSV = list(csv.DictReader((ROOT / "training" / "sweep" / "table3_celeba.csv").open()))
+CSV = list(csv.DictReader((ROOT / "training" / "sweep" / "table3" / "celeba.csv").open()))
 TASKS = [row for row in CSV if row["VAE_0.1"]]
 BESIDE = {row["task"]: row for row in CSV if not row["VAE_0.1"]}
 OFFICIAL = {IMAGES: OFFICIAL_SHA256}

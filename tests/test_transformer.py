@@ -23,12 +23,12 @@ from serving import transformer
 from serving.client import AsyncEmbeddingClient, EmbeddingClient, NotFound
 from serving.transformer import RobustEmbedding
 from tests.serving_process import ROOT, Server
-from tf_avae.classifiers import classifier
-from tf_avae.exports import export_classifier, served_encoder
-from tf_avae.frozen import load_encoder
+from tf_avae.graphs.saved_models import SavedModel
 from tf_avae.probes import fit_mlp
-from tf_avae.saved_models import SavedModel
-from tf_avae.versions import publish
+from tf_avae.saved.classifiers import classifier
+from tf_avae.saved.exports import export_classifier, served_encoder
+from tf_avae.saved.frozen import load_encoder
+from tf_avae.saved.versions import publish
 
 MODEL = "small"
 BACKGROUND = "#0033ff"

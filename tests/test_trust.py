@@ -19,12 +19,12 @@ from serving.server.batching import Scheduler
 from serving.server.manager import Manager, Options
 from serving.server.servable import Servable
 from serving.transformer import RobustEmbedding
-from tf_avae import operations
-from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import open_extractor
-from tf_avae.operations import check_saved_model
-from tf_avae.saved_models import SavedModel
+from tf_avae.graphs import operations
+from tf_avae.graphs.operations import check_saved_model
+from tf_avae.graphs.saved_models import SavedModel
+from tf_avae.saved.encoders import open_encoder
 from training import classify, evaluate
 from training.sweep import __main__ as sweep
 
@@ -382,7 +382,7 @@ def test_every_command_takes_trust(command, tmp_path, monkeypatch):
         told.append(path)
         raise InputError("enough")
 
-    monkeypatch.setattr("tf_avae.saved_models.check_saved_model", check)
+    monkeypatch.setattr("tf_avae.graphs.saved_models.check_saved_model", check)
     monkeypatch.setattr(tf.saved_model, "load", load)
     folder = plain(tmp_path / "model")
     main, words = commands(folder, tmp_path / "out")[command]

@@ -1,7 +1,7 @@
 """Image representations that stay put under adversarial perturbation, learned without labels."""
 
 # ruff: noqa: E402
-from tf_avae.quiet import import_tensorflow
+from tf_avae.backend import import_tensorflow
 
 import_tensorflow()
 
@@ -10,10 +10,10 @@ from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
 from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError, TrainingDiverged
-from tf_avae.frozen import FrozenEncoder, load_encoder
 from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
+from tf_avae.saved.frozen import FrozenEncoder, load_encoder
 
 __all__ = [
     "ARCHITECTURES",

@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_avae.commands import words
+from tf_avae.console.commands import words
 
 _PACKAGES = (
     "tf-avae",

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from tf_avae.errors import InputError
 
@@ -25,22 +25,38 @@ def unknown(kind: str, name: object, known: list[str]) -> InputError:
 
 
 class Registry(Mapping[str, Row], Generic[Row]):
-    """An ordered, read-only mapping from names to rows.
+    """An ordered mapping from names to rows, to which rows can be added and none taken away.
 
     Args:
         kind: what a row is called in an error message, for example "objective".
         rows: the rows, in the order in which they are shown to a user.
+        row_type: what rows are, where there is none to begin with.
 
     Raises:
         InputError: from a look-up, for a name that is not there.
         ValueError: two rows have the same name.
     """
 
-    def __init__(self, kind: str, *rows: Row):
+    def __init__(self, kind: str, *rows: Row, row_type: type[Row] | None = None):
         self.kind = kind
-        self._rows = {row.name: row for row in rows}
-        if len(self._rows) != len(rows):
-            raise ValueError(f"two rows of the {kind} registry have the same name")
+        self._row_type: Any = row_type or type(rows[0])
+        self._rows: dict[str, Row] = {}
+        for row in rows:
+            self.register(row)
+
+    def register(self, row: Row) -> Row:
+        """Adds a row, which it returns.
+
+        Raises:
+            TypeError: it is no such row.
+            ValueError: there is a row of that name.
+        """
+        if not isinstance(row, self._row_type):
+            raise TypeError(f"{row!r} is no {self._row_type.__name__}: no {self.kind} can be so")
+        if row.name in self._rows:
+            raise ValueError(f"there is a {self.kind} {row.name!r} already; give another name")
+        self._rows[row.name] = row
+        return row
 
     def __getitem__(self, name: str) -> Row:
         if name not in self._rows:
@@ -55,7 +71,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
         """
         if isinstance(given, str):
             return self[given]
-        if not isinstance(given, type(next(iter(self._rows.values())))):
+        if not isinstance(given, self._row_type):
             raise unknown(self.kind, given, list(self._rows))
         return given
 

@@ -8,25 +8,25 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_avae.classifiers import classifier
 from tf_avae.colours import WHITE
-from tf_avae.commands import Parser, add_trust, run_command, sigterm_unwinds
 from tf_avae.config import Config, read_json
+from tf_avae.console.commands import Parser, add_trust, run_command, sigterm_unwinds
+from tf_avae.console.printing import say
 from tf_avae.datasets import DATASETS, ImageData
-from tf_avae.encoders import locate
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, Evaluation, Settings, evaluate
 from tf_avae.evaluation.batches import in_batches
-from tf_avae.evaluation.subject import Subject
+from tf_avae.evaluation.evaluated import EvaluatedEncoder
 from tf_avae.evaluation.tasks import class_name
-from tf_avae.exports import export_classifier, figures
 from tf_avae.files import absolute, replacing, shown
-from tf_avae.frozen import FrozenEncoder, load_encoder
-from tf_avae.printing import say
+from tf_avae.graphs.saved_models import PROVENANCE
 from tf_avae.probes import HEADS
 from tf_avae.registry import unknown
-from tf_avae.saved_models import PROVENANCE
-from tf_avae.versions import check_target, serve_command
+from tf_avae.saved.classifiers import classifier
+from tf_avae.saved.encoders import locate
+from tf_avae.saved.exports import export_classifier, figures
+from tf_avae.saved.frozen import FrozenEncoder, load_encoder
+from tf_avae.saved.versions import check_target, serve_command
 from training.evaluate import (
     RESULTS,
     Progress,
@@ -124,10 +124,10 @@ def _classify(arguments: argparse.Namespace) -> int:
             parts = shown(folder / "parts")
             say(f"\nstopped; finished parts are in {parts}. The same command goes on")
             return 128 + stop.signum
-        subject = evaluation.subjects[encoder.name]
-        fitted = subject.fitted(arguments.task, arguments.head)
+        evaluated = evaluation.evaluated_encoders[encoder.name]
+        fitted = evaluated.fitted(arguments.task, arguments.head)
         model = classifier(frozen, fitted.probe)
-        _must_agree(model, subject, arguments.task, arguments.head)
+        _must_agree(model, evaluated, arguments.task, arguments.head)
         with replacing(folder / _MODEL) as temporary:
             model.save(temporary)
         write_results(evaluation, folder)
@@ -169,14 +169,14 @@ def _must_be_one(frozen: FrozenEncoder, encoder: Encoder, data: ImageData) -> No
         )
 
 
-def _must_agree(model: keras.Model, subject: Subject, task: str, head: str) -> None:
+def _must_agree(model: keras.Model, evaluated: EvaluatedEncoder, task: str, head: str) -> None:
     """Raises unless the Keras model is the classifier that was attacked."""
-    expected = subject.logits(task, head)
-    images, _ = subject.attacked(task, len(expected))
+    expected = evaluated.logits(task, head)
+    images, _ = evaluated.attacked(task, len(expected))
     found = in_batches(
         lambda images: model(images)["logits"],
         images,
-        batch_size=subject.settings.batch_size,
+        batch_size=evaluated.settings.batch_size,
     )
     off, largest = np.abs(found - expected).max(), max(1.0, np.abs(expected).max())
     if not off <= _SAME * largest:

@@ -7,13 +7,13 @@ import sys
 import numpy as np
 from PIL import Image
 
-from tf_avae.commands import Parser, run_command
 from tf_avae.config import check
-from tf_avae.datasets.celeb_a import open_celeb_a
-from tf_avae.datasets.drawn_celeb_a import draw_celeb_a
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.console.printing import say
+from tf_avae.datasets.celeb_a.dataset import open_celeb_a
+from tf_avae.datasets.drawn_faces.archive import draw_celeb_a
 from tf_avae.files import absolute, shown, write_bytes
 from tf_avae.plots import new_figure, rendered, title
-from tf_avae.printing import say
 
 _COLUMNS, _ROWS = 6, 3  # of tasks on the sheet
 _INCHES, _DPI = 1.75, 100  # of a pair of faces, about twice their size

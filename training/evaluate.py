@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tf_avae.attacks import BALLS
-from tf_avae.commands import Parser, add_trust, run_command
 from tf_avae.config import Config
+from tf_avae.console.commands import Parser, add_trust, run_command
+from tf_avae.console.printing import say
+from tf_avae.console.progress import StatusLine, duration
 from tf_avae.datasets import ImageData
-from tf_avae.encoders import open_encoder
 from tf_avae.errors import InputError
 from tf_avae.evaluation import (
     BUDGETS,
@@ -26,22 +27,21 @@ from tf_avae.evaluation import (
     evaluate,
     open_extractor,
 )
+from tf_avae.evaluation.evaluated import Report
 from tf_avae.evaluation.inputs import check_names
-from tf_avae.evaluation.parts import Part, Parts
+from tf_avae.evaluation.part_store import Part, PartStore
 from tf_avae.evaluation.report import page
-from tf_avae.evaluation.sections import SECTIONS
-from tf_avae.evaluation.subject import Report
+from tf_avae.evaluation.section import SECTIONS
 from tf_avae.evaluation.table import text
 from tf_avae.files import absolute, clear_drafts, shown, write_json, write_text
-from tf_avae.printing import say
 from tf_avae.probes import HEADS
-from tf_avae.progress import StatusLine, duration
 from tf_avae.provenance import provenance, session, source_checksum
 from tf_avae.registry import Registry
-from tf_avae.runs import build_model
+from tf_avae.runs.plan import build_model
+from tf_avae.saved.encoders import open_encoder
 from training.options import add_data_options, open_given
+from training.rates import fit_steps, paired_rates, time_factor
 from training.session import Interrupted, StopSignals, deterministic
-from training.timing import fit_steps, paired_rates, time_factor
 
 RESULTS = ("results.json", "report.html")
 """What an evaluation writes into its folder."""
@@ -299,7 +299,7 @@ def _time_factors(encoders: list[Encoder], data: ImageData, folder: Path) -> lis
         for encoder in encoders
         if encoder.notes.get("kind") == "run"
     }
-    parts = Parts(folder / "parts", {"source": source_checksum()})
+    parts = PartStore(folder / "parts", {"source": source_checksum()})
 
     def measured(name: str) -> dict:
         if configs[name].algo == "vae":

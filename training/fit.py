@@ -6,27 +6,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tf_avae import checkpoints
 from tf_avae.attacks import BALLS
-from tf_avae.commands import Parser, run_command
 from tf_avae.config import Config, check_keys, read_json
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.console.printing import note, say
 from tf_avae.datasets import DATASETS, ImageData, open_data
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, shown, write_json
 from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
-from tf_avae.printing import note, say
 from tf_avae.registry import Registry
-from tf_avae.runs import (
-    Run,
-    build_model,
-    copy_networks,
-    holds_run,
-    load_trained,
-    resolve,
-    stages,
-)
+from tf_avae.runs import checkpoints
+from tf_avae.runs.plan import build_model, copy_networks, resolve, stages
+from tf_avae.runs.run import Run, holds_run, load_trained
 from training.options import add_config_options, given_options, unused_data_options
 from training.session import (
     Interrupted,

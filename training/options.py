@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tf_avae import config
-from tf_avae.commands import Parser
 from tf_avae.config import DATA, Config, fields_of
+from tf_avae.console.commands import Parser
+from tf_avae.console.printing import say
 from tf_avae.datasets import DATASETS, ImageData, open_data
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder
-from tf_avae.printing import say
 from tf_avae.provenance import ELSEWHERE
 from tf_avae.registry import Registry
 

@@ -15,17 +15,18 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework import config as framework  # what switches determinism off again
 
-from tf_avae.checkpoints import metrics_state, restore_metrics
-from tf_avae.commands import handling
 from tf_avae.config import Config
+from tf_avae.console.commands import handling
+from tf_avae.console.printing import say
+from tf_avae.console.progress import StatusLine, duration
 from tf_avae.datasets import ImageData
 from tf_avae.datasets.base import Part
 from tf_avae.files import for_tensorflow, write_bytes
 from tf_avae.model import AVAE
-from tf_avae.pictures import model_pictures
-from tf_avae.printing import say
-from tf_avae.progress import StatusLine, duration
-from tf_avae.runs import Run, Stage
+from tf_avae.runs.checkpoints import metrics_state, restore_metrics
+from tf_avae.runs.pictures import model_pictures
+from tf_avae.runs.plan import Stage
+from tf_avae.runs.run import Run
 from training.strategies import Team
 
 _PICTURE_COLUMNS = 12

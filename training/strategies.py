@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from tf_avae import checkpoints
 from tf_avae.datasets.base import Part
 from tf_avae.errors import InputError
 from tf_avae.model import AVAE
 from tf_avae.registry import Registry
+from tf_avae.runs import checkpoints
 
 WORKER_LOST = 75
 """Exit code of a worker that ends because another one is gone: starting all of them again helps

@@ -3,8 +3,8 @@
 import sys
 
 from serving import bulk
-from tf_avae.commands import Parser, add_trust, exit_code, sigterm_unwinds
-from tf_avae.printing import say
+from tf_avae.console.commands import Parser, add_trust, exit_code, sigterm_unwinds
+from tf_avae.console.printing import say
 
 
 def parser() -> Parser:

@@ -11,8 +11,8 @@ import tensorflow as tf
 from apache_beam.ml.inference.base import ModelHandler
 
 from tf_avae.errors import InputError
-from tf_avae.image_bytes import fault
-from tf_avae.saved_models import SavedModel, listed
+from tf_avae.graphs.saved_models import SavedModel, listed
+from tf_avae.image_files.decoding import fault
 
 SIGNATURE = "embed_bytes"
 """Of an export, which takes image files as they are: what the server's clients send them to."""

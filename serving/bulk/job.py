@@ -25,12 +25,12 @@ from apache_beam.runners.runner import PipelineResult
 from serving.bulk.encoder import SIGNATURE, Encoder, abandon, check, watch
 from serving.bulk.pipeline import COUNTED, REFUSED, ROWS, build, schema
 from serving.bulk.sources import Found, is_local, listed
+from tf_avae.console.printing import note
+from tf_avae.console.progress import Counter
 from tf_avae.errors import InputError, reason
 from tf_avae.files import absolute, shown, write_json
-from tf_avae.printing import note
-from tf_avae.progress import Counter
+from tf_avae.graphs.saved_models import SavedModel
 from tf_avae.provenance import provenance, session
-from tf_avae.saved_models import SavedModel
 
 MANIFEST = "manifest.json"
 """Is written last: an output without it is not whole."""

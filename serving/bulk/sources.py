@@ -12,7 +12,7 @@ from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 from google.protobuf.message import DecodeError
 
-from tf_avae.datasets.picture_cache import MOST_BYTES
+from tf_avae.datasets.image_folder.cache import MOST_BYTES
 from tf_avae.errors import reason
 
 

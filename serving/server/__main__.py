@@ -22,9 +22,9 @@ from serving.server.manager import Options
 from serving.server.model_configs import ModelConfigList
 from serving.server.parameters import Parameters
 from serving.server.status import Code, StatusError
-from tf_avae.commands import handling, run_command
+from tf_avae.backend import without_warnings
+from tf_avae.console.commands import handling, run_command
 from tf_avae.errors import InputError
-from tf_avae.quiet import without_warnings
 
 log = logging.getLogger("serving.server")
 

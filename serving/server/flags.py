@@ -14,9 +14,9 @@ from serving.protocol import BatchingParameters, MonitoringConfig, SSLConfig
 from serving.server.budget import LARGEST_REQUEST
 from serving.server.model_configs import folder_of
 from serving.server.status import StatusError
-from tf_avae.commands import Parser, add_trust
+from tf_avae.console.commands import Parser, add_trust
 from tf_avae.errors import InputError
-from tf_avae.shipped import SHIPPED
+from tf_avae.saved.shipped import SHIPPED
 
 ModelServerConfig = model_server_config_pb2.ModelServerConfig
 AnyMessage = TypeVar("AnyMessage", bound=Message)

@@ -13,7 +13,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from serving.server import tensors
 from serving.server.batching import Shapes
 from serving.server.status import Code, StatusError, invalid
-from tf_avae.operations import check_saved_model
+from tf_avae.graphs.operations import check_saved_model
 
 _WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
 _MOST_WARM_UP_RECORDS = 1000

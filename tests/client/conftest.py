@@ -3,7 +3,7 @@
 import pytest
 
 from serving.client import EmbeddingClient
-from tests.client.foreseen import Server, Waited
+from tests.client.predictable import Server, Waited
 
 
 @pytest.fixture

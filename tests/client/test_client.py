@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from serving.client import InvalidRequest, NotFound, ServingError, VersionChanged, plans
-from tests.client.foreseen import assert_all, images
+from tests.client.predictable import assert_all, images
 
 # Embedding.
 

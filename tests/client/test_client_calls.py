@@ -15,7 +15,7 @@ from serving.client import (
     ServingError,
     VersionStatus,
 )
-from tests.client.foreseen import AVAILABLE, END, LOADING, Server, assert_all, images, until
+from tests.client.predictable import AVAILABLE, END, LOADING, Server, assert_all, images, until
 
 # What is served.
 

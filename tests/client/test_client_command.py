@@ -9,7 +9,7 @@ import pytest
 
 from serving.client import EmbeddingClient
 from serving.client.__main__ import _Progress, main
-from tests.client.foreseen import AVAILABLE, END, LOADING
+from tests.client.predictable import AVAILABLE, END, LOADING
 
 
 def run(capsys, *arguments):

@@ -16,7 +16,7 @@ from serving.client import (
     Unavailable,
 )
 from tests.certificates import make_certificates
-from tests.client.foreseen import AVAILABLE, END, Server, assert_all, images
+from tests.client.predictable import AVAILABLE, END, Server, assert_all, images
 
 QUEUE_FULL = "The batch scheduling queue to which this task was submitted is full"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from serving.client import AsyncEmbeddingClient, ServingError
-from tests.client.foreseen import assert_all, images
+from tests.client.predictable import assert_all, images
 
 SECONDS = 20  # at most: each of these once hung for ever
 

@@ -13,7 +13,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from serving import protocol
 from serving.client import BadReply, messages, plans, tensors
-from tests.client.foreseen import images
+from tests.client.predictable import images
 
 MOST = 64 << 20  # bytes, as by default
 

@@ -11,8 +11,9 @@ from sweep_results import evaluation, write
 
 from tf_avae.objectives import OBJECTIVES
 from training.sweep import __main__ as command
-from training.sweep import colormnist, colormnist_figures
-from training.sweep.folder import SweepFolder
+from training.sweep.cells.folder import SweepFolder
+from training.sweep.colormnist import figures as colormnist_figures
+from training.sweep.colormnist import study as colormnist
 
 RADII, SEEDS = (0.05, 0.1), 3
 HEADS = ("linear", "margin")

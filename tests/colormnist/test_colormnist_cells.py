@@ -9,10 +9,11 @@ from test_table3 import printed, tables
 
 from tests.colormnist.made_up import RATES, SEEDS, THROUGH, created, declare, finish_all
 from tf_avae.config import Config, read_json
-from tf_avae.runs import resolve
+from tf_avae.runs.plan import resolve
 from training import evaluate, fit
-from training.sweep import colormnist_page, timing
-from training.sweep.grids import GRIDS, models
+from training.sweep import timing
+from training.sweep.colormnist import page as colormnist_page
+from training.sweep.colormnist.grids import GRIDS, models
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -27,7 +27,7 @@ from tests.colormnist.made_up import (
     write_rows,
 )
 from tf_avae.objectives import OBJECTIVES
-from training.sweep import colormnist_page
+from training.sweep.colormnist import page as colormnist_page
 
 
 def test_figures_over_seeds_are_those_of_the_results(sweep):

@@ -9,7 +9,7 @@ from test_table3 import printed
 
 from tests.colormnist.made_up import BOUND, RADII, RATES, collected, created, finish, finish_all
 from tf_avae.errors import InputError
-from training.sweep import colormnist_page
+from training.sweep.colormnist import page as colormnist_page
 
 WORDS = ("--algo", "vae", "avae", "--seeds", 2, "--radii", *RADII)
 STRONG = "digit, linear, strong, ε 0.1"

@@ -32,9 +32,10 @@ from tests.colormnist.made_up import (
     shown,
 )
 from tf_avae.objectives import OBJECTIVES
-from training.sweep import colormnist_chart, colormnist_page
-from training.sweep.folder import SweepFolder
-from training.sweep.grids import GRIDS
+from training.sweep.cells.folder import SweepFolder
+from training.sweep.colormnist import chart as colormnist_chart
+from training.sweep.colormnist import page as colormnist_page
+from training.sweep.colormnist.grids import GRIDS
 
 RESULTS = ROOT / "docs" / "results"
 

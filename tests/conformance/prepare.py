@@ -8,8 +8,9 @@ from pathlib import Path
 from tests.conformance import kinds
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
-from tf_avae.exports import export_run
-from tf_avae.runs import Run, Stage, build_model, resolve
+from tf_avae.runs.plan import Stage, build_model, resolve
+from tf_avae.runs.run import Run
+from tf_avae.saved.exports import export_run
 
 MODEL = "encoder"
 KINDS = "kinds"  # whose signatures are of all kinds

@@ -7,7 +7,7 @@ attackers who do not know that it is looked at, and against ones who do: after C
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -27,21 +27,19 @@ from tf_avae.evaluation.budgets import (
 )
 from tf_avae.evaluation.consistency import inconsistency
 from tf_avae.evaluation.encoder import Encoder
+from tf_avae.evaluation.evaluated import EvaluatedEncoder, Work
 from tf_avae.evaluation.inputs import TestImages
-from tf_avae.evaluation.parts import Part
+from tf_avae.evaluation.part_store import Part
 from tf_avae.evaluation.robustness import (
     Stand,
     check_batch_size,
     check_epsilon,
     clean_logits,
 )
-from tf_avae.evaluation.subject import Subject, Work
+from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.tasks import Task
 from tf_avae.inputs import image_array, label_array
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
-
-if TYPE_CHECKING:  # settings name the sections, of which this is one
-    from tf_avae.evaluation.settings import Settings
 
 WEIGHTS = (0.01, 0.1, 1.0, 10.0)
 """λ: how much an attacker who knows of the score cares for it, beside the classification."""
@@ -272,13 +270,13 @@ def lacks(encoder: Encoder, test: TestImages) -> str | None:
     return encoder.lacks_model
 
 
-def _count(settings: "Settings", test: TestImages) -> int:
+def _count(settings: Settings, test: TestImages) -> int:
     """How many images are attacked: at most half of them, for the others give the threshold."""
     return min(settings.free_images, len(test.images) // 2)
 
 
 def planned_detection(
-    encoder: Encoder, test: TestImages, tasks: Mapping[str, Task], settings: "Settings"
+    encoder: Encoder, test: TestImages, tasks: Mapping[str, Task], settings: Settings
 ) -> dict[Work, float]:
     """The gradient steps of one image that the section takes, by part."""
     if "detection" not in settings.sections or lacks(encoder, test):
@@ -297,45 +295,45 @@ def _work(encoder: Encoder, task: str, epsilon: float) -> Work:
     return encoder.name, "detection", task, epsilon
 
 
-def detection(subject: Subject) -> dict[str, Any]:
+def detection(evaluated: EvaluatedEncoder) -> dict[str, Any]:
     """What the first head's attackers achieve, seen and unseen, for each task and radius."""
-    settings, encoder, head = subject.settings, subject.encoder, subject.settings.heads[0]
+    settings, encoder, head = evaluated.settings, evaluated.encoder, evaluated.settings.heads[0]
     decode = encoder.decode
     assert decode
-    images, count = subject.test.images, _count(settings, subject.test)
+    images, count = evaluated.test.images, _count(settings, evaluated.test)
 
     def score(x: Images) -> PerExample:
         return inconsistency(encoder.encode, decode, x)
 
     def look() -> Part:
-        subject.say("inconsistency of the test images")
+        evaluated.say("inconsistency of the test images")
         measure = compiled(image_spec(images.shape[1:]))(score)
         return Part({}, {"scores": in_batches(measure, images, batch_size=settings.batch_size)})
 
-    scores = subject.part("inconsistency", {}, look).arrays["scores"]
+    scores = evaluated.part("inconsistency", {}, look).arrays["scores"]
     others = scores[count:]
     threshold = threshold_of(others)
     rows = []
-    for task, of_task in subject.tasks.items():
+    for task, of_task in evaluated.tasks.items():
         told = of_task.among(count)
         for epsilon in sorted(settings.epsilons) if len(told.at) else ():
 
             def attack(task: str = task, told: Task = told, epsilon: float = epsilon) -> Part:
                 what = f"telling attacks on the {head} probe of {task}, ε {epsilon:g}"
                 found = detect(
-                    subject.classify(task, head), score, told.first(count, images),
+                    evaluated.classify(task, head), score, told.first(count, images),
                     told.labels, others, epsilon=epsilon,
-                    steps=subject.budget.steps, seed=settings.seed, ball=BALLS[settings.norm],
+                    steps=evaluated.budget.steps, seed=settings.seed, ball=BALLS[settings.norm],
                     batch_size=settings.batch_size,
-                    progress=lambda stand: subject.say(f"{what}: {stand.trial}", stand),
+                    progress=lambda stand: evaluated.say(f"{what}: {stand.trial}", stand),
                 )  # fmt: skip
                 return Part({"attacks": found}, {})
 
             key = {
                 "task": task, "head": head, "epsilon": epsilon, "images": len(told.at),
-                "steps": subject.budget.steps, "weights": WEIGHTS,
+                "steps": evaluated.budget.steps, "weights": WEIGHTS,
             }  # fmt: skip
-            made = subject.part("detection", key, attack, _work(encoder, task, epsilon))
+            made = evaluated.part("detection", key, attack, _work(encoder, task, epsilon))
             rows.append({"task": task, "epsilon": epsilon, **made.values})
     return {
         "head": head,

@@ -16,8 +16,8 @@ from tf_avae.errors import InputError, reason
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches
 from tf_avae.files import absolute
 from tf_avae.float32 import Float32View, in_float32
+from tf_avae.graphs.saved_models import SavedModel, load_keras_model
 from tf_avae.inputs import image_array
-from tf_avae.saved_models import SavedModel, load_keras_model
 from tf_avae.types import Images, Tensor
 
 _INCEPTION_SIDE = 299

@@ -7,62 +7,62 @@ import numpy as np
 from tf_avae.attacks import BALLS
 from tf_avae.evaluation import statistics
 from tf_avae.evaluation.checks import CHECKS, Case, run_checks
-from tf_avae.evaluation.parts import Part
-from tf_avae.evaluation.subject import Subject
-from tf_avae.neighbours import Neighbours
+from tf_avae.evaluation.evaluated import EvaluatedEncoder
+from tf_avae.evaluation.neighbours import Neighbours
+from tf_avae.evaluation.part_store import Part
 
 
-def probes(subject: Subject) -> dict[str, Any]:
+def probes(evaluated: EvaluatedEncoder) -> dict[str, Any]:
     """How well each head, and the nearest neighbours, tell the labels of all test images."""
     found: dict[str, Any] = {}
-    for task, of_task in subject.tasks.items():
+    for task, of_task in evaluated.tasks.items():
         labels = of_task.labels
         counts = np.bincount(labels)
         found[task] = {
             "classes": int((counts > 0).sum()),
             "majority": float(counts.max() / len(labels)),
         }
-        for head in subject.settings.heads:
-            right = subject.nominal(task, head)
+        for head in evaluated.settings.heads:
+            right = evaluated.nominal(task, head)
             found[task][head] = {
                 "nominal": statistics.proportion(right),
                 "balanced": statistics.balanced_accuracy(labels, right),
-                "roc_auc": statistics.class_areas(labels, subject.logits(task, head)),
-                **subject.fitted(task, head).notes,
+                "roc_auc": statistics.class_areas(labels, evaluated.logits(task, head)),
+                **evaluated.fitted(task, head).notes,
             }
 
     def neighbours() -> Part:
-        embeddings, train_labels = subject.train_embeddings
-        subject.say("finding the nearest training images")
-        index = Neighbours(embeddings, train_labels, subject.settings.neighbours)
-        near = index.find(subject.posterior.mean)
+        embeddings, train_labels = evaluated.train_embeddings
+        evaluated.say("finding the nearest training images")
+        index = Neighbours(embeddings, train_labels, evaluated.settings.neighbours)
+        near = index.find(evaluated.posterior.mean)
         values = {}
-        for task, of_task in subject.tasks.items():
+        for task, of_task in evaluated.tasks.items():
             truth = of_task.classes[of_task.labels]
             right, share = index.agreement(near[of_task.at], task, truth)
             values[task] = {
-                "neighbours": subject.settings.neighbours,
+                "neighbours": evaluated.settings.neighbours,
                 "accuracy": statistics.proportion(right),
                 "precision": statistics.mean(share),
             }
         return Part(values, {})
 
-    if subject.settings.neighbours > subject.train_size:
+    if evaluated.settings.neighbours > evaluated.train_size:
         return found  # `evaluate` says why
-    settings = {"neighbours": subject.settings.neighbours}
-    for task, values in subject.part("neighbours", settings, neighbours).values.items():
+    settings = {"neighbours": evaluated.settings.neighbours}
+    for task, values in evaluated.part("neighbours", settings, neighbours).values.items():
         found[task]["retrieval"] = values
     return found
 
 
-def robustness(subject: Subject) -> dict[str, Any]:
+def robustness(evaluated: EvaluatedEncoder) -> dict[str, Any]:
     """The worst case over the budget for each task, head and radius."""
     rows = []
-    for task in subject.tasks:
-        for head in subject.settings.heads:
-            for epsilon in sorted(subject.settings.epsilons):
-                outcomes = subject.outcomes(task, head, epsilon)
-                labels = subject.tasks[task].labels[: len(outcomes.clean)]
+    for task in evaluated.tasks:
+        for head in evaluated.settings.heads:
+            for epsilon in sorted(evaluated.settings.epsilons):
+                outcomes = evaluated.outcomes(task, head, epsilon)
+                labels = evaluated.tasks[task].labels[: len(outcomes.clean)]
                 rows.append(
                     {
                         "task": task,
@@ -79,57 +79,59 @@ def robustness(subject: Subject) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def telling_epsilon(subject: Subject, task: str, head: str) -> float:
+def telling_epsilon(evaluated: EvaluatedEncoder, task: str, head: str) -> float:
     """The radius at which about half of the nominal accuracy is left: there attacks of different
     strength differ most."""
-    found = {e: subject.outcomes(task, head, e) for e in subject.settings.epsilons}
+    found = {e: evaluated.outcomes(task, head, e) for e in evaluated.settings.epsilons}
     half = next(iter(found.values())).clean.mean() / 2
     return min(sorted(found), key=lambda e: abs(found[e].survived.mean() - half))
 
 
-def checks(subject: Subject) -> dict[str, Any]:
+def checks(evaluated: EvaluatedEncoder) -> dict[str, Any]:
     """What the checks find for each task and head."""
     groups = [
-        _checks_of(subject, task, head) for task in subject.tasks for head in subject.settings.heads
+        _checks_of(evaluated, task, head)
+        for task in evaluated.tasks
+        for head in evaluated.settings.heads
     ]
-    left_out = [c.name for c in CHECKS.values() if subject.settings.norm not in c.balls]
+    left_out = [c.name for c in CHECKS.values() if evaluated.settings.norm not in c.balls]
     return {"groups": groups, "left_out": left_out}
 
 
-def _checks_of(subject: Subject, task: str, head: str) -> dict[str, Any]:
+def _checks_of(evaluated: EvaluatedEncoder, task: str, head: str) -> dict[str, Any]:
     """What the checks find for a task and a head."""
-    settings = subject.settings
-    epsilon = telling_epsilon(subject, task, head)
-    outcomes = {e: subject.outcomes(task, head, e) for e in settings.epsilons}
+    settings = evaluated.settings
+    epsilon = telling_epsilon(evaluated, task, head)
+    outcomes = {e: evaluated.outcomes(task, head, e) for e in settings.epsilons}
     curve = {e: float(found.survived.mean()) for e, found in outcomes.items()}
     curve[0.0] = float(outcomes[epsilon].clean.mean())
-    labels = subject.tasks[task].labels
-    images, of_images = subject.attacked(task, settings.free_images)
+    labels = evaluated.tasks[task].labels
+    images, of_images = evaluated.attacked(task, settings.free_images)
     case = Case(
-        embed=subject.encoder.embed,
-        classify=subject.classify(task, head),
+        embed=evaluated.encoder.embed,
+        classify=evaluated.classify(task, head),
         images=images,
         labels=of_images,
         epsilon=epsilon,
-        budget=subject.budget,
+        budget=evaluated.budget,
         curve=curve,
         majority=float(np.bincount(labels).max() / len(labels)),
-        nominal=subject.nominal(task, head),
-        converged=subject.fitted(task, head).notes["converged"],
+        nominal=evaluated.nominal(task, head),
+        converged=evaluated.fitted(task, head).notes["converged"],
         seed=settings.seed,
         ball=BALLS[settings.norm],
         batch_size=settings.batch_size,
     )
 
     def make() -> Part:
-        tell = lambda name: subject.say(f"checks of {task}, {head}: {name}")  # noqa: E731
+        tell = lambda name: evaluated.say(f"checks of {task}, {head}: {name}")  # noqa: E731
         return Part({"checks": run_checks(case, tell)}, {})
 
     key = {
         "task": task, "head": head, "epsilon": epsilon, "curve": sorted(curve.items()),
         "images": len(images), "budget": settings.budget,
     }  # fmt: skip
-    found = subject.part("checks", key, make).values["checks"]
+    found = evaluated.part("checks", key, make).values["checks"]
     return {
         "task": task, "head": head, "epsilon": epsilon, "images": len(images), "checks": found
     }  # fmt: skip

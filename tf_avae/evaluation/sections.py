@@ -1,7 +1,5 @@
 """What is measured of an encoder, a section each."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from tf_avae.evaluation import statistics
 from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
 from tf_avae.evaluation.consistency import drift, inconsistency
 from tf_avae.evaluation.detection import detection, lacks
+from tf_avae.evaluation.evaluated import EvaluatedEncoder
 from tf_avae.evaluation.fid import features_of, frechet_distance
 from tf_avae.evaluation.heads import checks, probes, robustness
 from tf_avae.evaluation.latents import latent_usage
@@ -21,87 +20,61 @@ from tf_avae.evaluation.likelihood import (
     reconstruction_error,
     sampled_images,
 )
-from tf_avae.evaluation.parts import Part
+from tf_avae.evaluation.part_store import Part
 from tf_avae.evaluation.representation import (
     DISTANCES,
     Distance,
     attack_representation,
     distance_between_classes,
 )
-from tf_avae.evaluation.subject import Subject
-from tf_avae.registry import Registry
+from tf_avae.evaluation.section import SECTIONS, Section
 from tf_avae.types import Images, Tensor
-
-NO_TASKS = "there is no label that a head can be fitted to and measured by"
 
 FARTHEST = 10
 """Of so many images the attack on the representation is kept for the report."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """One thing that is measured.
-
-    Attributes:
-        name: its key in the result.
-        summary: for `--help` and the docs.
-        measure: a subject to JSON values.
-        lacks: what the subject lacks for it, in words; None if nothing.
-        of_tasks: whether it looks through heads, so that there must be a label to measure.
-    """
-
-    name: str
-    summary: str
-    measure: Callable[[Subject], dict[str, Any]]
-    lacks: Callable[[Subject], str | None] = lambda subject: None
-    of_tasks: bool = False
-
-    def cannot(self, subject: Subject) -> str | None:
-        """Why it cannot be measured; None if it can."""
-        return NO_TASKS if self.of_tasks and not subject.tasks else self.lacks(subject)
-
-
-def allowed_distances(subject: Subject) -> list[Distance]:
+def allowed_distances(evaluated: EvaluatedEncoder) -> list[Distance]:
     """The distances asked for that the encoder has the means for."""
-    rows = [DISTANCES[name] for name in subject.settings.distances]
-    return [row for row in rows if subject.encoder.posterior is not None or not row.of_variance]
+    rows = [DISTANCES[name] for name in evaluated.settings.distances]
+    return [row for row in rows if evaluated.encoder.posterior is not None or not row.of_variance]
 
 
-def _representation(subject: Subject) -> dict[str, Any]:
+def _representation(evaluated: EvaluatedEncoder) -> dict[str, Any]:
     rows = [
-        moved(subject, distance, epsilon, targeted).values
-        for distance in allowed_distances(subject)
-        for epsilon in sorted(subject.settings.epsilons)
+        moved(evaluated, distance, epsilon, targeted).values
+        for distance in allowed_distances(evaluated)
+        for epsilon in sorted(evaluated.settings.epsilons)
         for targeted in (False, True)
     ]
     return {"rows": rows, "left_out": [
-        name for name in subject.settings.distances
-        if DISTANCES[name] not in allowed_distances(subject)
+        name for name in evaluated.settings.distances
+        if DISTANCES[name] not in allowed_distances(evaluated)
     ]}  # fmt: skip
 
 
-def moved(subject: Subject, distance: Distance, epsilon: float, targeted: bool) -> Part:
+def moved(evaluated: EvaluatedEncoder, distance: Distance, epsilon: float, targeted: bool) -> Part:
     """What one attack on the representation does; its arrays hold where the images are that it
     moved farthest, "worst", and what it made of them, "found"."""
-    settings, encoder, head = subject.settings, subject.encoder, subject.settings.heads[0]
-    images = subject.test.images[: settings.free_images]
+    settings, encoder, head = evaluated.settings, evaluated.encoder, evaluated.settings.heads[0]
+    images = evaluated.test.images[: settings.free_images]
     count = len(images)
     key = {
         "distance": distance.name, "epsilon": epsilon, "targeted": targeted, "images": count,
-        "steps": subject.budget.steps, "head": head,
+        "steps": evaluated.budget.steps, "head": head,
     }  # fmt: skip
 
     def make() -> Part:
         kind = "towards another image" if targeted else "away"
-        subject.say(f"moving the representation {kind} by {distance.name}, ε {epsilon:g}")
+        evaluated.say(f"moving the representation {kind} by {distance.name}, ε {epsilon:g}")
         # Each image's target is the next one.
         others = np.roll(images, -1, axis=0)
         found = attack_representation(
-            encoder.encode, images, distance, epsilon=epsilon, steps=subject.budget.steps,
+            encoder.encode, images, distance, epsilon=epsilon, steps=evaluated.budget.steps,
             seed=settings.seed, towards=others if targeted else None,
             ball=BALLS[settings.norm], batch_size=settings.batch_size,
         )  # fmt: skip
-        before = Posterior(*(part[:count] for part in subject.posterior))
+        before = Posterior(*(part[:count] for part in evaluated.posterior))
         after = in_batches(
             compiled(image_spec(images.shape[1:]))(encoder.encode),
             found, batch_size=settings.batch_size,
@@ -121,11 +94,11 @@ def moved(subject: Subject, distance: Distance, epsilon: float, targeted: bool) 
             values["between"] = statistics.mean(np.asarray(distance.value(target, before)))
             nearer = left < np.asarray(distance.value(before, after))
             values["nearer_to_target"] = statistics.proportion(nearer)
-        for task, of_task in subject.tasks.items():
+        for task, of_task in evaluated.tasks.items():
             unit = distance_between_classes(
-                of_task.first(len(subject.test.images), subject.posterior.mean), of_task.labels
+                of_task.first(len(evaluated.test.images), evaluated.posterior.mean), of_task.labels
             )
-            said = np.asarray(subject.fitted(task, head).probe(after.mean)).argmax(1)
+            said = np.asarray(evaluated.fitted(task, head).probe(after.mean)).argmax(1)
             told = of_task.among(count)
             values["tasks"][task] = {
                 # In units of the distance between classes; none where classes coincide.
@@ -138,30 +111,30 @@ def moved(subject: Subject, distance: Distance, epsilon: float, targeted: bool) 
         worst = np.argsort(-shift)[:FARTHEST]
         return Part(values, {"worst": worst, "found": found[worst]})
 
-    return subject.part("moved", key, make)
+    return evaluated.part("moved", key, make)
 
 
-def _needs_two(subject: Subject) -> str | None:
-    return None if len(subject.test.images) > 1 else "one test image, and it needs two"
+def _needs_two(evaluated: EvaluatedEncoder) -> str | None:
+    return None if len(evaluated.test.images) > 1 else "one test image, and it needs two"
 
 
-def _needs_decoder(subject: Subject) -> str | None:
-    return None if subject.encoder.decode else "no decoder"
+def _needs_decoder(evaluated: EvaluatedEncoder) -> str | None:
+    return None if evaluated.encoder.decode else "no decoder"
 
 
-def _needs_model(subject: Subject) -> str | None:
-    return subject.encoder.lacks_model
+def _needs_model(evaluated: EvaluatedEncoder) -> str | None:
+    return evaluated.encoder.lacks_model
 
 
-def _consistency(subject: Subject) -> dict[str, Any]:
-    settings, encoder = subject.settings, subject.encoder
+def _consistency(evaluated: EvaluatedEncoder) -> dict[str, Any]:
+    settings, encoder = evaluated.settings, evaluated.encoder
     assert encoder.decode
     decode, count = encoder.decode, settings.samples_images
     key = {"images": count, "steps": settings.chain_steps}
 
     def make() -> Part:
-        subject.say("turns around the autoencoder")
-        q = Posterior(*(part[:count] for part in subject.posterior))
+        evaluated.say("turns around the autoencoder")
+        q = Posterior(*(part[:count] for part in evaluated.posterior))
         starts = {
             "data": np.asarray(q.sample(tf.constant([settings.seed, 0], tf.int32))),
             "prior": prior_sample(
@@ -175,42 +148,42 @@ def _consistency(subject: Subject) -> dict[str, Any]:
             )
             for name, z in starts.items()
         }  # fmt: skip
-        shape = subject.test.images.shape[1:]
+        shape = evaluated.test.images.shape[1:]
         measured = compiled(image_spec(shape))(lambda x: inconsistency(encoder.encode, decode, x))
-        images = subject.test.images[:count]
+        images = evaluated.test.images[:count]
         values["inconsistency"] = statistics.mean(
             in_batches(measured, images, batch_size=settings.batch_size)
         )
         values["rho"] = encoder.rho
         return Part(values, {})
 
-    return subject.part("consistency", key, make).values
+    return evaluated.part("consistency", key, make).values
 
 
-def _reconstruction(subject: Subject) -> dict[str, Any]:
+def _reconstruction(evaluated: EvaluatedEncoder) -> dict[str, Any]:
     def make() -> Part:
-        subject.say("reconstructing the test images")
-        assert subject.encoder.decode
+        evaluated.say("reconstructing the test images")
+        assert evaluated.encoder.decode
         found = reconstruction_error(
-            subject.encoder.encode, subject.encoder.decode, subject.test.images,
-            seed=subject.settings.seed, batch_size=subject.settings.batch_size,
+            evaluated.encoder.encode, evaluated.encoder.decode, evaluated.test.images,
+            seed=evaluated.settings.seed, batch_size=evaluated.settings.batch_size,
         )  # fmt: skip
         return Part(found, {})
 
-    return subject.part("reconstruction", {}, make).values
+    return evaluated.part("reconstruction", {}, make).values
 
 
-def _needs_likelihood(subject: Subject) -> str | None:
-    if subject.encoder.observation_variance is None:
+def _needs_likelihood(evaluated: EvaluatedEncoder) -> str | None:
+    if evaluated.encoder.observation_variance is None:
         return "no observation variance"
-    return _needs_model(subject)
+    return _needs_model(evaluated)
 
 
-def _likelihood(subject: Subject) -> dict[str, Any]:
-    settings, encoder = subject.settings, subject.encoder
+def _likelihood(evaluated: EvaluatedEncoder) -> dict[str, Any]:
+    settings, encoder = evaluated.settings, evaluated.encoder
     assert encoder.decode and encoder.observation_variance
     decode, variance = encoder.decode, encoder.observation_variance
-    images = subject.test.images[: settings.samples_images]
+    images = evaluated.test.images[: settings.samples_images]
 
     def bound(samples: int) -> dict[str, Any]:
         @compiled(image_spec(images.shape[1:]), SEED)
@@ -224,7 +197,7 @@ def _likelihood(subject: Subject) -> dict[str, Any]:
         )
 
     def make() -> Part:
-        subject.say("bounding the likelihood")
+        evaluated.say("bounding the likelihood")
         values = {
             "samples": settings.samples,
             "observation_variance": variance,
@@ -234,23 +207,23 @@ def _likelihood(subject: Subject) -> dict[str, Any]:
         return Part(values, {})
 
     key = {"samples": settings.samples, "images": len(images), "variance": variance}
-    return subject.part("likelihood", key, make).values
+    return evaluated.part("likelihood", key, make).values
 
 
-def _needs_extractor(subject: Subject) -> str | None:
-    if not subject.extractor:
-        return _needs_decoder(subject) or "no feature extractor given"
-    return _needs_decoder(subject) or _needs_two(subject)
+def _needs_extractor(evaluated: EvaluatedEncoder) -> str | None:
+    if not evaluated.extractor:
+        return _needs_decoder(evaluated) or "no feature extractor given"
+    return _needs_decoder(evaluated) or _needs_two(evaluated)
 
 
-def _fid(subject: Subject) -> dict[str, Any]:
-    extractor, settings, decode = subject.extractor, subject.settings, subject.encoder.decode
+def _fid(evaluated: EvaluatedEncoder) -> dict[str, Any]:
+    extractor, settings, decode = evaluated.extractor, evaluated.settings, evaluated.encoder.decode
     assert extractor and decode
-    images = subject.test.images[: settings.fid_images]
+    images = evaluated.test.images[: settings.fid_images]
 
     def make() -> Part:
-        subject.say("features of test images and samples")
-        latents = subject.posterior.mean.shape[1]
+        evaluated.say("features of test images and samples")
+        latents = evaluated.posterior.mean.shape[1]
         samples = sampled_images(
             decode, latents, len(images), seed=settings.seed, batch_size=settings.batch_size
         )
@@ -263,16 +236,15 @@ def _fid(subject: Subject) -> dict[str, Any]:
         }
         return Part(values, {})
 
-    return subject.part("fid", {"images": len(images), "extractor": extractor.notes}, make).values
+    return evaluated.part("fid", {"images": len(images), "extractor": extractor.notes}, make).values
 
 
-def _latents(subject: Subject) -> dict[str, Any]:
-    q = subject.posterior
-    return latent_usage(q.mean, q.variance if subject.encoder.posterior else None)
+def _latents(evaluated: EvaluatedEncoder) -> dict[str, Any]:
+    q = evaluated.posterior
+    return latent_usage(q.mean, q.variance if evaluated.encoder.posterior else None)
 
 
-SECTIONS: Registry[Section] = Registry(
-    "section",
+for _section in (
     Section("probes", "nominal accuracy of the heads, and retrieval", probes, of_tasks=True),
     Section(
         "robustness", "accuracy under the budget, by task, head and ε", robustness, of_tasks=True
@@ -285,10 +257,11 @@ SECTIONS: Registry[Section] = Registry(
     Section("consistency", "drift along the chain z -> g(z) -> z'", _consistency, _needs_model),
     Section(
         "detection", "whether inconsistency tells attacked images, by attackers who know of it too",
-        detection, lambda subject: lacks(subject.encoder, subject.test), of_tasks=True,
+        detection, lambda evaluated: lacks(evaluated.encoder, evaluated.test), of_tasks=True,
     ),
     Section("reconstruction", "squared errors", _reconstruction, _needs_decoder),
     Section("likelihood", "importance-weighted bound", _likelihood, _needs_likelihood),
     Section("fid", "Frechet distance of samples to images", _fid, _needs_extractor),
     Section("latents", "active units and effective dimension", _latents),
-)  # fmt: skip
+):  # fmt: skip
+    SECTIONS.register(_section)

@@ -1,7 +1,7 @@
 """What an evaluation measures, and how hard it tries."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tf_avae.attacks import BALLS
@@ -10,7 +10,7 @@ from tf_avae.errors import InputError
 from tf_avae.evaluation.budgets import BUDGETS
 from tf_avae.evaluation.representation import DISTANCES
 from tf_avae.evaluation.robustness import check_epsilon
-from tf_avae.evaluation.sections import SECTIONS
+from tf_avae.evaluation.section import SECTIONS
 from tf_avae.probes import HEADS, PROTOCOL_HEADS
 from tf_avae.registry import Registry
 
@@ -50,9 +50,9 @@ class Settings:
     norm: str = "linf"
     tasks: tuple[str, ...] | None = None
     heads: tuple[str, ...] = PROTOCOL_HEADS
-    sections: tuple[str, ...] = tuple(SECTIONS)
+    sections: tuple[str, ...] = field(default_factory=lambda: tuple(SECTIONS))
     images: int | None = None
-    distances: tuple[str, ...] = tuple(DISTANCES)
+    distances: tuple[str, ...] = field(default_factory=lambda: tuple(DISTANCES))
     other_images: int = 1000
     free_images: int = 256
     chain_steps: int = 10

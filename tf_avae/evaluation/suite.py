@@ -16,6 +16,7 @@ import tensorflow as tf
 from tf_avae.errors import InputError
 from tf_avae.evaluation.detection import planned_detection
 from tf_avae.evaluation.encoder import Batches, Encoder
+from tf_avae.evaluation.evaluated import SHOWN, EvaluatedEncoder, Report, WorkProgress, planned_work
 from tf_avae.evaluation.fid import Extractor
 from tf_avae.evaluation.heads import telling_epsilon
 from tf_avae.evaluation.inputs import (
@@ -29,10 +30,10 @@ from tf_avae.evaluation.inputs import (
     read_train_images,
     test_digest,
 )
-from tf_avae.evaluation.parts import Parts
-from tf_avae.evaluation.sections import FARTHEST, NO_TASKS, SECTIONS, allowed_distances, moved
+from tf_avae.evaluation.part_store import PartStore
+from tf_avae.evaluation.section import NO_TASKS, SECTIONS
+from tf_avae.evaluation.sections import FARTHEST, allowed_distances, moved
 from tf_avae.evaluation.settings import Settings
-from tf_avae.evaluation.subject import SHOWN, Report, Subject, Teller, planned_work
 from tf_avae.evaluation.table import failed
 from tf_avae.evaluation.tasks import ClassNames, Task, measured_tasks
 from tf_avae.provenance import provenance, source_checksum
@@ -56,12 +57,12 @@ class Evaluation(NamedTuple):
     Attributes:
         results: JSON values: settings, data, and a record for each encoder.
         pictures: sheets of images for each encoder.
-        subjects: by the encoder's name, what was evaluated, with its fitted heads.
+        evaluated_encoders: by the encoder's name, what was evaluated, with its fitted heads.
     """
 
     results: dict[str, Any]
     pictures: list[list[Pictures]]
-    subjects: dict[str, Subject]
+    evaluated_encoders: dict[str, EvaluatedEncoder]
 
     @property
     def checked(self) -> bool:
@@ -131,10 +132,10 @@ def evaluate(
         left_out["nearest neighbours"] = (
             f"{split.size} training images, fewer than the {settings.neighbours} asked for"
         )
-    teller = Teller(progress)
+    work_progress = WorkProgress(progress)
     for encoder in encoders:
-        teller.planned |= planned_work(encoder.name, tasks, settings)
-        teller.planned |= planned_detection(encoder, images, tasks, settings)
+        work_progress.planned |= planned_work(encoder.name, tasks, settings)
+        work_progress.planned |= planned_detection(encoder, images, tasks, settings)
     # All that decides every part's outcome, so that no part is taken for another's.
     common = {
         "test": test_digest(images),
@@ -146,31 +147,31 @@ def evaluate(
         "source": source_checksum(),
         "versions": provenance()["versions"],
     }
-    records, pictures, subjects = [], [], {}
+    records, pictures, evaluated_encoders = [], [], {}
     for encoder in encoders:
         identity = {"encoder": encoder_digest(encoder, images.images), **common}
-        parts = Parts(folder, identity)
-        subject = Subject(
-            encoder, train, images, tasks, split.size, settings, extractor, parts, teller
+        parts = PartStore(folder, identity)
+        evaluated = EvaluatedEncoder(
+            encoder, train, images, tasks, split.size, settings, extractor, parts, work_progress
         )
         record: dict[str, Any] = {"name": encoder.name, **encoder.notes, "left_out": {}}
         for section in SECTIONS.values():
             if section.name not in settings.sections:
                 continue
-            lacking = section.cannot(subject)
+            lacking = section.cannot(evaluated)
             if lacking:
                 record["left_out"][section.name] = lacking
             else:
-                record[section.name] = section.measure(subject)
+                record[section.name] = section.measure(evaluated)
         records.append(record)
-        subjects[encoder.name] = subject
-        pictures.append(_pictures(subject))
+        evaluated_encoders[encoder.name] = evaluated
+        pictures.append(_pictures(evaluated))
     results = {
         "settings": asdict(settings) | {"tasks": list(tasks)},
         "data": {**(data or {}), **_of_data(images, tasks, left_out)},
         "encoders": records,
     }
-    return Evaluation(results, pictures, subjects)
+    return Evaluation(results, pictures, evaluated_encoders)
 
 
 def _must_measure(tasks: dict[str, Task], left_out: dict[str, str], settings: Settings) -> None:
@@ -201,42 +202,44 @@ def _of_data(
     return {"test_images": count, **{key: value for key, value in unusual.items() if value}}
 
 
-def _pictures(subject: Subject) -> list[Pictures]:
+def _pictures(evaluated: EvaluatedEncoder) -> list[Pictures]:
     """What attacks do, on images that they broke, and on those that they moved farthest."""
-    settings, head = subject.settings, subject.settings.heads[0]
+    settings, head = evaluated.settings, evaluated.settings.heads[0]
     sheets = []
-    for task in subject.tasks if "robustness" in settings.sections else ():
-        epsilon = telling_epsilon(subject, task, head)
-        found = subject.outcomes(task, head, epsilon)
+    for task in evaluated.tasks if "robustness" in settings.sections else ():
+        epsilon = telling_epsilon(evaluated, task, head)
+        found = evaluated.outcomes(task, head, epsilon)
         broken = np.flatnonzero(found.broken_by[:SHOWN] >= 0)[:FARTHEST]
         if len(broken):
-            images, _ = subject.attacked(task, SHOWN)
+            images, _ = evaluated.attacked(task, SHOWN)
             sheets.append(
                 Pictures(
-                    f"{subject.encoder.name}: broken for {task}, ε = {epsilon:g}",
-                    _before_and_after(subject, images[broken], found.attacked[broken]),
+                    f"{evaluated.encoder.name}: broken for {task}, ε = {epsilon:g}",
+                    _before_and_after(evaluated, images[broken], found.attacked[broken]),
                 )
             )
-    moves = "representation" in settings.sections and not SECTIONS["representation"].cannot(subject)
-    for distance in allowed_distances(subject)[:1] if moves else ():
+    moves = "representation" in settings.sections and not SECTIONS["representation"].cannot(
+        evaluated
+    )
+    for distance in allowed_distances(evaluated)[:1] if moves else ():
         epsilon = max(settings.epsilons)
-        worst = moved(subject, distance, epsilon, False).arrays
-        images = subject.test.images[worst["worst"]]
+        worst = moved(evaluated, distance, epsilon, False).arrays
+        images = evaluated.test.images[worst["worst"]]
         sheets.append(
             Pictures(
-                f"{subject.encoder.name}: moved farthest by {distance.name}, ε = {epsilon:g}",
-                _before_and_after(subject, images, worst["found"]),
+                f"{evaluated.encoder.name}: moved farthest by {distance.name}, ε = {epsilon:g}",
+                _before_and_after(evaluated, images, worst["found"]),
             )
         )
     return sheets
 
 
 def _before_and_after(
-    subject: Subject, images: np.ndarray, attacked: np.ndarray
+    evaluated: EvaluatedEncoder, images: np.ndarray, attacked: np.ndarray
 ) -> dict[str, np.ndarray]:
     rows = {"x": images, "xᵃ": attacked, "change": attacked - images}
-    decode = subject.encoder.decode
+    decode = evaluated.encoder.decode
     if decode is not None:
         for name, x in (("g(μ(x))", images), ("g(μ(xᵃ))", attacked)):
-            rows[name] = np.asarray(decode(subject.encoder.embed(tf.constant(x))))
+            rows[name] = np.asarray(decode(evaluated.encoder.embed(tf.constant(x))))
     return rows

@@ -11,32 +11,30 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from tf_avae import plots
-from tf_avae.commands import Parser, run_command, words
+from tf_avae.console.commands import Parser, run_command, words
+from tf_avae.console.printing import answer, say
+from tf_avae.console.progress import duration
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, shown, write_json, write_text
-from tf_avae.printing import answer, say
-from tf_avae.progress import duration
 from tf_avae.registry import Registry, unknown
 from training.session import Interrupted, StopSignals
-from training.sweep import (
-    colormnist,
-    colormnist_chart,
-    colormnist_figures,
-    colormnist_known,
-    colormnist_page,
-    precision,
-    precision_chart,
-    precision_figures,
-    precision_page,
-    table3,
-    table3_chart,
-    table3_figures,
-    table3_page,
-)
-from training.sweep.cells import Cell, Declaration
-from training.sweep.engine import run_cells
-from training.sweep.folder import DONE, RUNNING, SweepFolder
-from training.sweep.progress import estimate
+from training.sweep.cells.declaration import Cell, Declaration
+from training.sweep.cells.engine import run_cells
+from training.sweep.cells.folder import DONE, RUNNING, SweepFolder
+from training.sweep.cells.screen import estimate
+from training.sweep.colormnist import chart as colormnist_chart
+from training.sweep.colormnist import figures as colormnist_figures
+from training.sweep.colormnist import known as colormnist_known
+from training.sweep.colormnist import page as colormnist_page
+from training.sweep.colormnist import study as colormnist
+from training.sweep.precision import chart as precision_chart
+from training.sweep.precision import figures as precision_figures
+from training.sweep.precision import page as precision_page
+from training.sweep.precision import study as precision
+from training.sweep.table3 import chart as table3_chart
+from training.sweep.table3 import figures as table3_figures
+from training.sweep.table3 import page as table3_page
+from training.sweep.table3 import study as table3
 
 FAILED_CELLS = 1
 """Exit code where a cell failed."""

@@ -9,8 +9,8 @@ from tf_avae.evaluation import Settings
 from tf_avae.evaluation.table import attacked
 from tf_avae.provenance import provenance, session
 from tf_avae.records import damaged, read_record
-from training.sweep.cells import AGAIN
-from training.sweep.folder import SweepFolder
+from training.sweep.cells.declaration import AGAIN
+from training.sweep.cells.folder import SweepFolder
 
 Values = dict[str, Any]
 """JSON values."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tf_avae.config import ATTACK, MODEL, OBJECTIVE, OPTIMISATION, Config, fields_of
-from tf_avae.progress import duration
+from tf_avae.console.progress import duration
 from training.sweep.models import Values
 from training.sweep.seeds import half_width
 

@@ -4,17 +4,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from tf_avae.commands import Parser, run_command
 from tf_avae.config import Config
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.console.printing import say
 from tf_avae.datasets import open_data
 from tf_avae.errors import InputError
 from tf_avae.files import write_json
-from tf_avae.printing import say
 from tf_avae.provenance import provenance
 from tf_avae.records import NUMBER, read_record
-from tf_avae.runs import build_model, resolve
+from tf_avae.runs.plan import build_model, resolve
+from training.rates import fit_steps, paired_rates
 from training.session import deterministic
-from training.timing import fit_steps, paired_rates
 
 
 def parser() -> Parser:

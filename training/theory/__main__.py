@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from tf_avae import plots
-from tf_avae.commands import Parser, run_command
+from tf_avae.backend import without_warnings
 from tf_avae.config import check
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.console.printing import say
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, write_json, write_text
-from tf_avae.printing import say
 from tf_avae.provenance import provenance
-from tf_avae.quiet import without_warnings
 from tf_avae.registry import Registry
 from training.theory import circle, ppca, ppca_figures
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from tf_avae.console.printing import say
 from tf_avae.plots import BLUE, GREEN, ORANGE, PINK, new_figure, tidy, title
-from tf_avae.printing import say
 from tf_avae.theory.circle import (
     CIRCLE_OBJECTIVES,
     Circle,

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_avae.objectives import DECODER, OBJECTIVES
-from tf_avae.runs import Stage, copy_networks
+from tf_avae.runs.plan import Stage, copy_networks
 from tf_avae.theory.linear import Attack, Component, grows, resting_point
 from tf_avae.theory.ppca import PPCA, AffineGaussian
 from training.session import Progress

@@ -1,0 +1,1 @@
+"""What command lines share: parsers and exit codes, printing, progress."""

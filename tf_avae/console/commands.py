@@ -1,0 +1,138 @@
+"""What the command lines share: a parser with short errors, exit codes, signal handlers.
+
+Each may be called from Python too, in a thread or in a notebook, and leaves all as it was.
+"""
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any, NoReturn
+
+from tf_avae.console.printing import answer, note
+from tf_avae.errors import InputError, TrainingDiverged
+
+_WORDS: ContextVar[list[str] | None] = ContextVar("command", default=None)
+
+USAGE_ERROR = 2
+"""Exit code for input that cannot be used."""
+
+
+class _Lines(argparse.HelpFormatter):
+    """Help whose line breaks are kept, each line wrapped by itself."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        split = super()._split_lines
+        return [short for line in text.splitlines() for short in split(line, width)]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs, allow_abbrev=False, formatter_class=_Lines)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_ERROR, f"error: {message}; see {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (answer if file is sys.stdout else note)(message, end="")
+
+
+def run_command(
+    parser: Parser, argv: Sequence[str] | None, command: Callable[[argparse.Namespace], int]
+) -> int:
+    """Runs a command line and returns the exit code.
+
+    Args:
+        parser: its program is the words that begin the command.
+        argv: the words after that; those of the process unless given.
+        command: the arguments to the exit code.
+    """
+    given = sys.argv[1:] if argv is None else list(argv)
+    token = _WORDS.set([*parser.prog.split(), *given])
+    try:
+        return exit_code(lambda: command(parser.parse_args(given)))
+    finally:
+        _WORDS.reset(token)
+
+
+def words() -> list[str]:
+    """The command line that this thread runs, for a shell; that of the process where none is."""
+    known = _WORDS.get()
+    if known is not None:
+        return known
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    if module is None:
+        return ["python", *sys.argv]
+    return ["python", "-m", module.name.removesuffix(".__main__"), *sys.argv[1:]]
+
+
+def add_trust(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds the flag that opens models of others whatever is in them."""
+    parser.add_argument(
+        "--trust", action="store_true",
+        help="open SavedModels and Keras models that may do more than compute: their authors may "
+        "read and write files as you can [refuse them]",
+    )  # fmt: skip
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """The exit code of a command line: its own, or that of the error it ends with, which is shown
+    in a line."""
+    try:
+        return command()
+    except InputError as error:
+        note(f"error: {error}")
+        return USAGE_ERROR
+    except TrainingDiverged as error:
+        note(f"\nstopped: {error}")
+        return 1
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        note(
+            f"error: cannot use{place}: {error.strerror or error}; check the path, its "
+            "permissions and the space on its disk"
+        )
+        return USAGE_ERROR
+    except KeyboardInterrupt:  # where signals are not noted
+        note("\nstopped")
+        return 130
+
+
+@contextmanager
+def handling(handlers: Mapping[int, Any]) -> Iterator[None]:
+    """Handles signals within the block, and puts back what handled them before.
+
+    Outside of the main thread there is nothing to do: Python handles signals in that alone.
+
+    Args:
+        handlers: of each signal, as `signal.signal` takes them.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for signum, handler in handlers.items():
+            # What another language has put there cannot be put back.
+            if signal.getsignal(signum) is not None:
+                before[signum] = signal.signal(signum, handler)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def sigterm_unwinds() -> Iterator[None]:
+    """Makes SIGTERM an exception within the block, so that what is half done is put away; the exit
+    code is the shell's, 143."""
+
+    def stop(signum: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + signum)
+
+    with handling({signal.SIGTERM: stop}):
+        yield

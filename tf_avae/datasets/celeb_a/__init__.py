@@ -1,0 +1,1 @@
+"""CelebA at 64x64, from its official files."""

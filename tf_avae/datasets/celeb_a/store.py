@@ -1,0 +1,251 @@
+"""CelebA's images as they are trained on: cropped once, kept beside the files, mapped into memory.
+
+A store is a folder of arrays and of `source.json`, which names the files that it was made from. It
+appears whole or not at all, is made anew when one of those files changes, and is used without them
+when they are gone.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from tf_avae.config import read_json
+from tf_avae.console.printing import note
+from tf_avae.console.progress import Counter
+from tf_avae.datasets.celeb_a.files import (
+    IMAGES,
+    OFFICIAL_BYTES,
+    OFFICIAL_SHA256,
+    SPLITS,
+    Source,
+    Stream,
+)
+from tf_avae.datasets.celeb_a.images import CROP, SHAPE, cropped
+from tf_avae.datasets.celeb_a.tasks import ATTRIBUTES
+from tf_avae.errors import InputError
+from tf_avae.files import exclusive, sync_folder, write_json
+from tf_avae.records import NUMBER, mismatch
+
+NAME = "celeb_a-64x64"
+"""Of the folder."""
+
+_MADE = {"version": 1, "crop": CROP, "shape": list(SHAPE)}
+"""How: a store that was made in another way is made anew."""
+
+_PIECE = 2**22  # bytes hashed at a time
+
+
+class Store(NamedTuple):
+    """A store that was read.
+
+    Attributes:
+        images: uint8 [N, 64, 64, 3] by split, mapped into memory.
+        attributes: bool [N, 40] by split.
+        checksums: SHA-256 of the files it was made from, by name.
+    """
+
+    images: dict[str, np.ndarray]
+    attributes: dict[str, np.ndarray]
+    checksums: dict[str, str]
+
+
+def open_store(home: Path, source: Source | None) -> Store | None:
+    """The store in a folder, made if need be; none where there is neither a store nor a source.
+
+    Args:
+        home: where the store is or is to be.
+        source: what it is of.
+
+    Raises:
+        InputError: the source's files are missing or damaged, or the folder cannot be written.
+    """
+    folder = home / NAME
+    if _is_current(folder, source):
+        return _read(folder)
+    if source is None:
+        return None
+    _check_writable(home)
+    wait = lambda: note(f"another process is preparing {folder}; waiting for it")  # noqa: E731
+    with exclusive(home / f".{NAME}.lock", wait):
+        # Another process may have made it meanwhile.
+        if not _is_current(folder, source):
+            _make(folder, source)
+        return _read(folder)
+
+
+def _check_writable(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write {home}: {error.strerror or error}; the images are cropped once and kept "
+            "there: make it writable, or link the files into a folder that is"
+        ) from error
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """What the store says of itself; none where there is no store, or one of another kind."""
+    if not (folder / "source.json").exists():
+        return None
+    try:
+        record = read_json(folder / "source.json")
+    except InputError as error:
+        raise _damaged(folder, error) from error
+    if record.get("made") != _MADE:
+        return None
+    wrong = mismatch(record, {"files": {str: {"state": [NUMBER], "sha256": str}}})
+    if wrong:
+        raise _damaged(folder, InputError(f"source.json: {wrong}"))
+    return record
+
+
+def _damaged(folder: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{folder} is damaged ({error}); delete it, and it is made again from the files"
+    )
+
+
+def _is_current(folder: Path, source: Source | None) -> bool:
+    """Whether there is a store and the files it was made from are as they were, or gone."""
+    record = _record(folder)
+    if record is None:
+        return False
+    files = [path for path in source.files if path.exists()] if source else []
+    known = record["files"]
+    if any(path.name not in known for path in files):
+        return False
+    touched = [path for path in files if known[path.name]["state"] != _state(path)]
+    if any(known[path.name]["state"][0] != path.stat().st_size for path in touched):
+        return False
+    # Of the same size but another time, as after copying: the content decides.
+    if touched:
+        if any(known[path.name]["sha256"] != _sha256(path) for path in touched):
+            return False
+        for path in touched:
+            known[path.name]["state"] = _state(path)
+        # Where it cannot be noted, the next to come looks again.
+        with contextlib.suppress(OSError):
+            write_json(folder / "source.json", record)
+    return True
+
+
+def _state(path: Path) -> list[int]:
+    """Size and time of change: what tells cheaply that a file is as it was."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _sha256(path: Path, counter: Counter | None = None, before: int = 0) -> str:
+    """The digest of a file.
+
+    Args:
+        counter: counts bytes.
+        before: where it stands.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            if counter:
+                counter.update(before + file.tell())
+    return digest.hexdigest()
+
+
+def _make(folder: Path, source: Source) -> None:
+    stream = source.read()
+    states = {path.name: _state(path) for path in source.files}
+    checksums = _checksums(source)
+    count = sum(stream.counts.values())
+    needed, free = count * int(np.prod(SHAPE)), shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise InputError(
+            f"{folder.parent} has {free:,} bytes free and the prepared images take {needed:,}; "
+            "make space, or link the files into a folder that has it"
+        )
+    half = folder.with_name(f"{NAME}.incomplete")
+    shutil.rmtree(half, ignore_errors=True)  # of a process that was killed
+    half.mkdir()
+    try:
+        _write_arrays(half, stream, Counter(f"images prepared in {folder}", count))
+        files = {
+            name: {"state": state, "sha256": checksums[name]} for name, state in states.items()
+        }
+        write_json(half / "source.json", {"made": _MADE, "files": files})
+        if folder.exists():
+            shutil.rmtree(folder)
+        half.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def _checksums(source: Source) -> dict[str, str]:
+    """The digests of the files by name; that of the official archive must be the official one."""
+    sizes = [path.stat().st_size for path in source.files]
+    counter, checksums, before = Counter("bytes of the files checked", sum(sizes)), {}, 0
+    for path, size in zip(source.files, sizes, strict=True):
+        checksums[path.name] = _sha256(path, counter, before)
+        before += size
+    for path, size in zip(source.files, sizes, strict=True):
+        if path.name != IMAGES:
+            continue
+        if size != OFFICIAL_BYTES:
+            note(
+                f"note: {path} holds {size:,} bytes, CelebA's own {OFFICIAL_BYTES:,}: it is another"
+                " archive and taken as it is"
+            )
+        elif checksums[IMAGES] != OFFICIAL_SHA256:
+            raise InputError(
+                f"{path} is altered (SHA-256 {checksums[IMAGES]}, official {OFFICIAL_SHA256}); "
+                "download it again"
+            )
+    return checksums
+
+
+def _write_arrays(folder: Path, stream: Stream, counter: Counter) -> None:
+    done = 0
+    for split in SPLITS:
+        count = stream.counts[split]
+        with (
+            _array(folder / f"{split}-images.npy", (count, *SHAPE), np.uint8) as images,
+            _array(folder / f"{split}-attributes.npy", (count, len(ATTRIBUTES)), bool) as present,
+        ):
+            for some in cropped(stream.records(split)):
+                images.write(some.images.tobytes())
+                present.write(some.attributes.tobytes())
+                done += len(some.images)
+                counter.update(done)
+
+
+@contextlib.contextmanager
+def _array(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[IO[bytes]]:
+    """A .npy file that is written piece by piece: one mapped into memory would fill it."""
+    with path.open("wb") as file:
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(folder: Path) -> Store:
+    try:
+        return Store(
+            {split: np.load(folder / f"{split}-images.npy", mmap_mode="r") for split in SPLITS},
+            {split: np.load(folder / f"{split}-attributes.npy") for split in SPLITS},
+            {
+                name: known["sha256"]
+                for name, known in read_json(folder / "source.json")["files"].items()
+            },
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, error) from error

@@ -1,0 +1,1 @@
+"""ColorMNIST, from MNIST's files."""

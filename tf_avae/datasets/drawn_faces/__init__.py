@@ -1,0 +1,1 @@
+"""Drawn faces in CelebA's format, where the photographs cannot be had."""

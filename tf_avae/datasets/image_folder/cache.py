@@ -1,0 +1,361 @@
+"""Picture files as arrays: decoded once, in parallel, and kept in a cache where they fit.
+
+The cache is a folder of this user's, never that of the pictures. It holds one entry for each folder
+of pictures, size and background: the pixels, with a footer that says which files they are from,
+which could not be read, and what the files' contents were, and a checksum of all that. An entry
+that is not as it was written is made anew.
+"""
+
+import errno
+import functools
+import hashlib
+import json
+import os
+import shutil
+import stat
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_avae.colours import WHITE, colour
+from tf_avae.console.printing import note
+from tf_avae.console.progress import Counter
+from tf_avae.errors import InputError
+from tf_avae.files import absolute, exclusive, replacing
+from tf_avae.image_files.decoding import DECODING, decode_pixels, fault
+
+MOST_BYTES = 2**28
+"""Larger files are not read: 16 million pixels take 134 MB at the most, uncompressed."""
+
+SPARE = 2**30
+"""Bytes of the cache's disk that stay free; pictures that would leave less are not kept."""
+
+_FORMAT = 2  # of entries; part of their key
+_MAGIC = b"tf_avae pictures"
+_LENGTH, _CHECKSUM = 8, 4  # bytes of the footer's length and of the checksum, before the magic
+_AT_ONCE = 2**20  # bytes read at a time
+_LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR)
+"""What keeps a file from being read until somebody mends it; other failures of a disk pass."""
+
+_AHEAD = 4  # pictures under way for each processor
+_KEPT = 40  # letters of a folder's name in that of its entry
+
+
+class PictureFile(NamedTuple):
+    """A file that may be a picture, and what tells that it was changed.
+
+    Attributes:
+        path: relative to the folder of pictures, with "/" between its parts.
+        state: size in bytes, and the times (ns) of the last changes of content and of the entry.
+    """
+
+    path: str
+    state: tuple[int, int, int]
+
+
+def state_of(path: Path) -> tuple[int, int, int]:
+    """The state of a file, as `PictureFile` has it; -1 where there is none."""
+    try:
+        about = path.stat()
+    except OSError:  # a link to nothing, or in a circle
+        return -1, -1, -1
+    return about.st_size, about.st_mtime_ns, about.st_ctime_ns
+
+
+class Pictures(NamedTuple):
+    """The pictures of a folder, as arrays.
+
+    Attributes:
+        paths: of the files that could be read, in the order given.
+        fetch: positions among them, int64 [B], to pixels, uint8 [B, N, N, 3].
+        unreadable: reasons by path, of the others.
+        checksum: MD5 over the paths and contents of the files that could be read, and how they were
+            decoded, in words.
+    """
+
+    paths: list[str]
+    fetch: Callable[[np.ndarray], np.ndarray]
+    unreadable: dict[str, str]
+    checksum: str
+
+
+class _Entry(NamedTuple):
+    """What the cache has of a folder: the pixels, if they fit, and what the footer says."""
+
+    pixels: np.ndarray | None
+    unreadable: dict[str, str]
+    checksum: str
+
+
+class _Decoded(NamedTuple):
+    """Pixels, uint8 [N, N, 3], and the MD5 of the file."""
+
+    pixels: np.ndarray
+    checksum: bytes
+
+
+_Outcome = _Decoded | str
+"""Of a file: its pixels, or why it has none."""
+
+
+def read_pictures(
+    folder: Path, files: Sequence[PictureFile], side: int, background: str = WHITE
+) -> Pictures:
+    """Decodes and resizes files, or takes what the cache has of them.
+
+    Where the cache's disk has no room, each batch is decoded when it is asked for: the same pixels,
+    again and again.
+
+    Args:
+        folder: holds the files.
+        files: at least one.
+        side: N, to which each picture is stretched.
+        background: the colour that transparent pictures are laid on.
+
+    Raises:
+        InputError: the cache cannot be written, or `background` is no colour.
+    """
+    background = colour(background)
+    decode = functools.partial(_outcome, side=side, background=background)
+    place = _place(folder, side, background)
+    key = _key(folder, files, side, background)
+    room = len(files) * side * side * 3
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fits = shutil.disk_usage(place).free >= room + SPARE
+        entry = _open(place / "pixels", key, side, fits)
+        if entry is None:
+            wait = lambda: note(f"another process is decoding {folder}; waiting for it")  # noqa: E731
+            with exclusive(place / "lock", wait):
+                for left_over in place.glob(".tmp-*"):  # of a process that was killed while writing
+                    left_over.unlink()
+                # Another process may have made it meanwhile.
+                entry = _open(place / "pixels", key, side, fits)
+                if entry is None:
+                    _make(place / "pixels", key, folder, files, decode, fits)
+                    entry = _open(place / "pixels", key, side, fits)
+    except OSError as error:
+        raise InputError(
+            f"cannot keep decoded pictures in {place}: {error.strerror or error}; set "
+            "TF_AVAE_CACHE to a folder that can be written"
+        ) from error
+    if entry is None:
+        raise InputError(f"what was written to {place} cannot be read back; set TF_AVAE_CACHE")
+    readable = [file for file in files if file.path not in entry.unreadable]
+    if entry.pixels is None:
+        note(
+            f"note: {len(files):,} pictures take {room / 1e6:,.0f} MB, and {place} has no room for "
+            f"them beside {SPARE / 1e6:,.0f} MB that stay free: each batch is decoded anew. Set "
+            "TF_AVAE_CACHE to a folder on a larger disk to have them decoded once"
+        )
+        fetch = _decoding(folder, readable, decode)
+    else:
+        fetch = entry.pixels.__getitem__
+    # In words, so that who is refused for it can see what differs.
+    checksum = f"{entry.checksum}, decoding {DECODING} on {background}"
+    return Pictures([file.path for file in readable], fetch, entry.unreadable, checksum)
+
+
+def cache_folder() -> Path:
+    """Where decoded pictures are kept: $TF_AVAE_CACHE, or tf_avae in $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        InputError: there is no such path on any disk.
+    """
+    given = os.environ.get("TF_AVAE_CACHE")
+    if given:
+        return absolute(given)
+    return absolute(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tf_avae"
+
+
+def _place(folder: Path, side: int, background: str) -> Path:
+    mark = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+    name = f"{folder.name[:_KEPT]}-{mark}-{side}"
+    # Entries on white keep the name that all had, so that those of older versions are replaced.
+    return cache_folder() / "pictures" / (name if background == WHITE else name + background)
+
+
+def _key(folder: Path, files: Sequence[PictureFile], side: int, background: str) -> str:
+    """Changes with all that decides the pixels, our decoding and TensorFlow's included."""
+    how = f"{_FORMAT} {DECODING} {tf.__version__} {side} {background}"
+    digest = hashlib.sha256(how.encode() + b"\0" + os.fsencode(folder))
+    for path, state in files:
+        digest.update(b"\0" + os.fsencode(path) + f"\0{state}".encode())
+    return digest.hexdigest()
+
+
+def _open(path: Path, key: str, side: int, fits: bool) -> _Entry | None:
+    """The entry with this key; None where there is none, or a better one can be made.
+
+    All of it is read: what changed on the disk meanwhile would otherwise be trained on.
+    """
+    end = _CHECKSUM + _LENGTH + len(_MAGIC)
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - end, 0))
+            expected = int.from_bytes(file.read(_CHECKSUM), "big")
+            room = size - end - int.from_bytes(file.read(_LENGTH), "big")
+            if file.read() != _MAGIC or room < 0:
+                return None
+            file.seek(room)
+            footer = _footer(file.read(size - end - room))
+            if footer.get("key") != key:
+                return None
+            if _checksum(file, size - end) != expected:
+                note(f"note: {path} was damaged on the disk; the pictures are decoded anew")
+                path.unlink(missing_ok=True)
+                return None
+            if fits and not footer["holds_pixels"]:
+                return None
+            pixels = None
+            if footer["holds_pixels"]:
+                shape = (footer["count"], side, side, 3)
+                # From the open file: another process may put a new entry in this one's place.
+                pixels = np.memmap(file, np.uint8, "r", shape=shape) if room else np.zeros(shape)
+            return _Entry(pixels, footer["unreadable"], footer["checksum"])
+    except FileNotFoundError:
+        return None
+
+
+def _footer(text: bytes) -> dict[str, Any]:
+    """What a footer says; nothing where it is damaged."""
+    try:
+        footer = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return footer if isinstance(footer, dict) else {}
+
+
+def _checksum(file: BinaryIO, size: int) -> int:
+    """CRC-32 of the first bytes of a file: 2 GB/s, and no flipped bit escapes it."""
+    file.seek(0)
+    found, left = 0, size
+    while left and (read := file.read(min(left, _AT_ONCE))):
+        found, left = zlib.crc32(read, found), left - len(read)
+    return found
+
+
+def _make(
+    path: Path,
+    key: str,
+    folder: Path,
+    files: Sequence[PictureFile],
+    decode: Callable[[Path], _Outcome],
+    fits: bool,
+) -> None:
+    """Reads all files, and writes an entry whole or not at all."""
+    unreadable = {}
+    checksum = hashlib.md5(usedforsecurity=False)
+    counter = Counter("decoding pictures", len(files))
+    names = [file.path for file in files]
+    written = 0
+    with replacing(path) as draft, draft.open("wb") as out, _executor() as executor:
+        read = _in_parallel(executor, lambda name: decode(folder / name), names)
+        for done, (name, outcome) in enumerate(zip(names, read, strict=True), 1):
+            if isinstance(outcome, _Decoded):
+                checksum.update(os.fsencode(name) + b"\0" + outcome.checksum)
+                if fits:
+                    pixels = outcome.pixels.tobytes()
+                    written = zlib.crc32(pixels, written)
+                    out.write(pixels)
+            else:
+                unreadable[name] = outcome
+            counter.update(done)
+        footer = {
+            "key": key,
+            "holds_pixels": fits,
+            "count": len(names) - len(unreadable),
+            "unreadable": unreadable,
+            "checksum": checksum.hexdigest(),
+        }
+        text = json.dumps(footer).encode()
+        out.write(text)
+        out.write(zlib.crc32(text, written).to_bytes(_CHECKSUM, "big"))
+        out.write(len(text).to_bytes(_LENGTH, "big") + _MAGIC)
+
+
+def _outcome(path: Path, side: int, background: str) -> _Outcome:
+    """A file's pixels, or why it has none."""
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # reading a pipe would never end
+            return "not a file"
+        if about.st_size > MOST_BYTES:
+            return f"{about.st_size:,} bytes; at most {MOST_BYTES:,} are read"
+        content = path.read_bytes()
+    except OSError as error:
+        if error.errno not in _LASTING:
+            raise InputError(f"cannot read {path}: {error.strerror or error}; try again") from error
+        return error.strerror or str(error)
+    if not content:
+        return "an empty file"
+    try:
+        with tf.device("/CPU:0"):
+            pixels = _decoder(side, background)(tf.constant(content)).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        return fault(error)
+    return _Decoded(pixels, hashlib.md5(content, usedforsecurity=False).digest())
+
+
+@functools.cache
+def _decoder(side: int, background: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    return tf.function(
+        lambda file: decode_pixels(file, (side, side, 3), background),
+        input_signature=[tf.TensorSpec([], tf.string)],
+        autograph=False,
+    )
+
+
+def _executor() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_processors())
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _in_parallel(
+    executor: ThreadPoolExecutor, function: Callable, arguments: Iterable
+) -> Iterator[_Outcome]:
+    """As `executor.map`, with no more results in memory than are soon taken."""
+    waiting: deque[Future] = deque()
+    for argument in arguments:
+        waiting.append(executor.submit(function, argument))
+        if len(waiting) == _AHEAD * _processors():
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _decoding(
+    folder: Path, files: list[PictureFile], decode: Callable[[Path], _Outcome]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Pictures decoded when they are asked for."""
+    executor = _executor()
+
+    def fetch(index: np.ndarray) -> np.ndarray:
+        chosen = [files[position] for position in index]
+        read = list(executor.map(lambda file: decode(folder / file.path), chosen))
+        pixels = []
+        for file, outcome in zip(chosen, read, strict=True):
+            if not isinstance(outcome, _Decoded):
+                raise InputError(
+                    f"{folder / file.path} could be read when the data were opened and cannot be "
+                    f"now: {outcome}; put it back"
+                )
+            if state_of(folder / file.path) != file.state:
+                raise InputError(
+                    f"{folder / file.path} was changed since the data were opened; put it back, or "
+                    "start again"
+                )
+            pixels.append(outcome.pixels)
+        return np.stack(pixels)
+
+    return fetch

@@ -1,0 +1,287 @@
+"""An encoder under evaluation: what the sections share, made when it is first asked for."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_avae.attacks import BALLS
+from tf_avae.distributions import Posterior
+from tf_avae.errors import InputError
+from tf_avae.evaluation.batches import compiled, image_spec, in_batches
+from tf_avae.evaluation.budgets import BUDGETS, Budget, Classifier
+from tf_avae.evaluation.encoder import Batches, Encoder
+from tf_avae.evaluation.fid import Extractor
+from tf_avae.evaluation.inputs import TestImages
+from tf_avae.evaluation.part_store import Part, PartStore
+from tf_avae.evaluation.robustness import Outcomes, Stand, worst_case
+from tf_avae.evaluation.settings import Settings
+from tf_avae.evaluation.tasks import Task
+from tf_avae.probes import HEADS, Fitted, Probe
+
+SHOWN = 50
+"""Attacked images are kept of so many first test images."""
+
+
+class Report(NamedTuple):
+    """What is told while an evaluation runs.
+
+    Attributes:
+        text: what is being done.
+        done: work done by this call, in gradient steps of one image.
+        left: the same for what is left, at most, where it can be told.
+    """
+
+    text: str
+    done: float
+    left: float
+
+
+Work = tuple
+"""A key of planned work."""
+
+
+class WorkProgress:
+    """Adds up work, so that the time that is left can be told.
+
+    Attributes:
+        planned: work that has not begun, in gradient steps of one image, by key.
+    """
+
+    def __init__(self, progress: Callable[[Report], None] | None):
+        self.planned: dict[Work, float] = {}
+        self._progress = progress
+        self._done = self._within = 0.0
+
+    def begin(self, work: Work) -> None:
+        """Some of the planned work begins, or is there already."""
+        self.planned.pop(work, None)
+
+    def end(self) -> None:
+        """What was begun is done."""
+        self._done += self._within
+        self._within = 0.0
+
+    def say(self, text: str, stand: Stand | None = None) -> None:
+        """Tells what is being done."""
+        self._within = stand.done if stand else 0.0
+        if self._progress is not None:
+            left = (stand.left if stand else 0.0) + sum(self.planned.values())
+            self._progress(Report(text, self._done + self._within, left))
+
+
+def images_through(head: str, settings: Settings, available: int) -> int:
+    """How many of the first test images are attacked through a head."""
+    count = min(settings.images or BUDGETS[settings.budget].images or available, available)
+    return count if head == settings.heads[0] else min(count, settings.other_images)
+
+
+def planned_work(encoder: str, tasks: Mapping[str, Task], settings: Settings) -> dict[Work, float]:
+    """The gradient steps of one image that attacks through heads take at most, by part."""
+    work: dict[Work, float] = {}
+    if not {"robustness", "checks"} & set(settings.sections):
+        return work
+    for name, task in tasks.items():
+        trials = BUDGETS[settings.budget].trials
+        cost = sum(trial.cost * trial.times(len(task.classes)) for trial in trials)
+        for head in settings.heads:
+            for epsilon in settings.epsilons:
+                count = images_through(head, settings, len(task.at))
+                work[encoder, name, head, epsilon] = cost * count
+    return work
+
+
+class EvaluatedEncoder:
+    """One encoder under evaluation: what the sections share, made when it is first asked for.
+
+    Args:
+        encoder: the encoder.
+        train: the training split.
+        test: the test images.
+        tasks: labels to predict, and what of them is measured.
+        train_size: number of training images.
+        settings: what is measured.
+        extractor: of features for the FID.
+        parts: finished parts.
+        work_progress: told what is being done.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        train: Batches,
+        test: TestImages,
+        tasks: Mapping[str, Task],
+        train_size: int,
+        settings: Settings,
+        extractor: Extractor | None,
+        parts: PartStore,
+        work_progress: WorkProgress,
+    ):
+        self.encoder, self.settings, self.extractor = encoder, settings, extractor
+        self.test, self.tasks, self.train_size = test, tasks, train_size
+        self._train, self._parts, self._work_progress = train, parts, work_progress
+
+    @property
+    def budget(self) -> Budget:
+        return BUDGETS[self.settings.budget]
+
+    def say(self, text: str, stand: Stand | None = None) -> None:
+        """Tells what is being done; whoever listens may stop it."""
+        self._work_progress.say(f"{self.encoder.name}: {text}", stand)
+
+    def part(
+        self,
+        name: str,
+        settings: dict[str, Any],
+        make: Callable[[], Part],
+        work: Work | None = None,
+    ) -> Part:
+        """A part, from earlier or made now.
+
+        Args:
+            name, settings: what it is.
+            make: makes it.
+            work: what of the planned work it is.
+        """
+        found = self._parts.find(name, settings)
+        if work is not None:
+            self._work_progress.begin(work)
+        if found is None:
+            found = make()
+            self._parts.keep(name, settings, found)
+        if work is not None:
+            self._work_progress.end()
+        return found
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        """Means and variances of all test images, [N, D] each."""
+        self.say("encoding the test images")
+        shape = self.test.images.shape[1:]
+        encode = compiled(image_spec(shape))(self.encoder.encode)
+        return in_batches(encode, self.test.images, batch_size=self.settings.batch_size)
+
+    @cached_property
+    def train_embeddings(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Embeddings and class numbers of the training split, [M, D] and [M] by task.
+
+        Raises:
+            InputError: it has not as many images as when it was read first.
+        """
+        self.say("encoding the training images")
+        embed = compiled(image_spec(self.test.images.shape[1:]))(self.encoder.embed)
+        found, labels = [], []
+        for images, of_images in self._train:
+            found.append(np.asarray(embed(tf.convert_to_tensor(images))))
+            labels.append({task: np.asarray(of_images[task]) for task in self.tasks})
+            self.say("encoding the training images")
+        size = sum(map(len, found))
+        if size != self.train_size:
+            raise InputError(
+                f"there were {self.train_size:,} training images, and {size:,} when they were read "
+                "again; give a list of batches, or a tf.data.Dataset that starts anew each time"
+            )
+        return np.concatenate(found), {
+            task: np.concatenate([part[task] for part in labels]) for task in self.tasks
+        }
+
+    def fitted(self, task: str, head: str) -> Fitted:
+        """A head fitted to the training embeddings, of the classes that are measured."""
+
+        def make() -> Part:
+            embeddings, labels = self.train_embeddings
+            self.say(f"fitting the {head} probe of {task}")
+            kept = np.isin(labels[task], self.tasks[task].classes)
+            if not kept.all():
+                embeddings, labels = embeddings[kept], {task: labels[task][kept]}
+            probe, notes = HEADS[head].fit(embeddings, labels[task], self.settings.seed)
+            arrays = {"mean": probe.mean, "scale": probe.scale, "classes": probe.classes}
+            for number, (kernel, bias) in enumerate(probe.layers):
+                arrays |= {f"kernel{number}": kernel, f"bias{number}": bias}
+            return Part(notes, arrays)
+
+        values, arrays = self.part("probe", {"task": task, "head": head}, make)
+        count = sum(name.startswith("kernel") for name in arrays)
+        layers = tuple((arrays[f"kernel{n}"], arrays[f"bias{n}"]) for n in range(count))
+        probe = Probe(arrays["mean"], arrays["scale"], layers, arrays["classes"])
+        return Fitted(probe, values)
+
+    def classify(self, task: str, head: str) -> Classifier:
+        """The classifier that is attacked: head and encoder in one."""
+        probe = self.fitted(task, head).probe
+        return lambda images: probe(self.encoder.embed(images))
+
+    def logits(self, task: str, head: str) -> np.ndarray:
+        """What a head says of each measured test image, [M, K] float32."""
+        means = self.tasks[task].first(len(self.test.images), self.posterior.mean)
+        return np.asarray(self.fitted(task, head).probe(means))
+
+    def nominal(self, task: str, head: str) -> np.ndarray:
+        """Whether each measured test image is classified correctly, bool [M]."""
+        return self.logits(task, head).argmax(1) == self.tasks[task].labels
+
+    def attacked(self, task: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first measured test images, at most `count`, and the columns of their labels."""
+        of_task = self.tasks[task]
+        return of_task.first(count, self.test.images), of_task.labels[:count]
+
+    def outcomes(self, task: str, head: str, epsilon: float) -> Outcomes:
+        """The worst case over the budget; its attacked images are those of the first `SHOWN`
+        measured test images."""
+        count = images_through(head, self.settings, len(self.tasks[task].at))
+        settings = {
+            "task": task, "head": head, "epsilon": epsilon, "images": count,
+            "budget": self.settings.budget,
+        }  # fmt: skip
+        images, labels = self.attacked(task, count)
+
+        def make() -> Part:
+            started = self._parts.find("started", settings)
+            classify = self.classify(task, head)
+            what = f"{head} probe of {task}, ε {epsilon:g}"
+            found = worst_case(
+                classify,
+                images,
+                labels,
+                epsilon=epsilon,
+                budget=self.budget,
+                seed=self.settings.seed,
+                ball=BALLS[self.settings.norm],
+                batch_size=self.settings.batch_size,
+                progress=lambda stand: self.say(
+                    f"{what}: {stand.trial}, {stand.unbroken:,} of {count:,} unbroken", stand
+                ),
+                earlier=None if started is None else _resumed(started, images),
+                after_trial=lambda so_far: self._parts.keep("started", settings, _kept(so_far)),
+            )
+            return _kept(found)
+
+        finished = self.part("outcomes", settings, make, (self.encoder.name, task, head, epsilon))
+        self._parts.drop("started", settings)
+        return _outcomes(finished)
+
+
+def _kept(found: Outcomes) -> Part:
+    """Outcomes as a part, with the attacked images of the first examples alone."""
+    arrays = {
+        "clean": found.clean,
+        "broken_by": found.broken_by,
+        "attacked": found.attacked[:SHOWN].copy(),  # not a view that holds all of them
+    }
+    return Part({"trials": list(found.trials)}, arrays)
+
+
+def _outcomes(part: Part) -> Outcomes:
+    """The outcomes that were kept."""
+    return Outcomes(trials=tuple(part.values["trials"]), **part.arrays)
+
+
+def _resumed(part: Part, images: np.ndarray) -> Outcomes:
+    """The same with one attacked image an example, as `worst_case` goes on from."""
+    attacked = images.copy()
+    attacked[part.arrays["broken_by"] >= 0] = np.nan
+    attacked[:SHOWN] = part.arrays["attacked"]
+    return _outcomes(part)._replace(attacked=attacked)

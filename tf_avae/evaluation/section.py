@@ -1,0 +1,37 @@
+"""What a section of an evaluation is, and the registry of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tf_avae.registry import Registry
+
+NO_TASKS = "there is no label that a head can be fitted to and measured by"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One thing that is measured.
+
+    Attributes:
+        name: its key in the result.
+        summary: for `--help` and the docs.
+        measure: an `EvaluatedEncoder` to JSON values.
+        lacks: what the encoder lacks for it, in words; None if nothing.
+        of_tasks: whether it looks through heads, so that there must be a label to measure.
+    """
+
+    name: str
+    summary: str
+    measure: Callable[[Any], dict[str, Any]]
+    lacks: Callable[[Any], str | None] = lambda evaluated: None
+    of_tasks: bool = False
+
+    def cannot(self, evaluated: Any) -> str | None:
+        """Why it cannot be measured; None if it can."""
+        return NO_TASKS if self.of_tasks and not evaluated.tasks else self.lacks(evaluated)
+
+
+SECTIONS: Registry[Section] = Registry("section", row_type=Section)
+"""The sections, in the order of a result. `tf_avae.evaluation.sections` registers those that are
+here: they read settings, and settings name them."""

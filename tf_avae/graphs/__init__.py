@@ -1,0 +1,1 @@
+"""Programs of others on disk: SavedModels and Keras models, opened, checked and made flat."""

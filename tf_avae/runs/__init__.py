@@ -1,0 +1,1 @@
+"""Run directories: what is trained, and what is written of it."""

@@ -1,0 +1,131 @@
+"""From a config to what is trained: its stages, its defaults filled in, its compiled model."""
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+from tf_avae import replicas
+from tf_avae.attacks import BALLS
+from tf_avae.config import Config
+from tf_avae.datasets import DATASETS
+from tf_avae.errors import InputError
+from tf_avae.files import absolute
+from tf_avae.model import AVAE
+from tf_avae.networks import ARCHITECTURES
+from tf_avae.objectives import COUPLINGS, OBJECTIVES
+from tf_avae.runs.optimizers import FusedAdam
+from tf_avae.types import ImageShape
+
+
+class Stage(NamedTuple):
+    """One objective trained for so many steps; most runs have one stage, `avae_ss` has two."""
+
+    number: int
+    algo: str
+    steps: int
+
+
+def stages(config: Config) -> list[Stage]:
+    """What a run trains, in order. An objective that starts from another one trains that first,
+    unless the run starts from a run that has done so."""
+    first = OBJECTIVES[config.algo].starts_from
+    if first is None or config.init_from:
+        return [Stage(0, config.algo, config.steps)]
+    return [
+        Stage(0, first, config.pretrain_steps or config.steps),
+        Stage(1, config.algo, config.steps),
+    ]
+
+
+def resolve(config: Config) -> Config:
+    """The same config with every default that depends on another choice filled in.
+
+    Raises:
+        InputError: a name that no registry has, or intervals that do not fit one another.
+    """
+    if not config.algo:
+        raise InputError(f"algo is not given; choose one of: {', '.join(OBJECTIVES)}")
+    objective = OBJECTIVES[config.algo]
+    COUPLINGS[config.coupling], BALLS[config.pgd_norm]
+    architecture = ARCHITECTURES[config.arch or DATASETS[config.dataset].architecture]
+    intervals = ("log_every", "checkpoint_every", "eval_every", "pictures_every")
+    common = math.gcd(*(getattr(config, name) for name in intervals))
+    if config.steps_per_execution is None:
+        most = 1 if objective.attack else 10
+        execution = max(n for n in range(1, most + 1) if common % n == 0)
+    else:
+        execution = config.steps_per_execution
+        if common % execution:
+            raise InputError(
+                f"steps_per_execution is {execution}; it must divide {', '.join(intervals)}, "
+                f"so one of the divisors of {common}"
+            )
+    return replace(
+        config,
+        arch=architecture.name,
+        pgd_steps=config.pgd_steps or architecture.pgd_steps,
+        pretrain_steps=config.pretrain_steps or config.steps,
+        steps_per_execution=execution,
+        data_dir=_absolute(config.data_dir),
+        init_from=_absolute(config.init_from),
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(absolute(path))
+
+
+def build_model(config: Config, image_shape: ImageShape, algo: str | None = None) -> AVAE:
+    """The compiled model of a resolved config, with its optimiser's variables.
+
+    Under several replicas each execution is one step: TensorFlow cannot loop over their input
+    within a graph.
+
+    Args:
+        config: from `resolve`.
+        image_shape: (H, W, C).
+        algo: the objective, where it is not the config's own (an earlier stage).
+    """
+    model = AVAE(
+        objective=OBJECTIVES[algo or config.algo],
+        architecture=ARCHITECTURES[config.arch],
+        image_shape=image_shape,
+        latent_dim=config.latent_dim,
+        observation_variance=config.obs_var,
+        rho=config.rho,
+        rho_se=config.rho_se,
+        coupling=COUPLINGS[config.coupling],
+        reconstruction_weight=config.reconstruction_weight,
+        epsilon=config.epsilon,
+        ball=BALLS[config.pgd_norm],
+        pgd_steps=config.pgd_steps,
+        pgd_step_size=config.pgd_step_size,
+        batch_norm=config.batch_norm,
+        seed=config.seed,
+        dtype=config.precision,
+    )
+    model.compile(
+        optimizer=FusedAdam(config.learning_rate),
+        steps_per_execution=config.steps_per_execution if replicas.count() == 1 else 1,
+    )
+    return model
+
+
+def copy_networks(source: AVAE, target: AVAE, name: str = "the model") -> None:
+    """Gives `target` the encoder and decoder weights of `source`.
+
+    Raises:
+        InputError: they have different architectures, latent dimensions or image shapes.
+    """
+    for what, of in (
+        ("architecture", lambda m: m.architecture.name),
+        ("latent dimension", lambda m: m.latent_dim),
+        ("image shape", lambda m: m.image_shape),
+    ):
+        if of(source) != of(target):
+            raise InputError(
+                f"{name} has {what} {of(source)}, this run asks for {of(target)}; "
+                "they must be the same to start from its weights"
+            )
+    target.encoder.set_weights(source.encoder.get_weights())
+    target.decoder.set_weights(source.decoder.get_weights())

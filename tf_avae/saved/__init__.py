@@ -1,0 +1,1 @@
+"""Trained models on disk: encoders and classifiers, how they are opened, frozen and exported."""

@@ -1,0 +1,57 @@
+"""A classifier of images as one Keras model: a frozen encoder and a fitted head."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from tf_avae.errors import InputError
+from tf_avae.probes import Probe
+from tf_avae.saved.frozen import FrozenEncoder
+
+
+def classifier(encoder: FrozenEncoder, probe: Probe) -> keras.Model:
+    """Encoder and head in one, in float32 whatever the policy; nothing in it is trained.
+
+    Args:
+        encoder: from `load_encoder`.
+        probe: a head fitted to its embeddings.
+
+    Returns:
+        a model of images [B, H, W, C] in [0, 1], which gives "logits" and "probabilities", [B, K]
+        each, and what the encoder gives.
+
+    Raises:
+        InputError: the head is of embeddings of another size, or the encoder takes images of any.
+    """
+    if None in encoder.image_shape:
+        raise InputError(
+            f"the encoder takes images of shape {encoder.image_shape}; a classifier is made for "
+            "images of one size: give an encoder that is"
+        )
+    images = keras.Input(encoder.image_shape, name="image", dtype="float32")
+    found = encoder(images)
+    embedding = found["embedding"]
+    if embedding.shape[1:] != probe.mean.shape:
+        raise InputError(
+            f"the head is of {len(probe.mean)} dimensions, the encoder gives {embedding.shape[1]}; "
+            "fit the head to this encoder's embeddings"
+        )
+    # The layer divides by the root of the variance.
+    variance = np.square(probe.scale.astype(np.float64))
+    x = layers.Normalization(mean=probe.mean, variance=variance, dtype="float32", name="standard")(
+        embedding
+    )
+    *hidden, last = probe.layers
+    for number, (kernel, bias) in enumerate(hidden):
+        x = _dense(f"hidden_{number}", kernel, bias, "relu")(x)
+    logits = _dense("logits", *last, None)(x)
+    probabilities = layers.Softmax(dtype="float32", name="probabilities")(logits)
+    outputs = {**found, "logits": logits, "probabilities": probabilities}
+    return keras.Model(images, outputs, name="classifier", trainable=False)
+
+
+def _dense(name: str, kernel: np.ndarray, bias: np.ndarray, activation: str | None) -> layers.Layer:
+    layer = layers.Dense(len(bias), activation=activation, dtype="float32", name=name)
+    layer.build((None, len(kernel)))
+    layer.set_weights([kernel, bias])
+    return layer

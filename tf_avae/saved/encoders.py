@@ -1,0 +1,224 @@
+"""Encoders from disk, as callables: a run, a SavedModel or a Keras model."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_avae.config import read_json
+from tf_avae.distributions import Posterior
+from tf_avae.errors import InputError
+from tf_avae.evaluation.encoder import Encoder
+from tf_avae.float32 import Float32View
+from tf_avae.graphs.saved_models import (
+    PROVENANCE,
+    SavedModel,
+    files_checksum,
+    holds_saved_model,
+    listed,
+    load_keras_model,
+    newest_version,
+    saved_model_files,
+)
+from tf_avae.records import damaged, mismatch
+from tf_avae.runs.run import Run, holds_run, load_trained
+from tf_avae.saved.frozen import embedding_signature, freeze
+from tf_avae.saved.shipped import located
+from tf_avae.types import Images, ImageShape, Latents
+
+_ANY_SIDE = 64  # where a model takes images of any size
+
+
+def open_encoder(path: str | Path, name: str | None = None, *, trust: bool = False) -> Encoder:
+    """The encoder at a path.
+
+    Args:
+        path: a run's directory; a SavedModel (or a folder of numbered versions of one) whose
+            signature `serving_default` takes `image` and gives `embedding` and perhaps `variance`,
+            and whose signature `decode`, if there is one, takes `latent` and gives `image`; or a
+            `.keras` file of a model whose output is the embedding, or {"mean", "variance"}; or
+            the name of a row of `SHIPPED`.
+        name: what it is called; the last part of the path unless given.
+        trust: whether to open a SavedModel or a Keras model that may do more than compute.
+
+    Raises:
+        InputError: there is no such thing at the path, it has no weights yet, or not these inputs
+            and outputs, or it may do more than compute.
+    """
+    path = located(path)
+    name = name or (path.stem if path.is_file() else path.name)
+    return _kind(path).open(path, name, trust)
+
+
+def locate(path: str | Path) -> tuple[Path, str]:
+    """Where the encoder at a path is, the newest version where there are several, and the SHA-256
+    of the files that decide its embeddings.
+
+    Raises:
+        InputError: there is no such thing at the path, or it has no weights yet.
+    """
+    path = located(path)
+    kind = _kind(path)
+    path = kind.newest(path)
+    return path, files_checksum(kind.files(path))
+
+
+def _of_run(path: Path, name: str, trust: bool) -> Encoder:
+    run, model = Run.open(path), load_trained(path)
+
+    def posterior(images: Images) -> Posterior:
+        return model.encode(images, float32=True)
+
+    def decode(latents: Latents) -> Images:
+        return model.decode(latents, float32=True)
+
+    notes = {
+        "kind": "run",
+        "config": run.config.to_dict(),
+        "background": run.config.background,
+        "step": int(model.step.numpy()),
+        "complete": run.result() is not None,
+        "sha256": weights_checksum(model),
+        "trained_at_commit": read_json(path / "provenance.json").get("commit"),
+    }
+    return Encoder(
+        name,
+        embed=lambda images: posterior(images).mean,
+        posterior=posterior,
+        decode=decode,
+        image_shape=model.image_shape,
+        observation_variance=model.hyperparameters.observation_variance,
+        rho=model.hyperparameters.rho if "rho" in model.objective.uses else None,
+        notes=notes,
+    )
+
+
+def _of_saved_model(path: Path, name: str, trust: bool) -> Encoder:
+    saved = SavedModel(path, trust=trust)
+    function = embedding_signature(saved)
+    known = function.structured_outputs
+    # Without the other outputs an attack's gradient takes a fraction of the time.
+    encoder = freeze(function, [o for o in ("embedding", "variance") if o in known], name="encoder")
+
+    def posterior(images: Images) -> Posterior:
+        found = encoder(images)
+        return Posterior(found["embedding"], found["variance"])
+
+    decodes = (
+        "decode" in saved
+        and set(saved.inputs("decode")) == {"latent"}
+        and "image" in saved.outputs("decode")
+    )
+    return Encoder(
+        name,
+        embed=lambda images: encoder(images)["embedding"],
+        posterior=posterior if "variance" in known else None,
+        decode=(lambda z: saved.call("decode", latent=z)["image"]) if decodes else None,
+        image_shape=_shape((None, *encoder.image_shape), saved.path),
+        notes={"kind": "SavedModel", "sha256": saved.checksum, **_trained_as(saved.path)},
+    )
+
+
+def _trained_as(path: Path) -> dict[str, Any]:
+    """The config that an exported encoder was trained with, and the colour that it lays transparent
+    pictures on, where the export says so."""
+    if not (path / PROVENANCE).is_file():
+        return {}
+    said = read_json(path / PROVENANCE)
+    config = said.get("config")
+    wrong = None if config is None else mismatch(config, {"dataset": str}, "config")
+    if wrong:
+        raise damaged(path / PROVENANCE, wrong, "export it again")
+    background = said.get("background") or (config or {}).get("background")
+    return {n: v for n, v in (("config", config), ("background", background)) if v}
+
+
+def _of_keras_model(path: Path, name: str, trust: bool) -> Encoder:
+    model = load_keras_model(path, trust=trust)
+    shape = _shape(getattr(model, "input_shape", None), path)
+    run = Float32View(model)
+    # Asked of an image: what a model says of its outputs differs from kind to kind.
+    sides = shape or (_ANY_SIDE, _ANY_SIDE, model.input_shape[3] or 3)
+    output = run(tf.zeros((1, *sides)))
+    keys = set(output) if isinstance(output, dict) else set()
+    if (keys and "mean" not in keys) or isinstance(output, list | tuple):
+        given = listed(keys) if keys else f"{len(output)} outputs"
+        raise InputError(f"{path} gives {given}; an encoder gives mean, or one tensor")
+
+    def posterior(images: Images) -> Posterior:
+        found = run(images)
+        return Posterior(found["mean"], found["variance"])
+
+    return Encoder(
+        name,
+        embed=lambda images: run(images)["mean"] if keys else run(images),
+        posterior=posterior if "variance" in keys else None,
+        image_shape=shape,
+        notes={"kind": "Keras model", "sha256": weights_checksum(model)},
+    )
+
+
+def _files_of_run(path: Path) -> list[Path]:
+    run = Run.open(path)
+    files = [run.model_path] if run.model_path.is_file() else run.checkpoint_paths()[:1]
+    if not files:
+        raise InputError(f"{path} has no weights yet; let it train first")
+    return [path / "config.json", *files]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Something that an encoder may be on disk.
+
+    Attributes:
+        is_at: whether it is what is at a path.
+        open: a path, a name and whether to trust what is there, to the encoder.
+        files: a path to the files that decide its embeddings.
+        newest: a path to that of the newest of several.
+    """
+
+    is_at: Callable[[Path], bool]
+    open: Callable[[Path, str, bool], Encoder]
+    files: Callable[[Path], list[Path]]
+    newest: Callable[[Path], Path] = lambda path: path
+
+
+_KINDS = (
+    _Kind(holds_run, _of_run, _files_of_run),
+    _Kind(holds_saved_model, _of_saved_model, saved_model_files, newest_version),
+    _Kind(
+        lambda path: path.is_file() and path.suffix == ".keras",
+        _of_keras_model,
+        lambda path: [path],
+    ),
+)
+
+
+def _kind(path: Path) -> _Kind:
+    for kind in _KINDS:
+        if kind.is_at(path):
+            return kind
+    raise InputError(
+        f"{path} is neither a run (config.json), a SavedModel (saved_model.pb) nor a Keras model "
+        "(.keras)"
+    )
+
+
+def weights_checksum(model: keras.Model) -> str:
+    """SHA-256 over the weights' bytes."""
+    digest = hashlib.sha256()
+    for array in model.get_weights():
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _shape(shape: Any, path: Path) -> ImageShape | None:
+    """(H, W, C) of an input [None, H, W, C]; None where a side is free."""
+    if not isinstance(shape, tuple | list) or len(shape) != 4:
+        raise InputError(f"{path} takes inputs of shape {shape}; an encoder takes [N, H, W, C]")
+    return None if None in shape[1:] else (shape[1], shape[2], shape[3])

@@ -1,0 +1,235 @@
+"""Trained models as SavedModels that TensorFlow Serving serves: encoders and classifiers.
+
+How a version is written, verified and published is `tf_avae.saved.versions`'; here are the
+signatures.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_avae.colours import WHITE, colour
+from tf_avae.config import read_json
+from tf_avae.errors import InputError
+from tf_avae.evaluation import table
+from tf_avae.files import absolute
+from tf_avae.image_files.decoding import decode_images
+from tf_avae.model import AVAE
+from tf_avae.provenance import provenance, session
+from tf_avae.runs.run import Run, load_trained
+from tf_avae.saved.encoders import weights_checksum
+from tf_avae.saved.versions import BATCH_SIZES, Served, Trial, check_target, publish
+from tf_avae.types import Images, ImageShape, Latents, Tensor
+
+SIGNATURES = ("serving_default", "embed_bytes", "decode")
+"""Of an encoder."""
+
+CLASSIFIER_SIGNATURES = ("serving_default", "classify", "classify_bytes", "embed_bytes")
+"""Of a classifier, which is an encoder too: images under the first two names, files under the
+others; all give the same outputs."""
+
+_TRIED = 8  # images that a graph must agree on
+
+
+def served_encoder(model: AVAE, background: str = WHITE) -> Served:
+    """A model's networks and its signatures. All compute in float32, whatever the precision of
+    training; the weights are shared, not copied.
+
+    Args:
+        model: what is served.
+        background: the colour that transparent image files are laid on; training's.
+    """
+
+    def decode(latent: Latents) -> dict[str, Tensor]:
+        return {"image": model.decode(latent, float32=True)}
+
+    def trials() -> Iterable[Trial]:
+        images = _random_images(model.image_shape)
+        expected = model(images)
+        yield Trial("serving_default", images, expected)
+        latents = expected["embedding"]
+        yield Trial("decode", latents, decode(latents))
+
+    images = _of_images(model, model.image_shape)
+    files = _of_files(model, model.image_shape, background)
+    latent = tf.TensorSpec([None, model.latent_dim], tf.float32, "latent")
+    functions = (images, files, (decode, latent))
+    weights = (*model.encoder.weights, *model.decoder.weights)
+    return Served(
+        [weight.value for weight in weights],
+        dict(zip(SIGNATURES, functions, strict=True)),
+        model.image_shape,
+        trials,
+    )
+
+
+def served_classifier(
+    model: keras.Model, image_shape: ImageShape, background: str = WHITE
+) -> Served:
+    """A classifier of images and its signatures.
+
+    Args:
+        model: images [N, H, W, C] in [0, 1] to a dict with "logits" and "probabilities", [N, K]
+            each, "embedding" [N, D] and what else the encoder gives; all float32.
+        image_shape: (H, W, C).
+        background: the colour that transparent image files are laid on; training's.
+    """
+
+    def trials() -> Iterable[Trial]:
+        images = _random_images(image_shape)
+        for name in ("serving_default", "classify"):
+            yield Trial(name, images, model(images))
+
+    images = _of_images(model, image_shape)
+    files = _of_files(model, image_shape, background)
+    functions = dict(zip(CLASSIFIER_SIGNATURES, (images, images, files, files), strict=True))
+    return Served([weight.value for weight in model.weights], functions, image_shape, trials)
+
+
+def _of_images(model: Any, image_shape: ImageShape) -> tuple[Any, tf.TensorSpec]:
+    def embed(image: Images) -> dict[str, Tensor]:
+        return model(image)  # which refuses pixels that are not numbers in [0, 1]
+
+    return embed, tf.TensorSpec([None, *image_shape], tf.float32, "image")
+
+
+def _of_files(model: Any, image_shape: ImageShape, background: str) -> tuple[Any, tf.TensorSpec]:
+    def embed_bytes(image_bytes: Tensor) -> dict[str, Tensor]:
+        return model(decode_images(image_bytes, image_shape, background))
+
+    return embed_bytes, tf.TensorSpec([None], tf.string, "image_bytes")
+
+
+def _random_images(image_shape: ImageShape) -> Images:
+    images = np.random.default_rng(0).uniform(size=(_TRIED, *image_shape))
+    return tf.constant(images, tf.float32)
+
+
+def export_run(
+    run: str | Path,
+    base: str | Path,
+    *,
+    version: int | None = None,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    evaluation: str | Path | None = None,
+) -> Path:
+    """Publishes a run's model as a new version.
+
+    Args:
+        run: a run's directory.
+        base: the model's folder, which holds its versions; its name is the model's.
+        version: from 1 to 2^63 - 1; one more than the largest there unless given.
+        batch_sizes: what the server is warmed up for; its batching file's `allowed_batch_sizes`.
+        evaluation: `results.json` of an evaluation of this run; its figures go into the provenance.
+
+    Returns:
+        The folder of the version.
+
+    Raises:
+        InputError: there is no trained run, the version exists, the evaluation is of other weights.
+    """
+    base = check_target(base, version, batch_sizes)
+    model = load_trained(run)
+    opened = Run.open(run)
+    notes = _notes(opened, model, evaluation)
+    served = served_encoder(model, opened.config.background)
+    return publish(served, base, notes, version=version, batch_sizes=batch_sizes)
+
+
+def export_classifier(
+    model: keras.Model,
+    base: str | Path,
+    notes: Mapping[str, Any],
+    *,
+    version: int | None = None,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    background: str = WHITE,
+) -> Path:
+    """Publishes a classifier, encoder and head in one, as a new version.
+
+    Args:
+        model: as `served_classifier` takes it.
+        base, version, batch_sizes: those of `export_run`.
+        notes: what is known of it: task, class names, its encoder, its accuracy.
+        background: the colour that transparent image files are laid on; training's.
+
+    Returns:
+        The folder of the version.
+
+    Raises:
+        InputError: the version exists, the model is no such classifier, the background no colour.
+    """
+    base = check_target(base, version, batch_sizes)
+    shape, outputs = model.input_shape, model.output
+    needed = {"logits", "probabilities", "embedding"}
+    if not isinstance(outputs, dict) or not needed <= set(outputs) or None in shape[1:]:
+        given = ", ".join(outputs) if isinstance(outputs, dict) else "no dict"
+        raise InputError(
+            f"the model takes {shape} and gives {given}; a classifier takes [N, H, W, C] and gives "
+            f"at least {', '.join(sorted(needed))}"
+        )
+    known = {
+        "image_shape": list(shape[1:]),
+        **notes,
+        "background": colour(background),
+        "weights_sha256": weights_checksum(model),
+        "exported": {**session(), **provenance()},
+    }
+    served = served_classifier(model, shape[1:], background)
+    return publish(served, base, known, version=version, batch_sizes=batch_sizes)
+
+
+def _notes(run: Run, model: AVAE, evaluation: str | Path | None) -> dict[str, Any]:
+    """Where a version comes from, and what is known of it."""
+    trained, result = run.provenance(), run.result()
+    checksum = weights_checksum(model)
+    return {
+        "algorithm": model.objective.name,
+        "config": run.config.to_dict(),
+        "image_shape": list(model.image_shape),
+        "step": int(model.step.numpy()),
+        "complete": result is not None,
+        "weights_sha256": checksum,
+        "held_out": result["held_out"] if result else None,
+        "evaluation": figures(absolute(evaluation), checksum) if evaluation else None,
+        "trained": {key: trained.get(key) for key in ("commit", "versions", "data", "sessions")},
+        "exported": {**session(), **provenance()},
+    }
+
+
+def figures(path: Path, checksum: str) -> list[dict[str, str]]:
+    """The rows of an evaluation's table that are about these weights, and what each honesty check
+    found that failed.
+
+    Args:
+        path: its `results.json`.
+        checksum: SHA-256 of the weights.
+
+    Raises:
+        InputError: it is about others, or no such file.
+    """
+    results = read_json(path)
+    try:
+        records = [e for e in results["encoders"] if e.get("sha256") == checksum]
+        if not records:
+            names = ", ".join(str(e.get("name")) for e in results["encoders"])
+            raise InputError(
+                f"{path} is about other weights ({names}); evaluate this run: "
+                "python -m training.evaluate RUN"
+            )
+        one = {**results, "encoders": records[:1]}
+        rows = [
+            (row.group, row.label, row.cells[0].line)
+            for row in (*table.rows(one), *table.failed_rows(one))
+        ]
+        rows += [("left out", name, why) for name, why in table.left_out(results)]
+        rows.append(("protocol", "budget", results["settings"]["budget"]))
+        return [dict(zip(("group", "figure", "value"), row, strict=True)) for row in rows]
+    except InputError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path} is no results.json of an evaluation ({error!r})") from error

@@ -1,0 +1,277 @@
+"""Versions of a served model: drafted, warmed up, verified, and published whole or not at all.
+
+Versions of a model are folders `BASE/<integer>`; a reader of BASE sees a version whole or not at
+all. A version is published only after its graph was loaded again, has answered every warm-up
+request, and has given the numbers of what it was made from.
+"""
+
+# ruff: noqa: E402 (what is missing is said before it is imported)
+
+import contextlib
+import errno
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_avae.backend import need
+
+need({"tensorflow_serving": "tensorflow-serving-api"})  # isort: split
+
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from tf_avae.errors import InputError, reason
+from tf_avae.files import (
+    absolute,
+    clear_drafts,
+    drafting,
+    for_tensorflow,
+    shown,
+    sync_folder,
+    write_json,
+)
+from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
+from tf_avae.provenance import published
+from tf_avae.types import ImageShape, Tensor
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+"""Numbers of images that a server computes at once, and that warm-up makes it ready for: the
+`allowed_batch_sizes` of its batching file."""
+
+WARM_UP = "assets.extra/tf_serving_warmup_requests"
+
+_LARGEST = 2**63 - 1  # version that a server reads
+_FOLDER, _FILE = 0o755, 0o644  # a server run by another user reads them, whatever the umask
+_SAME = 1e-5  # largest difference, over the largest value where that is above 1
+
+
+class Trial(NamedTuple):
+    """What a signature must answer.
+
+    Attributes:
+        signature: its name.
+        given: its input.
+        expected: its outputs, by name.
+    """
+
+    signature: str
+    given: Tensor
+    expected: Mapping[str, Tensor]
+
+
+class Served(tf.Module):
+    """What is served: signatures as functions of one named tensor, and the variables they read.
+
+    Args:
+        variables: all that the functions read.
+        signatures: name to a function, and what it takes; its batch dimension is None.
+        image_shape: (H, W, C), of the images in warm-up requests.
+        trials: what the signatures must answer; made when the graph is verified.
+    """
+
+    def __init__(
+        self,
+        variables: Iterable[tf.Variable],
+        signatures: Mapping[str, tuple[Callable[..., dict[str, Tensor]], tf.TensorSpec]],
+        image_shape: ImageShape,
+        trials: Callable[[], Iterable[Trial]],
+    ):
+        super().__init__(name="served")
+        self._model_variables = list(variables)
+        self._image_shape = tuple(image_shape)
+        self.trials = trials
+        self.functions = {
+            name: tf.function(function, input_signature=[spec])
+            for name, (function, spec) in signatures.items()
+        }
+
+    def warm_up_request(self, name: str, signature: str, size: int) -> predict_pb2.PredictRequest:
+        """A request of `size` grey images, files of them, or latents at the prior's mean."""
+        (spec,) = self.functions[signature].input_signature
+        grey = np.full(self._image_shape, 0.5, np.float32)
+        if spec.dtype == tf.string:
+            file = tf.io.encode_png(tf.image.convert_image_dtype(grey, tf.uint8)).numpy()
+            value = np.array([file] * size, object)
+        elif spec.shape.rank == 4:
+            value = np.broadcast_to(grey, (size, *grey.shape))
+        else:
+            value = np.zeros((size, *spec.shape[1:]), np.float32)
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = name
+        request.model_spec.signature_name = signature
+        request.inputs[spec.name].CopyFrom(tf.make_tensor_proto(value))
+        return request
+
+
+def check_target(
+    base: str | Path, version: int | None, batch_sizes: Sequence[int] = BATCH_SIZES
+) -> Path:
+    """The model's folder, found fit for a new version: what cannot be published is not worth the
+    wait.
+
+    Raises:
+        InputError: it is not, or the version is taken or out of range.
+    """
+    if version is not None and not 1 <= version <= _LARGEST:
+        raise InputError(f"version is {version}; it must be at least 1 and at most {_LARGEST}")
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise InputError(f"batch sizes are {list(batch_sizes)}; each must be at least 1")
+    base = absolute(base)
+    if base.exists() and not base.is_dir():
+        raise InputError(f"{base} is a file; give the folder that holds the model's versions")
+    if base.exists():
+        _number(base, version)
+    there = next(folder for folder in (base, *base.parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"{there} cannot be written; give another folder for the model's versions")
+    return base
+
+
+def publish(
+    served: Served,
+    base: str | Path,
+    notes: Mapping[str, Any],
+    *,
+    version: int | None = None,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+) -> Path:
+    """Publishes what is served as a new version.
+
+    Args:
+        served: the signatures.
+        base: the model's folder, which holds its versions; its name is the model's.
+        notes: where it comes from, and what is known of it.
+        version: from 1 to 2^63 - 1; one more than the largest there unless given.
+        batch_sizes: what the server is warmed up for; its batching file's `allowed_batch_sizes`.
+
+    Returns:
+        The folder of the version.
+
+    Raises:
+        InputError: the version exists, or the folder is none.
+        RuntimeError: the graph gives other numbers than what it was made from.
+    """
+    base = check_target(base, version, batch_sizes)
+    made = [folder for folder in (base, *base.parents) if not folder.exists()]
+    base.mkdir(parents=True, exist_ok=True)
+    for folder in made:
+        folder.chmod(_FOLDER)
+    clear_drafts(base, "")  # of exports that were killed
+    try:
+        # Servers read only folders whose names are integers.
+        with drafting(base) as draft:
+            try:
+                _write(served, draft, base.name, batch_sizes)
+                write_json(draft / PROVENANCE, published(dict(notes)))
+                _verify(served, draft)
+            except tf.errors.OpError as error:  # of a full disk, for one
+                said = re.sub(r"{{.*?}}|\[Op:.*?\]", "", reason(error)).rpartition("; ")[2].strip()
+                raise OSError(errno.EIO, said, str(base)) from error
+            return _publish(draft, base, version)
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # others may have written there
+                folder.rmdir()
+        raise
+
+
+def _write(served: Served, folder: Path, name: str, batch_sizes: Sequence[int]) -> None:
+    tf.saved_model.save(
+        served,
+        for_tensorflow(folder),
+        signatures=dict(served.functions),
+        options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+    )
+    (folder / WARM_UP).parent.mkdir()
+    with tf.io.TFRecordWriter(for_tensorflow(folder / WARM_UP)) as records:
+        for signature in served.functions:
+            for size in sorted(set(batch_sizes)):
+                log = prediction_log_pb2.PredictionLog()
+                log.predict_log.request.CopyFrom(served.warm_up_request(name, signature, size))
+                records.write(log.SerializeToString())
+
+
+def serve_command(folder: Path) -> str:
+    """The command that serves what was published as a version, for a shell."""
+    base = folder.parent
+    flags = (f"--model_name={base.name}", f"--model_base_path={shown(base)}")
+    return shlex.join(["python", "-m", "serving.server", *flags, "--rest_api_port=8501"])
+
+
+def warm_up_requests(folder: Path) -> list[predict_pb2.PredictRequest]:
+    """The requests in a version's warm-up file."""
+    logs = tf.data.TFRecordDataset(for_tensorflow(folder / WARM_UP)).as_numpy_iterator()
+    return [prediction_log_pb2.PredictionLog.FromString(log).predict_log.request for log in logs]
+
+
+def _verify(served: Served, folder: Path) -> None:
+    """Raises unless the graph answers each warm-up request and agrees with what it is made from."""
+    saved = SavedModel(folder, trust=True)  # it was written here, from what is in memory
+    for request in warm_up_requests(folder):
+        inputs = {alias: tf.make_ndarray(tensor) for alias, tensor in request.inputs.items()}
+        saved.call(request.model_spec.signature_name, **_tensors(inputs))
+    for signature, given, expected in served.trials():
+        (alias,) = saved.inputs(signature)
+        found = saved.call(signature, **{alias: given})
+        for name, value in expected.items():
+            _must_agree(name, value, found[name])
+
+
+def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: tf.constant(array) for name, array in arrays.items()}
+
+
+def _must_agree(name: str, expected: Tensor, found: Tensor) -> None:
+    largest = max(1.0, float(tf.reduce_max(tf.abs(expected))))
+    off = float(tf.reduce_max(tf.abs(expected - found)))
+    if not off <= _SAME * largest:
+        raise RuntimeError(
+            f"the exported graph's {name} differs from the model's by {off:g}, more than "
+            f"{_SAME * largest:g}; nothing was published"
+        )
+
+
+def _publish(draft: Path, base: Path, version: int | None) -> Path:
+    """Gives a finished draft its number, which nobody else can then have."""
+    for folder, _, files in os.walk(draft):
+        Path(folder).chmod(_FOLDER)
+        for name in files:
+            with (Path(folder) / name).open("rb") as file:
+                os.fchmod(file.fileno(), _FILE)
+                os.fsync(file.fileno())
+        sync_folder(Path(folder))
+    while True:
+        target = base / str(_number(base, version))
+        try:
+            # A folder cannot be renamed onto a file, nor onto a folder that holds something.
+            draft.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+        else:
+            sync_folder(base)
+            return target
+
+
+def _number(base: Path, version: int | None) -> int:
+    """The number of the next version: the one asked for, or one more than the largest.
+
+    Raises:
+        InputError: it is taken, or no server would read it.
+    """
+    # As servers read names: 007 is 7, and what has more than 63 bits is no version. Files count
+    # too: they are in the way as folders are.
+    names = [path.name for path in base.iterdir()]
+    numbers = (int(name) for name in names if name.isascii() and name.isdecimal())
+    taken = {number for number in numbers if number <= _LARGEST}
+    if version in taken:
+        raise InputError(f"version {version} exists in {base}; give another --version, or none")
+    number = version or 1 + max(taken, default=0)
+    if number > _LARGEST:
+        raise InputError(f"{base} holds the largest version there can be; give a --version")
+    return number

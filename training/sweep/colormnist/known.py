@@ -1,0 +1,192 @@
+"""Results of a grid on ColorMNIST that another sweep has: on another machine, or of an earlier day.
+
+A grid may take longer than a machine is there. What a sweep wrote, its `colormnist.json`, is small
+and keeps; put into another sweep's folder `known`, it stands there for what that sweep has not
+measured. Training is exact, so the same model may be trained again to measure more of it: its
+weights are then the same, or figures of it are refused.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tf_avae.config import read_json
+from tf_avae.errors import InputError
+from tf_avae.files import shown
+from training.sweep.cells.declaration import difference
+from training.sweep.cells.folder import KNOWN, SweepFolder
+from training.sweep.colormnist.measures import BESIDE, OF_RUN
+from training.sweep.colormnist.study import TIMING, check_data, evaluations, trained
+from training.sweep.models import BOUND, Values
+
+ORIGIN = ("data", "sha256", "trained_at_commit")
+"""What a training's record says of where its figures come from."""
+
+_READ = ("settings", "evaluation", "measures", "models", "time")
+
+
+def check(sweep: SweepFolder) -> None:
+    """Looks at the data and at known results before anything is done.
+
+    Raises:
+        InputError: they cannot be used.
+    """
+    check_data(sweep)
+    for other in read_known(sweep.path):
+        _check(sweep, other)
+
+
+def read_known(folder: Path) -> list[Values]:
+    """The known results in a sweep's folder, by name of their files, which they say as "file".
+
+    Raises:
+        InputError: a file that holds no such results.
+    """
+    found = []
+    for path in sorted((folder / KNOWN).glob("*.json")):
+        values = read_json(path)
+        lacking = [key for key in _READ if not isinstance(values.get(key), dict | list)]
+        if lacking:
+            raise InputError(
+                f"{path} holds no results of a grid on ColorMNIST, it has no "
+                f"{', '.join(lacking)}: take the file away"
+            )
+        found.append(values | {"file": shown(path)})
+    return found
+
+
+def add_known(values: Values, sweep: SweepFolder, measures: dict[str, Values]) -> None:
+    """Adds to a grid's figures those that it lacks and known results have.
+
+    Args:
+        values: the grid's, whose "models" and "time" are added to.
+        sweep: where they come from.
+        measures: by name; those of what is added are added.
+
+    Raises:
+        InputError: known results are of another grid, were attacked in another way, or are of a
+            model with another config, other data or other weights.
+    """
+    for other in read_known(sweep.path):
+        _check(sweep, other)
+        with _damage_told(other):
+            _join(values, other, measures)
+            _join_times(values, other, sweep)
+
+
+@contextlib.contextmanager
+def _damage_told(other: Values) -> Iterator[None]:
+    """Known results that lack something are refused."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{other['file']} is damaged ({error!r}): take the file away") from error
+
+
+def _join(values: Values, other: Values, measures: dict[str, Values]) -> None:
+    for name, model in values["models"].items():
+        theirs = other["models"].get(name, {"trainings": []})["trainings"]
+        for training, their in zip(model["trainings"], theirs, strict=False):
+            new = _new(training, their, other)
+            if new:
+                _check_same(training, their, other)
+            for budget in new:
+                _take(training, their, other, budget, measures)
+            training["missing"] = training["not_measured"].get(values["settings"]["budgets"][0])
+
+
+def _new(training: Values, their: Values, other: Values) -> list[str]:
+    """The budgets that a training lacks and the known one has been evaluated under."""
+    there = [b for b in other["settings"]["budgets"] if b not in their["not_measured"]]
+    return [budget for budget in training["not_measured"] if budget in there]
+
+
+def _check_same(training: Values, their: Values, other: Values) -> None:
+    """Refuses figures of another model, or on other data.
+
+    The weights' checksum is known of what has been evaluated; two runs with the same bound to the
+    last bit have the same weights too.
+    """
+    pairs = {
+        "SHA-256 of the weights": (training.get("sha256"), their.get("sha256")),
+        BOUND: (training["figures"].get(BOUND), their["figures"].get(BOUND)),
+        "data": (training.get("data"), their.get("data")),
+    }
+    for what, (mine, found) in pairs.items():
+        if None not in (mine, found) and mine != found:
+            raise _refused(
+                other, f"of its {training['name']}, {what}: {found}, here {mine}; it was trained "
+                "on another kind of processor, by other versions or on other data"
+            )  # fmt: skip
+
+
+def _take(
+    training: Values, their: Values, other: Values, budget: str, measures: dict[str, Values]
+) -> None:
+    """Takes the figures of a budget and notes where they come from; a run that was made here stays
+    ours."""
+    of_budget = {m["name"]: m for m in other["measures"] if m.get("budget") == budget}
+    # The other sections are those of the first budget.
+    beside = BESIDE if budget == other["settings"]["budgets"][0] else ()
+    taken = [*of_budget, *(name for name in beside if name not in OF_RUN)]
+    if BOUND not in training["figures"]:
+        taken += OF_RUN
+        training["seconds"]["trained_in"] = their["seconds"]["trained_in"]
+    figures = {name: their["figures"][name] for name in taken if name in their["figures"]}
+    training["figures"] |= figures
+    for name, measure in of_budget.items():
+        if name in figures:
+            measures.setdefault(name, measure)
+    del training["not_measured"][budget]
+    training["seconds"]["evaluated_in"][budget] = their["seconds"]["evaluated_in"][budget]
+    training.setdefault("evaluated_by", {})[budget] = their["evaluated_by"][budget]
+    training["elsewhere"] = [*training.get("elsewhere", []), budget]
+    for key in ORIGIN:
+        if key in their:
+            training.setdefault(key, their[key])
+
+
+def _join_times(values: Values, other: Values, sweep: SweepFolder) -> None:
+    """Takes the times of steps where this sweep has none, if they are of the same models."""
+    timed = sweep.cells[TIMING].options["configs"]
+    if values["time"]["missing"] is None or other["time"]["missing"] is not None:
+        return
+    if other["time"]["rates"].keys() == timed.keys() <= other["models"].keys():
+        values["time"] = other["time"] | {"elsewhere": True}
+
+
+def _check(sweep: SweepFolder, other: Values) -> None:
+    """Refuses known results that are not of this grid, these attacks and these models."""
+    with _damage_told(other):
+        for where, mine, found in _declared(sweep, other):
+            differs = difference(_plain(mine), _plain(found), where)
+            if differs:
+                raise _refused(other, f"here {differs}")
+
+
+def _declared(sweep: SweepFolder, other: Values) -> Iterator[tuple[str, Any, Any]]:
+    """What must be the same: what it is, how it is here, how there."""
+    settings = sweep.declaration.settings
+    yield "the grid", settings["grid"], other["settings"]["grid"]
+    for budget, flags in evaluations(sweep).items():
+        if budget in other["settings"]["budgets"]:
+            yield budget, flags, other["evaluation"][budget]
+    for name in (row["name"] for row in settings["models"]):
+        if name in other["models"]:
+            config = sweep.cells[trained(name, 0)].options
+            yield name, config, other["models"][name]["config"]
+
+
+def _plain(value: Any) -> Any:
+    """As a file has it; where the data are is no part of what was done."""
+    plain = json.loads(json.dumps(value))
+    return {k: v for k, v in plain.items() if k != "data_dir"} if isinstance(plain, dict) else plain
+
+
+def _refused(other: Values, why: str) -> InputError:
+    return InputError(
+        f"{other['file']} does not fit this sweep: {why}. Take the file away, or give the options "
+        "that it was made with"
+    )

@@ -1,0 +1,1 @@
+"""The paper's Table 3, on CelebA."""
