@@ -16,9 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from benchmarks import pairing
 from benchmarks.evaluation import probed
@@ -26,13 +24,14 @@ from benchmarks.network_file import arrays_of, probe_of
 from benchmarks.pairing import Left, Peer, Worker, Workers
 from benchmarks.peers.batches import over
 from tf_avae.attacks import BALLS
+from tf_avae.backend import keras, tf
 from tf_avae.config import Config, check
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import note
 from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS, worst_case
-from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
+from tf_avae.evaluation.batches import compiled, image_spec, in_batches, seed_spec
 from tf_avae.evaluation.budgets import Setting, pgd_trial
 from tf_avae.registry import Registry
 from tf_avae.runs.plan import build_model, resolve
@@ -75,7 +74,7 @@ def prepare(settings: dict[str, Any]) -> dict[str, Callable[[int], np.ndarray]]:
     images, labels = kept["images"], kept["labels"].astype(np.int32)
     on, trial = Setting(classify, epsilon, BALLS["linf"]), pgd_trial(settings["pgd_steps"])
 
-    @compiled(image_spec(images.shape[1:]), tf.TensorSpec([None], tf.int32), SEED)
+    @compiled(image_spec(images.shape[1:]), tf.TensorSpec([None], tf.int32), seed_spec())
     def search(x: Images, y: Tensor, seed: Tensor) -> Images:
         return trial.search(on, trial.target(on, x, y, tf.constant(0)), x, seed)
 

@@ -18,9 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from tf_avae.attacks import pgd
+from tf_avae.backend import tf
 from tf_avae.config import Config, read_json
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import answer, say

@@ -20,10 +20,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tensorflow as tf
-
 from benchmarks import pairing
 from serving import bulk
+from tf_avae.backend import tf
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import note
 from tf_avae.datasets import DATASETS

@@ -12,10 +12,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-import keras
-import tensorflow as tf
-
 from benchmarks import pairing
+from tf_avae.backend import keras, tf
 from tf_avae.config import Config
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.model import AVAE

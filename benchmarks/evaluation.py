@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tf_avae.attacks import cross_entropy, margin, pgd
+from tf_avae.backend import tf
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import answer
 from tf_avae.datasets import DATASETS

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from benchmarks import pairing
+from tf_avae.backend import tf
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.errors import InputError
 from tf_avae.graphs.saved_models import SavedModel

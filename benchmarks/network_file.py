@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
 
+from tf_avae.backend import keras
 from tf_avae.probes import Probe
 
 _Part = tuple[dict[str, Any], dict[str, Any]]

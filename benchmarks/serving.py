@@ -26,12 +26,12 @@ from typing import Any
 
 import grpc
 import numpy as np
-import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
 from benchmarks import beside
 from benchmarks.pairing import megabytes, ratios, resident, shown
 from serving.client import EmbeddingClient
+from tf_avae.backend import tf
 from tf_avae.config import read_json
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import answer, note

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import keras
-
 from benchmarks import pairing
+from tf_avae.backend import keras
 from tf_avae.config import Config
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import note
@@ -27,7 +26,7 @@ from tf_avae.registry import Registry
 from tf_avae.runs.plan import build_model, resolve
 from tf_avae.types import ImageShape
 from training.rates import fit_steps, paired_rates
-from training.session import deterministic
+from training.signals import deterministic
 
 _AS_IS = "as it is"
 

@@ -14,12 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from benchmarks import counts, pairing
 from benchmarks.pairing import Peer, Workers
+from tf_avae.backend import keras, tf
 from tf_avae.config import Config, option
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import note

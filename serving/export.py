@@ -13,9 +13,7 @@ from typing import Any
 from tf_avae.console.commands import Parser, run_command, sigterm_unwinds
 from tf_avae.console.printing import say
 from tf_avae.files import shown
-from tf_avae.graphs.saved_models import SavedModel
-from tf_avae.saved.exports import SIGNATURES, export_run
-from tf_avae.saved.versions import BATCH_SIZES, serve_command
+from tf_avae.saved.contract import BATCH_SIZES, SIGNATURES
 
 
 def parser() -> Parser:
@@ -48,6 +46,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    from tf_avae.graphs.saved_models import SavedModel
+    from tf_avae.saved.exports import export_run
+    from tf_avae.saved.versions import serve_command
+
     start = time.monotonic()
     folder = export_run(
         arguments.run,

@@ -18,12 +18,13 @@ from tf_avae.evaluation import Encoder, evaluated
 from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
 from tf_avae.probes import Probe
 from tf_avae.saved.classifiers import classifier
+from tf_avae.saved.contract import CLASSIFIER_SIGNATURES
 from tf_avae.saved.encoders import open_encoder
-from tf_avae.saved.exports import CLASSIFIER_SIGNATURES, export_classifier, served_encoder
+from tf_avae.saved.exports import export_classifier, served_encoder
 from tf_avae.saved.frozen import load_encoder
 from tf_avae.saved.versions import publish, warm_up_requests
 from training import classify
-from training.session import Interrupted
+from training.signals import Interrupted
 
 QUICK = ("--budget", "smoke", "--epsilon", "0.05", "--images", "40", "--free-images", "40",
          "--task", "color")  # fmt: skip

@@ -23,7 +23,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 from serving import protocol
 from tests.conformance.prepare import DOCKERFILE
 from tests.conformance.prepare import RELEASE as VERSION
-from tf_avae.saved.exports import BATCH_SIZES
+from tf_avae.saved.contract import BATCH_SIZES
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "serving/configs"

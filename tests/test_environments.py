@@ -23,7 +23,7 @@ from test_resume import OPTIONS
 
 from tf_avae.console.commands import Parser, exit_code, handling, run_command
 from tf_avae.console.printing import answer, note, say
-from training.session import StopSignals, deterministic
+from training.signals import StopSignals, deterministic
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = [
@@ -333,7 +333,7 @@ def test_what_is_published_names_nobody(run, tmp_path, monkeypatch):
 
 def test_the_server_stops_in_a_notebook_and_says_what_is_wrong_in_a_thread(capsys, monkeypatch):
     """A signal in a notebook, whose event loop is running, stops the server."""
-    server = importlib.import_module("serving.server.__main__")
+    server = importlib.import_module("serving.server.listening")
     serve = server._serve
 
     async def interrupted(given, offer):

@@ -25,8 +25,9 @@ from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
 from tf_avae.image_files.decoding import MOST_SCANS, decode_images
 from tf_avae.runs.run import load_trained
 from tf_avae.saved import versions
+from tf_avae.saved.contract import SIGNATURES
 from tf_avae.saved.encoders import open_encoder
-from tf_avae.saved.exports import SIGNATURES, _of_files, export_run, served_encoder
+from tf_avae.saved.exports import _of_files, export_run, served_encoder
 from tf_avae.saved.versions import Served, warm_up_requests
 
 SHAPE = (12, 12, 3)

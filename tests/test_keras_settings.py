@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from keras_settings import SHAPE, made, numbers
 
+from tf_avae import backend
 from tf_avae.errors import InputError
 from tf_avae.evaluation import open_extractor
 from tf_avae.graphs.saved_models import load_keras_model
@@ -109,15 +110,14 @@ def test_the_fid_says_which_setting_it_needs(keras_set, tmp_path):
         open_extractor(tmp_path / "weights.h5")
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch", "numpy", "nonsense"])
+@pytest.mark.parametrize("other", ["jax", "torch", "numpy", "nonsense"])
 @pytest.mark.parametrize("by", ["KERAS_BACKEND", "keras.json"])
-def test_another_backend_is_named(monkeypatch, tmp_path, backend, by):
-    home = settings(tmp_path / "keras", backend=backend if by == "keras.json" else "tensorflow")
+def test_another_backend_is_named(monkeypatch, tmp_path, other, by):
+    home = settings(tmp_path / "keras", backend=other if by == "keras.json" else "tensorflow")
     monkeypatch.setenv("KERAS_HOME", str(home))
-    monkeypatch.setenv("KERAS_BACKEND", backend if by == "KERAS_BACKEND" else "")
+    monkeypatch.setenv("KERAS_BACKEND", other if by == "KERAS_BACKEND" else "")
     monkeypatch.delitem(sys.modules, "keras")
-    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-    with pytest.raises(InputError, match=f"{by} is '{backend}'.*KERAS_BACKEND=tensorflow"):
+    with pytest.raises(InputError, match=f"{by} is '{other}'.*KERAS_BACKEND=tensorflow"):
         backend.import_tensorflow()
 
 

@@ -33,8 +33,8 @@ from tests.certificates import make_certificates
 from tests.conformance.prepare import prepare, untrained_run
 from tests.serving_process import DEADLINE, Server, http
 from tf_avae.graphs.saved_models import SavedModel
+from tf_avae.saved.contract import WARM_UP
 from tf_avae.saved.exports import export_run
-from tf_avae.saved.versions import WARM_UP
 
 MODEL, SHAPE = "encoder", (28, 28, 3)
 

@@ -15,7 +15,7 @@ import pytest
 from tf_avae.config import Config
 from tf_avae.errors import InputError
 from tf_avae.registry import Registry
-from training.session import Interrupted, StopSignals
+from training.signals import Interrupted, StopSignals
 from training.sweep.cells import declaration as cells
 from training.sweep.cells import engine, folder
 from training.sweep.cells.declaration import Cell, Declaration, Kind, difference, flags

@@ -1,34 +1,51 @@
-"""Image representations that stay put under adversarial perturbation, learned without labels."""
+"""Image representations that stay put under adversarial perturbation, learned without labels.
 
-# ruff: noqa: E402
-from tf_avae.backend import import_tensorflow
+What is offered here is imported when it is first used: TensorFlow takes seconds.
+"""
 
-import_tensorflow()
+# ruff: noqa: F401
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from tf_avae.attacks import BALLS, apgd, pgd, square
-from tf_avae.config import Config
-from tf_avae.datasets import DATASETS
-from tf_avae.distributions import Posterior
-from tf_avae.errors import InputError, TrainingDiverged
-from tf_avae.model import AVAE
-from tf_avae.networks import ARCHITECTURES
-from tf_avae.objectives import COUPLINGS, OBJECTIVES
-from tf_avae.saved.frozen import FrozenEncoder, load_encoder
+from tf_avae import backend  # before TensorFlow: it says how that is imported
+from tf_avae.registered import register_when_imported
 
-__all__ = [
-    "ARCHITECTURES",
-    "AVAE",
-    "BALLS",
-    "COUPLINGS",
-    "DATASETS",
-    "OBJECTIVES",
-    "Config",
-    "FrozenEncoder",
-    "InputError",
-    "Posterior",
-    "TrainingDiverged",
-    "apgd",
-    "load_encoder",
-    "pgd",
-    "square",
-]
+if TYPE_CHECKING:
+    from tf_avae.attacks import BALLS, apgd, pgd, square
+    from tf_avae.config import Config
+    from tf_avae.datasets import DATASETS
+    from tf_avae.distributions import Posterior
+    from tf_avae.errors import InputError, TrainingDiverged
+    from tf_avae.model import AVAE
+    from tf_avae.networks import ARCHITECTURES
+    from tf_avae.objectives import COUPLINGS, OBJECTIVES
+    from tf_avae.saved.frozen import FrozenEncoder, load_encoder
+
+_HOMES = {
+    "attacks": ("BALLS", "apgd", "pgd", "square"),
+    "config": ("Config",),
+    "datasets": ("DATASETS",),
+    "distributions": ("Posterior",),
+    "errors": ("InputError", "TrainingDiverged"),
+    "model": ("AVAE",),
+    "networks": ("ARCHITECTURES",),
+    "objectives": ("COUPLINGS", "OBJECTIVES"),
+    "saved.frozen": ("FrozenEncoder", "load_encoder"),
+}
+"""Where each name lives."""
+
+__all__ = sorted(name for names in _HOMES.values() for name in names)
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"tf_avae.{home}"), name)
+    raise AttributeError(f"module 'tf_avae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
+register_when_imported()

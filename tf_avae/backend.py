@@ -1,6 +1,12 @@
-"""TensorFlow and Keras, imported as this package needs them: TensorFlow with oneDNN, and without
-start-up notices where the log level asks so; Keras on TensorFlow."""
+"""TensorFlow and Keras as this package needs them, imported when something of theirs is first used.
 
+    from tf_avae.backend import keras, tf, tfp
+
+A command's `--help` has no need of them. TensorFlow comes with oneDNN, and without start-up notices
+where the log level asks so; Keras comes on TensorFlow.
+"""
+
+import importlib
 import importlib.util
 import json
 import logging
@@ -8,13 +14,13 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import NoReturn
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from tf_avae.errors import InputError, reason
+from tf_avae.errors import InputError, NotInstalled, reason
 
 _NEEDED = {
     "tensorflow": "TensorFlow",
@@ -26,25 +32,55 @@ _NEEDED = {
     "matplotlib": "matplotlib",
     "PIL": "pillow",
 }
-"""What `import tf_avae` imports, as people know it."""
+"""What the package imports to work, as people know it."""
+
+# TensorFlow reads this when it is imported, whoever imports it. By itself it uses oneDNN only on
+# CPUs with AVX-512 VNNI or more; without it, gradients of convolutions take several times as long
+# on others too (docs/performance.md).
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+class Lazy(ModuleType):
+    """A module that is imported when something of it is first used.
+
+    Args:
+        name: of the module.
+        before: called first.
+    """
+
+    def __init__(self, name: str, before: Callable[[], None] = lambda: None):
+        super().__init__(name)
+        self._before = before
+        self._module: ModuleType | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._module is None:
+            self._before()
+            self._module = importlib.import_module(self.__name__)
+        return getattr(self._module, name)
+
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+else:
+    keras, tf, tfp = (
+        Lazy(name, lambda: import_tensorflow())
+        for name in ("keras", "tensorflow", "tensorflow_probability")
+    )
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow and Keras; without notices (oneDNN, no CUDA) if `TF_CPP_MIN_LOG_LEVEL` is
-    2 or 3.
-
-    With oneDNN unless `TF_ENABLE_ONEDNN_OPTS` says otherwise. TensorFlow by itself uses it only on
-    CPUs with AVX-512 VNNI or more; without it, gradients of convolutions take several times as
-    long on others too (docs/performance.md).
+    """Imports TensorFlow and Keras; without notices (oneDNN, no CUDA) if
+    `TF_CPP_MIN_LOG_LEVEL` is 2 or 3.
 
     Notices are written by C++ before that level is read, so the descriptor itself is held back for
     the time of the import; if the import fails, what was held back is shown.
 
     Raises:
-        ModuleNotFoundError: TensorFlow, or what comes with it, is not installed: only the client
-            needs none.
-        InputError: Keras is set to another backend, or its settings cannot be used. Uncaught, as
-            in a command, it is one line and exit code 2.
+        NotInstalled: TensorFlow, or what comes with it, is missing: only the client needs none.
+        InputError: Keras is set to another backend, or its settings cannot be used.
     """
     _check_backend()
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("2", "3"):
@@ -77,8 +113,6 @@ def import_tensorflow() -> None:
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """Keeps TensorFlow's warnings back within the block."""
-    import tensorflow as tf
-
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -89,21 +123,19 @@ def without_warnings() -> Iterator[None]:
 
 
 def _import() -> None:
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     need(_NEEDED)
     try:
-        import keras  # noqa: F401
-        import tensorflow  # noqa: F401
+        for name in ("keras", "tensorflow"):
+            importlib.import_module(name)
     except Exception as error:  # of many kinds, from what reads Keras' settings
         if not any(
             "keras" in Path(at.filename).parts for at in traceback.extract_tb(error.__traceback__)
         ):
             raise
-        _refuse(
+        raise InputError(
             f"Keras cannot be imported ({reason(error)}); mend or remove {_settings()}, and unset "
-            "the environment's variables KERAS_...",
-            error,
-        )
+            "the environment's variables KERAS_..."
+        ) from error
 
 
 def _check_backend() -> None:
@@ -113,7 +145,7 @@ def _check_backend() -> None:
     else:
         where, backend = _chosen_backend()
     if backend != "tensorflow":
-        _refuse(
+        raise InputError(
             f"{where} is {backend!r}; tf_avae works with Keras on TensorFlow: set the "
             "environment's variable KERAS_BACKEND=tensorflow before Keras is imported"
         )
@@ -137,24 +169,6 @@ def _settings() -> Path:
     return Path(os.environ.get("KERAS_HOME", folder)).expanduser() / "keras.json"
 
 
-def _refuse(message: str, cause: Exception | None = None) -> NoReturn:
-    """Raises an `InputError` that ends a process in one line.
-
-    Commands import this package before they could catch anything.
-    """
-    refusal, before = InputError(message), sys.excepthook
-
-    def last(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if error is not refusal:
-            before(kind, error, trace)
-            return
-        print(f"error: {message}", file=sys.stderr)
-        raise SystemExit(2)
-
-    sys.excepthook = last
-    raise refusal from cause
-
-
 def need(modules: Mapping[str, str]) -> None:
     """Raises where modules that TensorFlow's extra brings are not installed.
 
@@ -162,11 +176,11 @@ def need(modules: Mapping[str, str]) -> None:
         modules: names of modules to those of their distributions.
 
     Raises:
-        ModuleNotFoundError: some are not there.
+        NotInstalled: some are not there.
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise ModuleNotFoundError(
+        raise NotInstalled(
             f"tf_avae needs {', '.join(modules[name] for name in missing)}; in a checkout: "
             "pip install '.[tf]' (serving.client needs no TensorFlow)",
             name=missing[0],

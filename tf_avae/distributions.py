@@ -9,17 +9,15 @@ All functions work in the dtype of their inputs (float32 in training, float64 fo
 `rho` and `observation_variance` are Python floats, so that 1 - rho^2 never loses digits.
 """
 
+from __future__ import annotations
+
 import math
 from typing import NamedTuple
 
-import tensorflow as tf
-import tensorflow_probability as tfp
-
+from tf_avae.backend import tf, tfp
 from tf_avae.inputs import seed_of
 from tf_avae.replicas import own_rows
 from tf_avae.types import Images, Latents, PerExample, Tensor
-
-tfd = tfp.distributions
 
 
 class Posterior(NamedTuple):
@@ -41,7 +39,7 @@ class Posterior(NamedTuple):
     @property
     def distribution(self) -> tfp.distributions.Distribution:
         """The same as a TFP distribution with batch shape [B] and event shape [D]."""
-        return tfd.Independent(tfd.Normal(self.mean, self.stddev), 1)
+        return tfp.distributions.Independent(tfp.distributions.Normal(self.mean, self.stddev), 1)
 
     def sample(self, seed: Tensor) -> Latents:
         """One z = mu + sigma * noise for each example, shape [B, D].
@@ -56,7 +54,7 @@ class Posterior(NamedTuple):
         )
         return noise * self.stddev + self.mean
 
-    def stop_gradient(self) -> "Posterior":
+    def stop_gradient(self) -> Posterior:
         """The same posterior as a constant."""
         return Posterior(tf.stop_gradient(self.mean), tf.stop_gradient(self.variance))
 
@@ -76,14 +74,14 @@ def reconstruction(x: Images, decoded: Images, observation_variance: float) -> P
         decoded: g(z), as x.
         observation_variance: v > 0.
     """
-    likelihood = tfd.Normal(decoded, math.sqrt(observation_variance))
-    return tfd.Independent(likelihood, x.shape.rank - 1).log_prob(x)
+    likelihood = tfp.distributions.Normal(decoded, math.sqrt(observation_variance))
+    return tfp.distributions.Independent(likelihood, x.shape.rank - 1).log_prob(x)
 
 
 def kl_to_prior(q: Posterior) -> PerExample:
     """KL(q || N(0, I)) = 1/2 sum(sigma^2 + mu^2 - 1 - log sigma^2), at least 0."""
-    prior = tfd.Independent(tfd.Normal(tf.zeros_like(q.mean), 1.0), 1)
-    return tfd.kl_divergence(q.distribution, prior)
+    prior = tfp.distributions.Independent(tfp.distributions.Normal(tf.zeros_like(q.mean), 1.0), 1)
+    return tfp.distributions.kl_divergence(q.distribution, prior)
 
 
 def entropy(q: Posterior) -> PerExample:
@@ -122,8 +120,8 @@ def couple_sampled(z: Latents, other: Posterior, rho: float) -> PerExample:
 
 def _log_kernel(z_next: Latents, z: Latents, rho: float) -> PerExample:
     """log p_rho(z_next | z)."""
-    kernel = tfd.Normal(rho * z, math.sqrt(_noise_variance(rho)))
-    return tfd.Independent(kernel, 1).log_prob(z_next)
+    kernel = tfp.distributions.Normal(rho * z, math.sqrt(_noise_variance(rho)))
+    return tfp.distributions.Independent(kernel, 1).log_prob(z_next)
 
 
 def _expected_square(variance: Tensor, rho: float) -> PerExample:

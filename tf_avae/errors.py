@@ -1,8 +1,12 @@
-"""The two errors a user of the package is meant to see, and what others say."""
+"""The errors that a user of the package is meant to see, and what others say."""
 
 
 class InputError(ValueError):
     """A value that cannot be used. The message names the value, the limit and the remedy."""
+
+
+class NotInstalled(InputError, ModuleNotFoundError):
+    """Something that the work needs is not installed. The message says what brings it."""
 
 
 class TrainingDiverged(RuntimeError):

@@ -4,19 +4,17 @@ Attacks, evaluation and exported models must not inherit the rounding of mixed p
 call may change what other threads are calling.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import keras
-from keras.src.backend import AutocastScope
-from keras.src.models.functional import Functional
-
+from tf_avae import private
+from tf_avae.backend import keras
 from tf_avae.errors import InputError, reason
 from tf_avae.types import Tensor
-
-_CLONED = (Functional, keras.Sequential)
 
 
 class Float32View:
@@ -48,7 +46,7 @@ class Float32View:
         if made is None or made[0] != policies:  # new, or quantised since
             self._made = made = (policies, _twin(network))
         # A layer of mixed precision around this call would have the weights rounded.
-        with AutocastScope("float32"), keras.StatelessScope(_state(made[1], network)):
+        with private.AutocastScope("float32"), keras.StatelessScope(_state(made[1], network)):
             return made[1](inputs, training=False)
 
 
@@ -77,14 +75,18 @@ def _twin(network: keras.Model) -> keras.Model:
         # Layers that work out at the end of loading what their variables stand for.
         settled = [layer for layer in _layers(twin) if hasattr(layer, "finalize_state")]
         values = _state(twin, network)
-        with AutocastScope("float32"), keras.StatelessScope(values, initialize_variables=False):
+        with (
+            private.AutocastScope("float32"),
+            keras.StatelessScope(values, initialize_variables=False),
+        ):
             for layer in settled:
                 layer.finalize_state()
         return twin
 
+    cloned = (private.Functional, keras.Sequential)
     try:
         for part in (network, *_layers(network)):
-            if isinstance(part, keras.Model) and type(part).call not in [k.call for k in _CLONED]:
+            if isinstance(part, keras.Model) and type(part).call not in [k.call for k in cloned]:
                 raise TypeError(f"{type(part).__name__} has a call of its own")
         with ThreadPoolExecutor(1) as thread:
             twin = thread.submit(make).result()
@@ -136,7 +138,7 @@ def in_float32(network: keras.Model, made: dict[int, keras.Layer] | None = None)
         if id(layer) not in known:
             known[id(layer)] = (
                 in_float32(layer, known)
-                if isinstance(layer, _CLONED)
+                if isinstance(layer, (private.Functional, keras.Sequential))
                 else type(layer).from_config(_float32_config(layer.get_config()))
             )
         return known[id(layer)]

@@ -6,6 +6,8 @@ them when it runs (XLA leaves that pass out: it drops assertions). `refusals` tu
 graph refuses into an `InputError` too.
 """
 
+from __future__ import annotations
+
 import contextlib
 import numbers
 import re
@@ -13,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import tf
 from tf_avae.errors import InputError
 from tf_avae.types import Images, Tensor
 

@@ -1,17 +1,18 @@
 """The one Keras model, and the one train step that serves every objective."""
 
+from __future__ import annotations
+
 import functools
 import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from tf_avae import config as options
 from tf_avae import replicas
 from tf_avae.attacks import BALLS, Ball, pgd
+from tf_avae.backend import keras, tf
 from tf_avae.distributions import Posterior, prior_sample, w2_squared
 from tf_avae.errors import InputError
 from tf_avae.float32 import Float32View, quantised_config
@@ -51,7 +52,7 @@ def _door(method: Callable, margin: float = 0.0) -> Callable:
     Where Keras would cast arrays it is given their bits instead; `_of_bits` takes them back."""
 
     @functools.wraps(method)
-    def checked(self: "AVAE", x: Any = None, *arguments: Any, **named: Any) -> Any:
+    def checked(self: AVAE, x: Any = None, *arguments: Any, **named: Any) -> Any:
         def seen(images: Any) -> Any:
             if isinstance(images, _Bits):  # `fit` evaluates
                 return images
@@ -210,7 +211,7 @@ class AVAE(keras.Model):
         )
         self.built = True
 
-    def twin(self) -> "AVAE":
+    def twin(self) -> AVAE:
         """A model of the same weights, without an optimiser, and outside of any strategy."""
         made = type(self).from_config(self.get_config())
         made.set_weights(self.get_weights())

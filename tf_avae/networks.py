@@ -6,17 +6,18 @@ constant variance aside). An encoder maps images [B, H, W, C] to {"mean": [B, D]
 float32 under every precision policy. Distributions are built outside of them.
 """
 
+from __future__ import annotations
+
 import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
-from keras import layers
 
 from tf_avae import replicas
+from tf_avae.backend import keras
 from tf_avae.config import check, option
 from tf_avae.errors import InputError
 from tf_avae.inputs import UNIT
@@ -52,8 +53,8 @@ class Architecture:
 
     name: str
     summary: str
-    encoder_body: Callable[[Tensor, "Build"], Tensor]
-    decoder_body: Callable[[Tensor, "Build"], Tensor]
+    encoder_body: Callable[[Tensor, Build], Tensor]
+    decoder_body: Callable[[Tensor, Build], Tensor]
     output: str = "sigmoid"
     constant_variance: bool = False
     divisor: int = 1
@@ -80,15 +81,17 @@ class Architecture:
         build = Build(image_shape, policy, seed)
         images = keras.Input(image_shape, name="image", dtype="float32")
         features = _flat(self.encoder_body(images, build), build)
-        mean = layers.Dense(
+        mean = keras.layers.Dense(
             latent_dim, dtype="float32", kernel_initializer=build.initializer(), name="mean"
         )
-        variance: layers.Layer
+        variance: keras.layers.Layer
         if self.constant_variance:
+            from tf_avae.layers import ConstantVariance
+
             variance = ConstantVariance(latent_dim, dtype="float32", name="variance")
         else:
             # The network's last layer is log sigma^2, as in the authors' code.
-            variance = layers.Dense(
+            variance = keras.layers.Dense(
                 latent_dim,
                 activation="exponential",
                 dtype="float32",
@@ -105,7 +108,7 @@ class Architecture:
         self.check(image_shape)
         latents = keras.Input((latent_dim,), name="latent", dtype="float32")
         body = self.decoder_body(latents, Build(image_shape, policy, seed))
-        images = layers.Activation(self.output, dtype="float32", name="image")(body)
+        images = keras.layers.Activation(self.output, dtype="float32", name="image")(body)
         return keras.Model(latents, images, name="decoder")
 
 
@@ -126,30 +129,6 @@ class Build:
     def initializer(self) -> keras.initializers.Initializer:
         """A truncated normal of variance 1/fan-in, the default of the authors' library."""
         return keras.initializers.LecunNormal(seed=int(self._seeds.integers(2**31)))
-
-
-@keras.saving.register_keras_serializable("tf_avae")
-class ConstantVariance(layers.Layer):
-    """A learned variance per latent dimension that is the same for every image.
-
-    Features [B, F] to exp(log_variance) repeated, [B, D].
-    """
-
-    def __init__(self, latent_dim: int, **kwargs):
-        super().__init__(**kwargs)
-        self.latent_dim = latent_dim
-
-    def build(self, input_shape):
-        self.log_variance = self.add_weight(
-            shape=(self.latent_dim,), initializer="zeros", name="log_variance"
-        )
-
-    def call(self, features):
-        batch = keras.ops.shape(features)[0]
-        return keras.ops.broadcast_to(keras.ops.exp(self.log_variance), (batch, self.latent_dim))
-
-    def get_config(self):
-        return {**super().get_config(), "latent_dim": self.latent_dim}
 
 
 def image_shape_of(given: Any) -> ImageShape:
@@ -185,12 +164,12 @@ def policy_of(dtype: Any) -> str:
 
 
 def _flat(x: Tensor, build: Build) -> Tensor:
-    return layers.Flatten(data_format="channels_last", dtype=build.policy)(x)
+    return keras.layers.Flatten(data_format="channels_last", dtype=build.policy)(x)
 
 
 def _dense_stack(x: Tensor, build: Build, units: tuple[int, ...]) -> Tensor:
     for count in units:
-        x = layers.Dense(
+        x = keras.layers.Dense(
             count,
             activation="relu",
             dtype=build.policy,
@@ -200,7 +179,11 @@ def _dense_stack(x: Tensor, build: Build, units: tuple[int, ...]) -> Tensor:
 
 
 def _convolution_stack(
-    x: Tensor, build: Build, kind: type[layers.Layer], kernel: int, stack: tuple[Convolution, ...]
+    x: Tensor,
+    build: Build,
+    kind: type[keras.layers.Layer],
+    kernel: int,
+    stack: tuple[Convolution, ...],
 ) -> Tensor:
     for convolution in stack:
         x = kind(
@@ -217,16 +200,16 @@ def _convolution_stack(
             # Over replicas the statistics are those of the global batch. By another formula, so
             # a model for one device keeps to the plain one.
             together = replicas.count() > 1
-            x = layers.BatchNormalization(dtype=build.policy, synchronized=together)(x)
-        x = layers.ReLU(dtype=build.policy)(x)
+            x = keras.layers.BatchNormalization(dtype=build.policy, synchronized=together)(x)
+        x = keras.layers.ReLU(dtype=build.policy)(x)
     return x
 
 
 def _dense_output(x: Tensor, build: Build) -> Tensor:
     """A dense layer onto the pixels, in float32."""
     size = int(np.prod(build.image_shape))
-    x = layers.Dense(size, dtype="float32", kernel_initializer=build.initializer())(x)
-    return layers.Reshape(build.image_shape, dtype="float32")(x)
+    x = keras.layers.Dense(size, dtype="float32", kernel_initializer=build.initializer())(x)
+    return keras.layers.Reshape(build.image_shape, dtype="float32")(x)
 
 
 def _convolution_decoder(
@@ -243,9 +226,9 @@ def _convolution_decoder(
     height, width, channels = build.image_shape
     start = (height // shrink, width // shrink, start_channels)
     x = _dense_stack(latents, build, (int(np.prod(start)),))
-    x = layers.Reshape(start, dtype=build.policy)(x)
-    x = _convolution_stack(x, build, layers.Conv2DTranspose, kernel, stack)
-    return layers.Conv2DTranspose(
+    x = keras.layers.Reshape(start, dtype=build.policy)(x)
+    x = _convolution_stack(x, build, keras.layers.Conv2DTranspose, kernel, stack)
+    return keras.layers.Conv2DTranspose(
         channels,
         kernel,
         strides=last_stride,
@@ -278,7 +261,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
     Architecture(
         name="conv",
         summary="ColorMNIST convolutional network of App. F: 7 convolutions 3x3, 3 transposed",
-        encoder_body=lambda x, b: _convolution_stack(x, b, layers.Conv2D, 3, _CONV_ENCODER),
+        encoder_body=lambda x, b: _convolution_stack(x, b, keras.layers.Conv2D, 3, _CONV_ENCODER),
         decoder_body=lambda z, b: _convolution_decoder(
             z, b, shrink=2, start_channels=64, kernel=3, stack=_CONV_DECODER, last_stride=1
         ),
@@ -290,7 +273,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
     Architecture(
         name="celeba",
         summary="CelebA network of App. F: 4 convolutions 5x5 of stride 2, 4 transposed",
-        encoder_body=lambda x, b: _convolution_stack(x, b, layers.Conv2D, 5, _CELEBA_ENCODER),
+        encoder_body=lambda x, b: _convolution_stack(x, b, keras.layers.Conv2D, 5, _CELEBA_ENCODER),
         decoder_body=lambda z, b: _convolution_decoder(
             z, b, shrink=16, start_channels=1024, kernel=5, stack=_CELEBA_DECODER, last_stride=2
         ),

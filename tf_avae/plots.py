@@ -1,15 +1,18 @@
 """How figures look, and how they become bytes: charts, and sheets of images."""
 
+from __future__ import annotations
+
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from tf_avae.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
 """Of the palette of Okabe and Ito, which readers with any colour vision tell apart; lines differ
@@ -23,6 +26,9 @@ _LABEL_INCHES = 1.75
 
 def new_figure(width: float, height: float, dpi: int = _DPI) -> Figure:
     """An empty figure, in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -53,6 +59,8 @@ def rendered(figure: Figure, suffix: str, name: str = "") -> bytes:
     Args:
         name: salt of the identifiers inside an SVG, for pages that hold several.
     """
+    import matplotlib as mpl
+
     buffer = io.BytesIO()
     metadata = {"Date": None} if suffix == "svg" else None
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
-from scipy.spatial.distance import pdist
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedShuffleSplit
-from sklearn.neural_network import MLPClassifier
-from sklearn.preprocessing import StandardScaler
+import scipy
 
+from tf_avae.backend import Lazy, tf
 from tf_avae.errors import InputError
 from tf_avae.inputs import label_array, seed_of
 from tf_avae.registry import Registry
 from tf_avae.types import Latents, Tensor
+
+exceptions, linear_model, model_selection, neural_network, preprocessing = (
+    Lazy(f"sklearn.{name}")
+    for name in ("exceptions", "linear_model", "model_selection", "neural_network", "preprocessing")
+)
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation strengths C that are tried: loss = C sum(cross-entropy) + |W|^2/2."""
@@ -135,7 +135,9 @@ def fit_linear(
             without two examples.
     """
     given = _checked(embeddings, labels, seed)
-    return _fit_logistic(given, strengths, StandardScaler().fit, "held_out_accuracy", _accuracy)
+    return _fit_logistic(
+        given, strengths, preprocessing.StandardScaler().fit, "held_out_accuracy", _accuracy
+    )
 
 
 def fit_margin(
@@ -164,7 +166,7 @@ def fit_margin(
     means = [
         given.embeddings[given.columns == column].mean(0) for column in range(len(given.classes))
     ]
-    most = float(pdist(means).mean()) / 2
+    most = float(scipy.spatial.distance.pdist(means).mean()) / 2
 
     def radius(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> float:
         capped = np.minimum(latent_radius(probe, embeddings, labels), most)
@@ -206,9 +208,9 @@ def fit_mlp(embeddings: np.ndarray, labels: np.ndarray, seed: int = 0) -> Fitted
     Args, errors: those of `fit_linear`; `seed` is also that of weights and order.
     """
     given = _checked(embeddings, labels, seed)
-    scaler = StandardScaler().fit(given.embeddings)
+    scaler = preprocessing.StandardScaler().fit(given.embeddings)
     held_out, count = _held_out(given.columns), len(given.columns)
-    model = MLPClassifier(
+    model = neural_network.MLPClassifier(
         (_MLP_UNITS,),
         batch_size=min(_MLP_BATCH, count - held_out),
         early_stopping=True,
@@ -296,14 +298,16 @@ def _held_out(columns: np.ndarray) -> int:
 
 def _split(columns: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the examples that are fitted, and of those held out."""
-    splits = StratifiedShuffleSplit(1, test_size=_held_out(columns), random_state=seed)
+    splits = model_selection.StratifiedShuffleSplit(
+        1, test_size=_held_out(columns), random_state=seed
+    )
     return next(splits.split(np.zeros((len(columns), 1)), columns))
 
 
 def _fit_logistic(
     given: _Given,
     strengths: Sequence[float],
-    scaler_of: Callable[[np.ndarray], StandardScaler],
+    scaler_of: Callable[[np.ndarray], Any],
     note: str,
     merit: Callable[[Probe, np.ndarray, np.ndarray], float],
 ) -> Fitted:
@@ -319,7 +323,9 @@ def _fit_logistic(
     x = scaler.transform(embeddings[fit])
     merits = {}
     # From the strongest regularisation on, each from the solution before: they are unique.
-    model = LogisticRegression(tol=_SEARCH_TOLERANCE, max_iter=_MOST_ITERATIONS, warm_start=True)
+    model = linear_model.LogisticRegression(
+        tol=_SEARCH_TOLERANCE, max_iter=_MOST_ITERATIONS, warm_start=True
+    )
     for strength in sorted(strengths):
         _fit(model.set_params(C=strength), x, columns[fit])
         probe = _logistic_probe(scaler, model)
@@ -344,34 +350,34 @@ def _accuracy(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> float
     return float(np.mean(said == labels))
 
 
-def _one_scale(embeddings: np.ndarray) -> StandardScaler:
+def _one_scale(embeddings: np.ndarray) -> Any:
     """Takes away the mean, and divides by the root of the mean variance of the dimensions."""
-    scaler = StandardScaler().fit(embeddings)
+    scaler = preprocessing.StandardScaler().fit(embeddings)
     scaler.scale_ = np.full_like(scaler.scale_, np.sqrt(scaler.var_.mean()) or 1.0)
     return scaler
 
 
-def _logistic_probe(
-    scaler: StandardScaler, model: LogisticRegression, classes: np.ndarray | None = None
-) -> Probe:
+def _logistic_probe(scaler: Any, model: Any, classes: np.ndarray | None = None) -> Probe:
     return _probe(scaler, [(model.coef_.T, model.intercept_)], classes)
 
 
 def _fit(
-    model: LogisticRegression | MLPClassifier,
+    model: Any,
     x: np.ndarray,
     y: np.ndarray,
     most: int = _MOST_ITERATIONS,
 ) -> bool:
     """Fits, and tells whether the solver ended before its most iterations."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told by the number of iterations
+        warnings.simplefilter(
+            "ignore", exceptions.ConvergenceWarning
+        )  # told by the number of iterations
         model.fit(x, y)
     return bool(np.max(model.n_iter_) < most)
 
 
 def _probe(
-    scaler: StandardScaler,
+    scaler: Any,
     layers: Sequence[tuple[np.ndarray, np.ndarray]],
     classes: np.ndarray | None = None,
 ) -> Probe:

@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
+from tf_avae.backend import tf
 from tf_avae.console.commands import words
 
 _PACKAGES = (

@@ -6,8 +6,7 @@ Without a strategy there is one replica, and what is here does nothing.
 
 from collections.abc import Callable
 
-import tensorflow as tf
-
+from tf_avae.backend import tf
 from tf_avae.types import Tensor
 
 

@@ -1,13 +1,15 @@
 """Trains a head on a frozen encoder: `python -m training.classify --encoder PATH --task NAME`."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
+from tf_avae.backend import keras
 from tf_avae.colours import WHITE
 from tf_avae.config import Config, read_json
 from tf_avae.console.commands import Parser, add_trust, run_command, sigterm_unwinds
@@ -24,9 +26,6 @@ from tf_avae.probes import HEADS
 from tf_avae.registry import unknown
 from tf_avae.saved.classifiers import classifier
 from tf_avae.saved.encoders import locate
-from tf_avae.saved.exports import export_classifier, figures
-from tf_avae.saved.frozen import FrozenEncoder, load_encoder
-from tf_avae.saved.versions import check_target, serve_command
 from training.evaluate import (
     RESULTS,
     Progress,
@@ -38,7 +37,10 @@ from training.evaluate import (
     write_results,
 )
 from training.options import add_data_options, data_config, open_given
-from training.session import Interrupted, StopSignals, deterministic
+from training.signals import Interrupted, StopSignals, deterministic
+
+if TYPE_CHECKING:
+    from tf_avae.saved.frozen import FrozenEncoder
 
 SECTIONS = ("probes", "robustness", "checks", "detection")
 """What is measured of a classifier: sections of the evaluation."""
@@ -87,6 +89,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _classify(arguments: argparse.Namespace) -> int:
+    from tf_avae.saved.exports import figures
+    from tf_avae.saved.frozen import load_encoder
+    from tf_avae.saved.versions import check_target
+
     settings = Settings(
         **attack_settings(arguments),
         tasks=(arguments.task,),
@@ -220,6 +226,9 @@ def _background(config: Config, encoder: Encoder) -> str:
 def _publish(
     model: keras.Model, base: str, notes: dict[str, Any], version: int | None, background: str
 ) -> None:
+    from tf_avae.saved.exports import export_classifier
+    from tf_avae.saved.versions import serve_command
+
     say("exporting")
     folder = export_classifier(model, base, notes, version=version, background=background)
     name = folder.parent.name

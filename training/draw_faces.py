@@ -5,7 +5,6 @@ import io
 import sys
 
 import numpy as np
-from PIL import Image
 
 from tf_avae.config import check
 from tf_avae.console.commands import Parser, run_command
@@ -57,6 +56,8 @@ def _draw(arguments: argparse.Namespace) -> int:
 def sheet(folder: str) -> bytes:
     """A PNG with two faces of an archive for each task, as models see them: one of class 1, one of
     class 0."""
+    from PIL import Image
+
     data = open_celeb_a(folder)
     images, labels = next(iter(data.train_images(min(data.train_size, _LOOKED_AT))))
     figure = new_figure(_COLUMNS * _INCHES, _ROWS * (_INCHES / 2 + 0.25), _DPI)

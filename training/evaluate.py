@@ -41,7 +41,7 @@ from tf_avae.runs.plan import build_model
 from tf_avae.saved.encoders import open_encoder
 from training.options import add_data_options, open_given
 from training.rates import fit_steps, paired_rates, time_factor
-from training.session import Interrupted, StopSignals, deterministic
+from training.signals import Interrupted, StopSignals, deterministic
 
 RESULTS = ("results.json", "report.html")
 """What an evaluation writes into its folder."""

@@ -1,10 +1,12 @@
 """Trains one of the five objectives: `python -m training.fit --algo avae_ss`."""
 
+from __future__ import annotations
+
 import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tf_avae.attacks import BALLS
 from tf_avae.config import Config, check_keys, read_json
@@ -13,7 +15,6 @@ from tf_avae.console.printing import note, say
 from tf_avae.datasets import DATASETS, ImageData, open_data
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, shown, write_json
-from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
 from tf_avae.registry import Registry
@@ -21,15 +22,11 @@ from tf_avae.runs import checkpoints
 from tf_avae.runs.plan import build_model, copy_networks, resolve, stages
 from tf_avae.runs.run import Run, holds_run, load_trained
 from training.options import add_config_options, given_options, unused_data_options
-from training.session import (
-    Interrupted,
-    StopSignals,
-    check_finite,
-    deterministic,
-    held_out_terms,
-    train_stage,
-)
-from training.strategies import GONE, STRATEGIES, WORKER_LOST, Team
+from training.signals import Interrupted, StopSignals, deterministic
+from training.strategies import STRATEGIES, WORKER_LOST, Team, gone
+
+if TYPE_CHECKING:
+    from tf_avae.model import AVAE
 
 _REGISTRIES: dict[str, Registry[Any]] = {
     "algo": OBJECTIVES,
@@ -100,7 +97,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     try:
         team = Team(arguments.strategy, arguments.virtual_devices, say)
         return _fit_with(team, arguments, flags, given)
-    except GONE as error:
+    except gone() as error:
         if arguments.strategy != "multiworker":
             raise
         note(
@@ -214,6 +211,8 @@ def _train(
     run: Run, data: ImageData, initial: AVAE | None, team: Team, signals: StopSignals
 ) -> None:
     """Trains all stages from where the newest checkpoint is, and writes the results."""
+    from training.session import check_finite, held_out_terms, train_stage
+
     checkpoint = None
 
     def go_back() -> int | None:

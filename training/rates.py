@@ -1,12 +1,16 @@
 """Rates of training steps, timed in turn, so that machines' moods cancel in ratios."""
 
+from __future__ import annotations
+
 import statistics
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import tensorflow as tf
+from tf_avae.backend import tf
 
-from tf_avae.model import AVAE
+if TYPE_CHECKING:
+    from tf_avae.model import AVAE
 
 Steps = Callable[[int], int]
 """Makes at least so many steps, and says how many it made."""

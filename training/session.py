@@ -1,22 +1,14 @@
 """What happens around `model.fit`: records, checkpoints, pictures, progress, signals."""
 
-import contextlib
+from __future__ import annotations
+
 import math
-import os
-import signal
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from types import FrameType
 
-import keras
-import tensorflow as tf
-from tensorflow.python.framework import config as framework  # what switches determinism off again
-
+from tf_avae.backend import keras, tf
 from tf_avae.config import Config
-from tf_avae.console.commands import handling
 from tf_avae.console.printing import say
 from tf_avae.console.progress import StatusLine, duration
 from tf_avae.datasets import ImageData
@@ -27,90 +19,11 @@ from tf_avae.runs.checkpoints import metrics_state, restore_metrics
 from tf_avae.runs.pictures import model_pictures
 from tf_avae.runs.plan import Stage
 from tf_avae.runs.run import Run
+from training.signals import Interrupted, StopSignals
 from training.strategies import Team
 
 _PICTURE_COLUMNS = 12
 _HELD_OUT_BATCH = 250
-
-
-class Interrupted(Exception):
-    """The user, or the system, asked the run to stop; its state is saved.
-
-    Attributes:
-        signum: the signal.
-    """
-
-    def __init__(self, signum: int):
-        super().__init__(signal.Signals(signum).name)
-        self.signum = signum
-
-
-_ONE_WISH = 0.25
-"""Seconds for which signals are the same wish as the one before: Linux tells of a dead parent
-once for every thread that it had, within milliseconds."""
-
-
-class StopSignals:
-    """Notes the first SIGINT or SIGTERM of a block, so that the step can be finished; a second one
-    is left to the system, unless it comes with the first. Afterwards all is as it was before.
-
-    In a thread no signal comes; there a block ends where it ends.
-
-    Attributes:
-        received: the signal.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._handlers = contextlib.ExitStack()
-
-    def __enter__(self) -> "StopSignals":
-        self._handlers.enter_context(handling(dict.fromkeys(_STOP, self._note)))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._handlers.close()
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        self.received = signum
-        ours = [number for number in _STOP if signal.getsignal(number) == self._note]
-        for number in ours:
-            signal.signal(number, signal.SIG_IGN)
-        # Not print: the signal may have come in the middle of one.
-        with contextlib.suppress(OSError):
-            os.write(2, b"\nfinishing the step and saving; once more to stop at once\n")
-        time.sleep(_ONE_WISH)
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
-
-    def check(self) -> None:
-        """Raises `Interrupted` once a signal has come."""
-        if self.received is not None:
-            raise Interrupted(self.received)
-
-
-_STOP = (signal.SIGINT, signal.SIGTERM)
-
-_lock = threading.Lock()
-_before: list[bool] = []
-"""Whether ops were deterministic before each block that is under way."""
-
-
-@contextlib.contextmanager
-def deterministic() -> Iterator[None]:
-    """Makes ops that could differ from run to run raise within the block, or take their
-    reproducible form. It holds for the whole process, so until the last of several blocks ends."""
-    with _lock:
-        _before.append(framework.is_op_determinism_enabled())
-        tf.config.experimental.enable_op_determinism()
-    try:
-        yield
-    finally:
-        with _lock:
-            first = _before[0]
-            _before.pop()
-            if not _before and not first:
-                framework.disable_op_determinism()
 
 
 class Recorder(keras.callbacks.Callback):

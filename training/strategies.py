@@ -4,22 +4,26 @@ A strategy is no part of a run: it decides where a step is computed, not what it
 may go on under another one, or on another number of replicas.
 """
 
+from __future__ import annotations
+
 import functools
 import json
 import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import tf
 from tf_avae.datasets.base import Part
 from tf_avae.errors import InputError
-from tf_avae.model import AVAE
 from tf_avae.registry import Registry
 from tf_avae.runs import checkpoints
+
+if TYPE_CHECKING:
+    from tf_avae.model import AVAE
 
 WORKER_LOST = 75
 """Exit code of a worker that ends because another one is gone: starting all of them again helps
@@ -41,7 +45,7 @@ class Strategy:
 
     name: str
     summary: str
-    make: Callable[["Say"], tf.distribute.Strategy]
+    make: Callable[[Say], tf.distribute.Strategy]
 
 
 Say = Callable[[str], None]
@@ -131,7 +135,7 @@ class Team:
 
         Raises:
             InputError: the strategy cannot be had here.
-            tf.errors.OpError: one of `GONE`, where another worker went while all were joining.
+            tf.errors.OpError: one of `gone()`, where another worker went while all were joining.
         """
         self.name = STRATEGIES[name].name
         if virtual_devices is not None:
@@ -284,12 +288,13 @@ def _split_cpu(strategy: str, count: int) -> None:
         ) from error
 
 
-GONE = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.InternalError,
-)
-"""What collectives end with where a worker is gone."""
+def gone() -> tuple[type[Exception], ...]:
+    """What collectives end with where a worker is gone."""
+    return (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.FailedPreconditionError,
+        tf.errors.InternalError,
+    )

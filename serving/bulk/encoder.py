@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from apache_beam.ml.inference.base import ModelHandler
 
+from tf_avae.backend import tf
 from tf_avae.errors import InputError
 from tf_avae.graphs.saved_models import SavedModel, listed
 from tf_avae.image_files.decoding import fault

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import tensorflow as tf
 from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 from google.protobuf.message import DecodeError
 
+from tf_avae.backend import tf
 from tf_avae.datasets.image_folder.cache import MOST_BYTES
 from tf_avae.errors import reason
 

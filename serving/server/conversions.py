@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
 from serving.bodies import reading, worker, writing
@@ -14,6 +13,7 @@ from serving.bodies.compressed import Buffer, TooLarge, unpacked
 from serving.server import tensors
 from serving.server.uploads import LARGEST
 from serving.server.workers import Lane
+from tf_avae.backend import tf
 
 _IN_THREAD = 2**16  # bytes of a body whose parsing, some milliseconds, may hold up the others
 _QUICK = 2**22  # bytes of a body that is read in a tenth of a second

@@ -8,17 +8,17 @@ from typing import Any, TypeVar
 
 from google.protobuf import text_format
 from google.protobuf.message import Message
-from tensorflow_serving.config import model_server_config_pb2
 
 from serving.protocol import BatchingParameters, MonitoringConfig, SSLConfig
 from serving.server.budget import LARGEST_REQUEST
-from serving.server.model_configs import folder_of
+from serving.server.model_configs import ModelConfigList, folder_of
 from serving.server.status import StatusError
+from tf_avae.backend import Lazy
 from tf_avae.console.commands import Parser, add_trust
 from tf_avae.errors import InputError
 from tf_avae.saved.shipped import SHIPPED
 
-ModelServerConfig = model_server_config_pb2.ModelServerConfig
+model_server_config_pb2 = Lazy("tensorflow_serving.config.model_server_config_pb2")
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
@@ -158,7 +158,7 @@ def check(given: argparse.Namespace) -> None:
             raise InputError(f"--{name} is {getattr(given, name)}; it must be at least 0")
 
 
-def read_models(given: argparse.Namespace) -> model_server_config_pb2.ModelConfigList:
+def read_models(given: argparse.Namespace) -> ModelConfigList:
     """The models that the flags ask for.
 
     Raises:
@@ -166,7 +166,7 @@ def read_models(given: argparse.Namespace) -> model_server_config_pb2.ModelConfi
             storage that is not read here.
     """
     if given.model_config_file:
-        config = _read(given.model_config_file, ModelServerConfig())
+        config = _read(given.model_config_file, model_server_config_pb2.ModelServerConfig())
         if config.WhichOneof("config") != "model_config_list":
             raise InputError(f"{given.model_config_file} has no model_config_list")
         return config.model_config_list
@@ -184,7 +184,7 @@ def read_models(given: argparse.Namespace) -> model_server_config_pb2.ModelConfi
     return _models({given.model_name: base})
 
 
-def _models(folders: dict[str, Path]) -> model_server_config_pb2.ModelConfigList:
+def _models(folders: dict[str, Path]) -> ModelConfigList:
     """Models by name, each the newest version in its folder."""
     config = [
         model_server_config_pb2.ModelConfig(

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 from tensorflow_serving.apis import model_pb2
 
 from serving.server import metrics
@@ -30,6 +29,7 @@ from serving.server.model_configs import (
 from serving.server.servable import Servable
 from serving.server.status import Code, StatusError, invalid, of_exception
 from serving.server.version import State, Version
+from tf_avae.backend import tf
 from tf_avae.errors import InputError
 
 log = logging.getLogger(__name__)

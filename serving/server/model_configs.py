@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tensorflow_serving.config import model_server_config_pb2
-
 from serving.server.status import Code, StatusError, invalid
+from tf_avae.backend import Lazy
+
+model_server_config_pb2 = Lazy("tensorflow_serving.config.model_server_config_pb2")
 
 ModelConfig: TypeAlias = Any
 """A `tensorflow_serving.config.model_server_config_pb2.ModelConfig`; the classes have no types."""

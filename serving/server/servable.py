@@ -1,5 +1,7 @@
 """One version of a model: its graph in a session of its own, run as TensorFlow Serving runs it."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from serving.server import tensors
 from serving.server.batching import Shapes
 from serving.server.status import Code, StatusError, invalid
+from tf_avae.backend import tf
 from tf_avae.graphs.operations import check_saved_model
 
 _WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"

@@ -1,7 +1,8 @@
 """What a request that cannot be answered ends with: a code and TensorFlow Serving's words."""
 
-import tensorflow as tf
 from grpc import StatusCode as Code
+
+from tf_avae.backend import tf
 
 _BY_NUMBER = {code.value[0]: code for code in Code}
 

@@ -1,12 +1,14 @@
 """Between TensorProto and numpy, by TensorFlow's rules."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
-import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from serving.server.status import Code, StatusError, invalid
+from tf_avae.backend import tf
 
 _FLOAT_VAL = bytes([5 << 3 | 2])
 _FIELDS = {

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from tf_avae.attacks.ascent import Domain, ascend, check
 from tf_avae.attacks.balls import BALLS, Ball, over_images
+from tf_avae.backend import tf
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
 
 _MOMENTUM = 0.75  # alpha

@@ -4,9 +4,8 @@ import math
 import numbers
 from typing import Any, Protocol
 
-import tensorflow as tf
-
 from tf_avae.attacks.balls import BALLS, Ball, over_images
+from tf_avae.backend import tf
 from tf_avae.errors import InputError
 from tf_avae.inputs import images_of, seed_of
 from tf_avae.replicas import own_rows

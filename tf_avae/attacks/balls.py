@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import tensorflow as tf
-
+from tf_avae.backend import tf
 from tf_avae.registry import Registry
 from tf_avae.types import Images, Tensor
 
@@ -75,7 +74,7 @@ BALLS: Registry[Ball] = Registry(
         name="linf",
         summary="largest change of a pixel value",
         start=_linf_start,
-        direction=tf.sign,
+        direction=lambda gradient: tf.sign(gradient),
         project=lambda delta, radius: tf.clip_by_value(delta, -radius, radius),
         norm=_linf_norm,
     ),

@@ -4,8 +4,7 @@ Each is larger the closer an example is to being, or the more clearly it is, mis
 are integers in [0, K): columns of the logits.
 """
 
-import tensorflow as tf
-
+from tf_avae.backend import tf
 from tf_avae.errors import InputError
 from tf_avae.inputs import labels_of
 from tf_avae.types import PerExample, Tensor

@@ -1,9 +1,9 @@
 """The Square attack (Andriushchenko et al., ECCV 2020): random search, without gradients."""
 
 import numpy as np
-import tensorflow as tf
 
 from tf_avae.attacks.ascent import better, check, evaluate
+from tf_avae.backend import tf
 from tf_avae.inputs import images_of, seed_of
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
 

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 from tf_avae.config import Config
 from tf_avae.datasets.base import ImageData
-from tf_avae.datasets.celeb_a import tfds as _celeb_a_builder  # noqa: F401 (registers it)
 from tf_avae.datasets.celeb_a.dataset import open_celeb_a
-from tf_avae.datasets.color_mnist import tfds as _tfds_builder  # noqa: F401 (registers it)
 from tf_avae.datasets.color_mnist.dataset import open_color_mnist
 from tf_avae.datasets.image_folder.dataset import open_image_folder
 from tf_avae.registry import Registry

@@ -1,9 +1,10 @@
 """What every data set offers, and the seeded order in which training examples come."""
 
+from __future__ import annotations
+
 from typing import NamedTuple, Protocol
 
-import tensorflow as tf
-
+from tf_avae.backend import tf
 from tf_avae.errors import InputError
 from tf_avae.types import ImageShape, Tensor
 

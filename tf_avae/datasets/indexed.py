@@ -1,12 +1,14 @@
 """Images that are fetched by their position: what data sets of files have in common."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import tf
 from tf_avae.datasets.base import WHOLE, Part, shuffled_positions
 from tf_avae.types import Images, ImageShape, Tensor
 
@@ -27,7 +29,7 @@ class Indexed(NamedTuple):
     labels: dict[str, np.ndarray]
     size: int
 
-    def select(self, positions: np.ndarray) -> "Indexed":
+    def select(self, positions: np.ndarray) -> Indexed:
         """The split of these images, in this order."""
         return Indexed(
             lambda index: self.fetch(positions[index]),

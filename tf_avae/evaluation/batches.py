@@ -1,11 +1,13 @@
 """Functions of batches over arrays of any length."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import tf
 from tf_avae.inputs import seed_of
 from tf_avae.types import ImageShape
 
@@ -38,8 +40,9 @@ def image_spec(shape: ImageShape) -> tf.TensorSpec:
     return tf.TensorSpec([None, *shape], tf.float32)
 
 
-SEED = tf.TensorSpec([2], tf.int32)
-"""A stateless seed, as an argument of a compiled function."""
+def seed_spec() -> tf.TensorSpec:
+    """A stateless seed, as an argument of a compiled function."""
+    return tf.TensorSpec([2], tf.int32)
 
 
 def compiled(*arguments: tf.TensorSpec) -> Callable[[Callable], Callable]:

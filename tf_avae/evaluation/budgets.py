@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import tensorflow as tf
-
 from tf_avae.attacks import (
     BALLS,
     Ball,
@@ -17,6 +15,7 @@ from tf_avae.attacks import (
     targeted_logit_ratio,
 )
 from tf_avae.attacks.classification import split_label
+from tf_avae.backend import tf
 from tf_avae.registry import Registry
 from tf_avae.types import ImageLoss, Images, Tensor
 

@@ -1,14 +1,17 @@
 """The charts of a report."""
 
-import math
-from typing import Any
+from __future__ import annotations
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import math
+from typing import TYPE_CHECKING, Any
 
 from tf_avae.evaluation import table
 from tf_avae.evaluation.detection import KNOWING, PGD
 from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, plain, tidy, title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _STYLES = [
     (color, marker, dash)

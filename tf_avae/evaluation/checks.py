@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tf_avae.attacks import BALLS, Ball, cross_entropy
+from tf_avae.backend import tf
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches
 from tf_avae.evaluation.budgets import (
     Budget,

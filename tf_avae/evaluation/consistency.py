@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import tf
 from tf_avae.distributions import Posterior, w2_squared
 from tf_avae.evaluation import statistics
-from tf_avae.evaluation.batches import SEED, compiled, in_batches
+from tf_avae.evaluation.batches import compiled, in_batches, seed_spec
 from tf_avae.evaluation.representation import Encode
 from tf_avae.types import Images, Latents, Tensor
 
@@ -88,7 +88,7 @@ def drift(
     """
     latents = start.shape[1]
 
-    @compiled(tf.TensorSpec([None, latents]), SEED)
+    @compiled(tf.TensorSpec([None, latents]), seed_spec())
     def run(z: Latents, seed: Tensor) -> tuple:
         """Squared distances from the start by turn, and W2^2 from turn to turn, [B, turns] each."""
         means, samples = chain(encode, decode, z, steps), chain(encode, decode, z, steps, seed=seed)

@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from tf_avae.attacks import BALLS, Ball, cross_entropy, margin
+from tf_avae.backend import tf
 from tf_avae.errors import InputError
 from tf_avae.evaluation import statistics
-from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
+from tf_avae.evaluation.batches import compiled, image_spec, in_batches, seed_spec
 from tf_avae.evaluation.budgets import (
     BUDGETS,
     Classifier,
@@ -218,7 +218,7 @@ def _compiled(on: Setting, trial: Trial, score: Score, images: np.ndarray) -> Ca
 
     @compiled(
         image_spec(images.shape[1:]), tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32),
-        SEED,
+        seed_spec(),
     )  # fmt: skip
     def run(images: Images, labels: Tensor, number: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         found = trial.search(on, trial.target(on, images, labels, number), images, seed)

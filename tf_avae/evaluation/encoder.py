@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import tensorflow as tf
-
+from tf_avae.backend import tf
 from tf_avae.distributions import Posterior
 from tf_avae.evaluation.consistency import Decode
 from tf_avae.types import Images, ImageShape, Tensor

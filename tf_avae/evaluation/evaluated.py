@@ -5,9 +5,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from tf_avae.attacks import BALLS
+from tf_avae.backend import tf
 from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches

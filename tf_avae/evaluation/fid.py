@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import keras, tf
 from tf_avae.distributions import w2_squared_full
 from tf_avae.errors import InputError, reason
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import tf
 from tf_avae.errors import InputError, reason
 from tf_avae.evaluation.batches import compiled, image_spec
 from tf_avae.evaluation.encoder import Batches, Encoder

@@ -4,11 +4,11 @@ import math
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import tf
 from tf_avae.distributions import Posterior, prior_sample, reconstruction
 from tf_avae.evaluation import statistics
-from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
+from tf_avae.evaluation.batches import compiled, image_spec, in_batches, seed_spec
 from tf_avae.evaluation.consistency import Decode
 from tf_avae.evaluation.representation import Encode
 from tf_avae.inputs import image_array, seed_of
@@ -37,7 +37,7 @@ def reconstruction_error(
     """
     images = image_array(images)
 
-    @compiled(image_spec(images.shape[1:]), SEED)
+    @compiled(image_spec(images.shape[1:]), seed_spec())
     def errors(x: Images, seed: Tensor) -> dict[str, PerExample]:
         q = encode(x)
         codes = {"mean_code": q.mean, "sampled_code": q.sample(seed)}

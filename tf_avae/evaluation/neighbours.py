@@ -1,7 +1,6 @@
 """Retrieval: nearest training examples by their embeddings."""
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
 
 from tf_avae.errors import InputError
 from tf_avae.inputs import label_array
@@ -28,6 +27,8 @@ class Neighbours:
             task: label_array(of_task, count=len(embeddings), what=f"labels of {task!r}")
             for task, of_task in labels.items()
         }
+        from sklearn.neighbors import NearestNeighbors
+
         self._index = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(embeddings)
 
     def find(self, embeddings: np.ndarray) -> np.ndarray:

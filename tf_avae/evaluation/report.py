@@ -1,13 +1,13 @@
 """One self-contained HTML page of an evaluation: no script, nothing fetched."""
 
+from __future__ import annotations
+
 import base64
 import html
 import itertools
 import json
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from tf_avae.evaluation import charts, table
 from tf_avae.evaluation.checks import CHECKS
@@ -17,6 +17,9 @@ from tf_avae.plots import (
     scaled_change,
     sheet,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def page(evaluation: Evaluation) -> str:

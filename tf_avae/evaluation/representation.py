@@ -8,13 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tf_avae.attacks import BALLS, Ball, pgd
+from tf_avae.backend import tf, tfp
 from tf_avae.distributions import Posterior, w2_squared
 from tf_avae.errors import InputError
-from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
+from tf_avae.evaluation.batches import compiled, image_spec, in_batches, seed_spec
 from tf_avae.evaluation.robustness import check_batch_size, check_epsilon
 from tf_avae.inputs import image_array
 from tf_avae.registry import Registry
@@ -112,7 +111,7 @@ def attack_representation(
                 "give each its own"
             )
 
-    @compiled(image_spec(images.shape[1:]), image_spec(images.shape[1:]), SEED)
+    @compiled(image_spec(images.shape[1:]), image_spec(images.shape[1:]), seed_spec())
     def run(images: Images, others: Images, seed: Tensor) -> Images:
         fixed = encode(others).stop_gradient()
         sign = 1.0 if towards is None else -1.0

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from tf_avae.attacks import BALLS, Ball
+from tf_avae.backend import tf
 from tf_avae.config import typed
 from tf_avae.errors import InputError
-from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
+from tf_avae.evaluation.batches import compiled, image_spec, in_batches, seed_spec
 from tf_avae.evaluation.budgets import BUDGETS, Budget, Classifier, Setting, Trial
 from tf_avae.inputs import image_array, label_array, seed_of
 from tf_avae.types import Images, Tensor
@@ -182,7 +182,9 @@ def _same(earlier: Outcomes, clean: np.ndarray, names: tuple[str, ...]) -> int:
 def _compiled(on: Setting, trial: Trial, shape: tuple) -> Callable:
     """A trial as one graph: images, labels, number and seed to attacked images and logits."""
 
-    @compiled(image_spec(shape), tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), SEED)
+    @compiled(
+        image_spec(shape), tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), seed_spec()
+    )
     def run(images: Images, labels: Tensor, number: Tensor, seed: Tensor) -> tuple[Images, Tensor]:
         found = trial.search(on, trial.target(on, images, labels, number), images, seed)
         return found, on.classify(found)

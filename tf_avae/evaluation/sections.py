@@ -3,12 +3,12 @@
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tf_avae.attacks import BALLS
+from tf_avae.backend import tf
 from tf_avae.distributions import Posterior, prior_sample
 from tf_avae.evaluation import statistics
-from tf_avae.evaluation.batches import SEED, compiled, image_spec, in_batches
+from tf_avae.evaluation.batches import compiled, image_spec, in_batches, seed_spec
 from tf_avae.evaluation.consistency import drift, inconsistency
 from tf_avae.evaluation.detection import detection, lacks
 from tf_avae.evaluation.evaluated import EvaluatedEncoder
@@ -186,7 +186,7 @@ def _likelihood(evaluated: EvaluatedEncoder) -> dict[str, Any]:
     images = evaluated.test.images[: settings.samples_images]
 
     def bound(samples: int) -> dict[str, Any]:
-        @compiled(image_spec(images.shape[1:]), SEED)
+        @compiled(image_spec(images.shape[1:]), seed_spec())
         def of_batch(x: Images, seed: Tensor) -> Tensor:
             return importance_weighted(
                 encoder.encode, decode, x, variance, samples=samples, seed=seed

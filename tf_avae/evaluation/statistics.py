@@ -4,9 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
-import scipy.special
-import scipy.stats
-from sklearn.metrics import recall_score, roc_auc_score
+import scipy
 
 _Z = 1.959963984540054  # the normal's 97.5 % point
 
@@ -41,6 +39,8 @@ def balanced_accuracy(labels: np.ndarray, right: np.ndarray) -> float:
         labels: the classes, [N] integers, at least 0.
         right: whether each example is classified correctly, [N] bool.
     """
+    from sklearn.metrics import recall_score
+
     answers = np.where(right, labels, -1)
     present = np.unique(labels)
     return float(recall_score(labels, answers, labels=present, average="macro", zero_division=0))
@@ -58,6 +58,8 @@ def class_areas(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any] | None
     Returns:
         as `area`; more than two classes have no interval ("low" and "high" are None).
     """
+    from sklearn.metrics import roc_auc_score
+
     logits, present = np.asarray(logits, np.float64), np.unique(labels)
     if len(present) < 2:
         return None
@@ -85,6 +87,8 @@ def area(positive: np.ndarray, negative: np.ndarray) -> dict[str, Any]:
         positive: scores of the examples that should score high, [M], M at least 1.
         negative: of the others, [N], N at least 1.
     """
+    from sklearn.metrics import roc_auc_score
+
     count, others = len(positive), len(negative)
     scores = np.concatenate([positive, negative]).astype(np.float64)
     value = float(roc_auc_score(np.arange(count + others) < count, scores))

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import tf
 from tf_avae.errors import InputError
 from tf_avae.evaluation.detection import planned_detection
 from tf_avae.evaluation.encoder import Batches, Encoder

@@ -5,6 +5,8 @@ back through all of them, wanted or not. Here the calls are gone, and so is what
 needs.
 """
 
+from __future__ import annotations
+
 import base64
 import binascii
 import hashlib
@@ -14,10 +16,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from tf_avae import private
+from tf_avae.backend import tf
 from tf_avae.errors import InputError, reason
 from tf_avae.graphs.operations import COMPUTES
 from tf_avae.types import Tensor
@@ -104,7 +106,7 @@ class FlatGraph:
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "FlatGraph":
+    def from_config(cls, config: Mapping[str, Any]) -> FlatGraph:
         """The graph that `to_config` wrote down.
 
         Raises:
@@ -132,7 +134,7 @@ def flatten(function: Any, outputs: Iterable[str]) -> tuple[FlatGraph, list[np.n
         InputError: it uses something that is neither a number nor an operation, such as a table.
     """
     try:
-        flat = convert_variables_to_constants_v2(function, lower_control_flow=False)
+        flat = private.convert_variables_to_constants_v2(function, lower_control_flow=False)
     except Exception as error:  # TensorFlow raises many kinds over what it cannot convert
         raise InputError(
             f"the graph cannot be taken out of its SavedModel ({reason(error)}); it must hold "

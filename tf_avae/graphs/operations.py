@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tensorflow.python.framework import op_def_registry
-from tensorflow.python.saved_model.loader_impl import parse_saved_model
-
+from tf_avae import private
 from tf_avae.errors import InputError
 
 IF_TRUSTED = "if you trust where it comes from, open it with --trust (in Python: trust=True)"
@@ -119,7 +117,7 @@ def check_saved_model(path: Path) -> None:
         InputError: it has other operations.
         OSError, ValueError: there is no SavedModel, or it is damaged.
     """
-    graphs = parse_saved_model(str(path)).meta_graphs
+    graphs = private.parse_saved_model(str(path)).meta_graphs
     beyond = sorted(set[str]().union(*(_MetaGraph(graph).beyond() for graph in graphs)))
     if beyond:
         raise InputError(
@@ -232,7 +230,7 @@ class _MetaGraph:
             nodes += self._body(name)
         found = {node.op for node in nodes} - COMPUTES - _HOLDS - more
         # A function by the name of an operation may hide it.
-        calls = {op for op in found & self._functions.keys() if not op_def_registry.get(op)}
+        calls = {op for op in found & self._functions.keys() if not private.op_def_registry.get(op)}
         return found - calls
 
     def _restores_another(self, restored: _Reach) -> bool:

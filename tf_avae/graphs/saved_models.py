@@ -1,14 +1,14 @@
 """Reading models of others: SavedModels' signatures as plain functions, Keras files; with clear
 words where something is missing."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import keras
-import tensorflow as tf
-
+from tf_avae.backend import keras, tf
 from tf_avae.errors import InputError, reason
 from tf_avae.files import absolute, for_tensorflow
 from tf_avae.graphs.operations import IF_TRUSTED, check_saved_model

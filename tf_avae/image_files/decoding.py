@@ -5,10 +5,11 @@ about the images that it was trained on. Formats are told apart by content, not 
 WebP and BMP. Pixels are those of other decoders, such as Pillow's, to a level.
 """
 
+from __future__ import annotations
+
 import re
 
-import tensorflow as tf
-
+from tf_avae.backend import tf
 from tf_avae.colours import WHITE, levels
 from tf_avae.image_files import headers as image_headers
 from tf_avae.image_files.exif import jpeg_segment, orientation, png_chunk, turned, webp_chunk

@@ -8,8 +8,7 @@ A file that says nothing of it, or says it in no way that can be read, is taken 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import tensorflow as tf
-
+from tf_avae.backend import tf
 from tf_avae.image_files.file_bytes import are, cut, length, number, numbers, starts
 from tf_avae.types import Tensor
 

@@ -1,7 +1,6 @@
 """Bytes of a file, read inside a graph: past its end is nothing, and no position is an error."""
 
-import tensorflow as tf
-
+from tf_avae.backend import tf
 from tf_avae.types import Tensor
 
 

@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-import tensorflow as tf
-
+from tf_avae.backend import tf
 from tf_avae.image_files.exif import jpeg_segment
 from tf_avae.image_files.file_bytes import are, cut, length, number, starts
 from tf_avae.types import Tensor

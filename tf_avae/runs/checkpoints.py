@@ -4,15 +4,17 @@ A checkpoint is the SHA-256 of an npz archive, then that archive. A file that wa
 altered therefore cannot be taken for a good one.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
+from tf_avae.backend import keras
 from tf_avae.errors import InputError
 from tf_avae.files import write_bytes
 

@@ -1,10 +1,10 @@
 """Adam, as one operation a variable."""
 
+from __future__ import annotations
+
 from typing import Any
 
-import keras
-import tensorflow as tf
-
+from tf_avae.backend import keras, tf
 from tf_avae.types import Tensor
 
 

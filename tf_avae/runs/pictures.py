@@ -3,8 +3,7 @@
 import functools
 from typing import TYPE_CHECKING
 
-import tensorflow as tf
-
+from tf_avae.backend import tf
 from tf_avae.plots import scaled_change, sheet
 from tf_avae.types import Images
 

@@ -1,8 +1,10 @@
 """From a config to what is trained: its stages, its defaults filled in, its compiled model."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tf_avae import replicas
 from tf_avae.attacks import BALLS
@@ -10,11 +12,12 @@ from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
 from tf_avae.files import absolute
-from tf_avae.model import AVAE
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
-from tf_avae.runs.optimizers import FusedAdam
 from tf_avae.types import ImageShape
+
+if TYPE_CHECKING:
+    from tf_avae.model import AVAE
 
 
 class Stage(NamedTuple):
@@ -86,6 +89,9 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
         image_shape: (H, W, C).
         algo: the objective, where it is not the config's own (an earlier stage).
     """
+    from tf_avae.model import AVAE
+    from tf_avae.runs.optimizers import FusedAdam
+
     model = AVAE(
         objective=OBJECTIVES[algo or config.algo],
         architecture=ARCHITECTURES[config.arch],

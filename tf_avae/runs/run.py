@@ -1,16 +1,18 @@
 """A run directory: exact config, provenance, metrics, checkpoints, weights and pictures."""
 
+from __future__ import annotations
+
 import fcntl
 import hashlib
 import json
 import os
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
+from tf_avae.backend import keras
 from tf_avae.config import Config, read_json
 from tf_avae.datasets import open_data
 from tf_avae.errors import InputError, TrainingDiverged, reason
@@ -23,12 +25,14 @@ from tf_avae.files import (
     write_bytes,
     write_json,
 )
-from tf_avae.model import AVAE
 from tf_avae.provenance import accelerators, provenance, session
 from tf_avae.records import NUMBER, damage_told, damaged, read_record
 from tf_avae.runs import checkpoints
 from tf_avae.runs.checkpoints import Checkpoint, DamagedCheckpoint
 from tf_avae.runs.plan import Stage, build_model, stages
+
+if TYPE_CHECKING:
+    from tf_avae.model import AVAE
 
 _FOLDERS = ("checkpoints", "pictures", "tensorboard")
 
@@ -55,7 +59,7 @@ class Run:
     # ------------------------------------------------------------------ opening
 
     @classmethod
-    def create(cls, path: str | Path, config: Config, data_checksums: dict[str, str]) -> "Run":
+    def create(cls, path: str | Path, config: Config, data_checksums: dict[str, str]) -> Run:
         """Makes a new run directory, whole or not at all.
 
         Raises:
@@ -87,7 +91,7 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
+    def open(cls, path: str | Path) -> Run:
         """An existing run, to read.
 
         Raises:
@@ -338,6 +342,8 @@ def load_trained(path: str | Path) -> AVAE:
     Raises:
         InputError: there is no run at this path, or it has no weights yet.
     """
+    from tf_avae.model import AVAE
+
     run = Run.open(path)
     if run.model_path.is_file():
         try:

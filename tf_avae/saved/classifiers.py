@@ -1,12 +1,17 @@
 """A classifier of images as one Keras model: a frozen encoder and a fitted head."""
 
-import keras
-import numpy as np
-from keras import layers
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tf_avae.backend import keras
 from tf_avae.errors import InputError
 from tf_avae.probes import Probe
-from tf_avae.saved.frozen import FrozenEncoder
+
+if TYPE_CHECKING:
+    from tf_avae.saved.frozen import FrozenEncoder
 
 
 def classifier(encoder: FrozenEncoder, probe: Probe) -> keras.Model:
@@ -38,20 +43,22 @@ def classifier(encoder: FrozenEncoder, probe: Probe) -> keras.Model:
         )
     # The layer divides by the root of the variance.
     variance = np.square(probe.scale.astype(np.float64))
-    x = layers.Normalization(mean=probe.mean, variance=variance, dtype="float32", name="standard")(
-        embedding
-    )
+    x = keras.layers.Normalization(
+        mean=probe.mean, variance=variance, dtype="float32", name="standard"
+    )(embedding)
     *hidden, last = probe.layers
     for number, (kernel, bias) in enumerate(hidden):
         x = _dense(f"hidden_{number}", kernel, bias, "relu")(x)
     logits = _dense("logits", *last, None)(x)
-    probabilities = layers.Softmax(dtype="float32", name="probabilities")(logits)
+    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
     outputs = {**found, "logits": logits, "probabilities": probabilities}
     return keras.Model(images, outputs, name="classifier", trainable=False)
 
 
-def _dense(name: str, kernel: np.ndarray, bias: np.ndarray, activation: str | None) -> layers.Layer:
-    layer = layers.Dense(len(bias), activation=activation, dtype="float32", name=name)
+def _dense(
+    name: str, kernel: np.ndarray, bias: np.ndarray, activation: str | None
+) -> keras.layers.Layer:
+    layer = keras.layers.Dense(len(bias), activation=activation, dtype="float32", name=name)
     layer.build((None, len(kernel)))
     layer.set_weights([kernel, bias])
     return layer

@@ -1,15 +1,16 @@
 """Encoders from disk, as callables: a run, a SavedModel or a Keras model."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import keras, tf
 from tf_avae.config import read_json
 from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError
@@ -27,7 +28,6 @@ from tf_avae.graphs.saved_models import (
 )
 from tf_avae.records import damaged, mismatch
 from tf_avae.runs.run import Run, holds_run, load_trained
-from tf_avae.saved.frozen import embedding_signature, freeze
 from tf_avae.saved.shipped import located
 from tf_avae.types import Images, ImageShape, Latents
 
@@ -99,6 +99,8 @@ def _of_run(path: Path, name: str, trust: bool) -> Encoder:
 
 
 def _of_saved_model(path: Path, name: str, trust: bool) -> Encoder:
+    from tf_avae.saved.frozen import embedding_signature, freeze
+
     saved = SavedModel(path, trust=trust)
     function = embedding_signature(saved)
     known = function.structured_outputs

@@ -4,14 +4,15 @@ How a version is written, verified and published is `tf_avae.saved.versions`'; h
 signatures.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import keras, tf
 from tf_avae.colours import WHITE, colour
 from tf_avae.config import read_json
 from tf_avae.errors import InputError
@@ -21,16 +22,10 @@ from tf_avae.image_files.decoding import decode_images
 from tf_avae.model import AVAE
 from tf_avae.provenance import provenance, session
 from tf_avae.runs.run import Run, load_trained
+from tf_avae.saved.contract import BATCH_SIZES, CLASSIFIER_SIGNATURES, SIGNATURES
 from tf_avae.saved.encoders import weights_checksum
-from tf_avae.saved.versions import BATCH_SIZES, Served, Trial, check_target, publish
+from tf_avae.saved.versions import Served, Trial, check_target, publish
 from tf_avae.types import Images, ImageShape, Latents, Tensor
-
-SIGNATURES = ("serving_default", "embed_bytes", "decode")
-"""Of an encoder."""
-
-CLASSIFIER_SIGNATURES = ("serving_default", "classify", "classify_bytes", "embed_bytes")
-"""Of a classifier, which is an encoder too: images under the first two names, files under the
-others; all give the same outputs."""
 
 _TRIED = 8  # images that a graph must agree on
 

@@ -1,15 +1,16 @@
 """A trained encoder as a layer that any Keras model can hold."""
 
+from __future__ import annotations
+
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
-from keras.src.saving.serialization_lib import in_safe_mode
 
+from tf_avae import private
+from tf_avae.backend import keras, tf
 from tf_avae.errors import InputError
 from tf_avae.graphs.flat_graphs import FlatGraph, flatten
 from tf_avae.graphs.saved_models import SavedModel, holds_saved_model, listed
@@ -119,10 +120,10 @@ class FrozenEncoder(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "FrozenEncoder":
+    def from_config(cls, config: Mapping[str, Any]) -> FrozenEncoder:
         layer = cls(**config)
         beyond = layer._graph.operations()
-        if in_safe_mode() and beyond:
+        if private.in_safe_mode() and beyond:
             raise InputError(
                 f"the encoder {layer.name!r} uses {', '.join(sorted(beyond))}, which may do more "
                 "than compute; if you trust where the model comes from, load it with "
@@ -131,7 +132,7 @@ class FrozenEncoder(keras.layers.Layer):
         return layer
 
 
-_LIVE: "weakref.WeakSet[FrozenEncoder]" = weakref.WeakSet()
+_LIVE: weakref.WeakSet[FrozenEncoder] = weakref.WeakSet()
 """The layers of this process, so that clones have weights."""
 
 

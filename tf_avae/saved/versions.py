@@ -5,8 +5,9 @@ all. A version is published only after its graph was loaded again, has answered 
 request, and has given the numbers of what it was made from.
 """
 
-# ruff: noqa: E402 (what is missing is said before it is imported)
+from __future__ import annotations
 
+# ruff: noqa: E402 (what is missing is said before it is imported)
 import contextlib
 import errno
 import os
@@ -17,9 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from tf_avae.backend import need
+from tf_avae.backend import need, tf
 
 need({"tensorflow_serving": "tensorflow-serving-api"})  # isort: split
 
@@ -37,13 +37,8 @@ from tf_avae.files import (
 )
 from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
 from tf_avae.provenance import published
+from tf_avae.saved.contract import BATCH_SIZES, WARM_UP
 from tf_avae.types import ImageShape, Tensor
-
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
-"""Numbers of images that a server computes at once, and that warm-up makes it ready for: the
-`allowed_batch_sizes` of its batching file."""
-
-WARM_UP = "assets.extra/tf_serving_warmup_requests"
 
 _LARGEST = 2**63 - 1  # version that a server reads
 _FOLDER, _FILE = 0o755, 0o644  # a server run by another user reads them, whatever the umask

@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import keras, tf
 from tf_avae.errors import InputError
 from tf_avae.registry import Registry
 from tf_avae.types import Tensor

@@ -12,17 +12,16 @@ no digits are lost as v goes to 0, and v = 0 is the limit itself: P the projecti
 W, the posterior a point where W has full rank, and the prior in directions that W maps to 0.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_probability as tfp
 
+from tf_avae.backend import tf, tfp
 from tf_avae.distributions import symmetric_sqrt
 from tf_avae.errors import InputError
 from tf_avae.types import Tensor
-
-tfd = tfp.distributions
 
 
 class AffineGaussian(NamedTuple):
@@ -53,7 +52,7 @@ class AffineGaussian(NamedTuple):
         carried = tf.linalg.matmul(self.gain @ covariance, self.gain, transpose_b=True)
         return self.mean(mean), carried + self.covariance
 
-    def then(self, after: "AffineGaussian") -> "AffineGaussian":
+    def then(self, after: AffineGaussian) -> AffineGaussian:
         """p(w|x) of `after` applied to this one's y."""
         offset, covariance = after.marginal(self.offset, self.covariance)
         return AffineGaussian(after.gain @ self.gain, offset, covariance)
@@ -151,7 +150,7 @@ class PPCA:
         if (np.asarray(self.observation_variance) == 0).any():
             raise InputError("observation_variance is 0, so x has no density; it must be above 0")
         scale = tf.linalg.cholesky(self.covariance)
-        return tfd.MultivariateNormalTriL(self.data_mean, scale).log_prob(x)
+        return tfp.distributions.MultivariateNormalTriL(self.data_mean, scale).log_prob(x)
 
     # ------------------------------------------------------------------ the chain
 

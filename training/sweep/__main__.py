@@ -1,14 +1,14 @@
 """Many runs and evaluations as one piece of work: `python -m training.sweep SWEEP`."""
 
+from __future__ import annotations
+
 import argparse
 import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from tf_avae import plots
 from tf_avae.console.commands import Parser, run_command, words
@@ -17,7 +17,7 @@ from tf_avae.console.progress import duration
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, shown, write_json, write_text
 from tf_avae.registry import Registry, unknown
-from training.session import Interrupted, StopSignals
+from training.signals import Interrupted, StopSignals
 from training.sweep.cells.declaration import Cell, Declaration
 from training.sweep.cells.engine import run_cells
 from training.sweep.cells.folder import DONE, RUNNING, SweepFolder
@@ -35,6 +35,9 @@ from training.sweep.table3 import chart as table3_chart
 from training.sweep.table3 import figures as table3_figures
 from training.sweep.table3 import page as table3_page
 from training.sweep.table3 import study as table3
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FAILED_CELLS = 1
 """Exit code where a cell failed."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import scipy.stats
+import scipy
 
 CONFIDENCE = 0.95
 

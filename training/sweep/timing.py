@@ -14,7 +14,7 @@ from tf_avae.provenance import provenance
 from tf_avae.records import NUMBER, read_record
 from tf_avae.runs.plan import build_model, resolve
 from training.rates import fit_steps, paired_rates
-from training.session import deterministic
+from training.signals import deterministic
 
 
 def parser() -> Parser:

@@ -1,13 +1,13 @@
 """Measures and draws a solvable case: `python -m training.theory ppca --out DIR`."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tf_avae import plots
 from tf_avae.backend import without_warnings
@@ -19,6 +19,9 @@ from tf_avae.files import absolute, write_json, write_text
 from tf_avae.provenance import provenance
 from tf_avae.registry import Registry
 from training.theory import circle, ppca, ppca_figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Case(NamedTuple):

@@ -1,10 +1,11 @@
 """The discrete circle: what each objective makes of an encoder where there are no data."""
 
+from __future__ import annotations
+
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from tf_avae.console.printing import say
 from tf_avae.plots import BLUE, GREEN, ORANGE, PINK, new_figure, tidy, title
@@ -18,6 +19,9 @@ from tf_avae.theory.circle import (
     terms,
     train,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STEPS = 4000
 

@@ -1,18 +1,22 @@
 """The real model, with the linear architecture, on data of a known probabilistic PCA."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from tf_avae.model import AVAE
+from tf_avae.backend import keras, tf
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
 from tf_avae.theory.linear import Attack, Component, resting_point
 from tf_avae.theory.ppca import PPCA
 from tf_avae.types import Images, Tensor
+
+if TYPE_CHECKING:
+    from tf_avae.model import AVAE
 
 _BATCH, _LEARNING_RATE = 256, 0.03
 _START = 0.01  # codes of random weights start near the prior
@@ -65,6 +69,8 @@ class LinearTask:
 
     def model(self, objective: str, seed: int = 0) -> AVAE:
         """A linear model with random weights."""
+        from tf_avae.model import AVAE
+
         return AVAE(
             objective=OBJECTIVES[objective],
             architecture=ARCHITECTURES["linear"],

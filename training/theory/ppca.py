@@ -1,18 +1,21 @@
 """Probabilistic PCA: what the objectives do in the linear case, and where the chain goes."""
 
+from __future__ import annotations
+
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import keras, tf
 from tf_avae.objectives import DECODER, OBJECTIVES
 from tf_avae.runs.plan import Stage, copy_networks
 from tf_avae.theory.linear import Attack, Component, grows, resting_point
 from tf_avae.theory.ppca import PPCA, AffineGaussian
-from training.session import Progress
 from training.theory.linear import LinearTask
+
+if TYPE_CHECKING:
+    from tf_avae.model import AVAE
 
 STEPS = 20_000
 
@@ -111,7 +114,7 @@ def train_all(steps: int, seed: int) -> dict[str, list[dict[str, float]]]:
         model = models[name] = TASK.model(name, seed)
         if objective.starts_from:
             copy_networks(models[objective.starts_from], model)
-        TASK.train(model, steps, seed, [_Progress(Stage(0, name, steps))])
+        TASK.train(model, steps, seed, [_telling(model, Stage(0, name, steps))])
         trained, outside = TASK.read_weights(model)
         # A decoder that was not trained is what the objective before left.
         frozen = None if DECODER in objective.trains else trained.decoder
@@ -136,15 +139,14 @@ def train_all(steps: int, seed: int) -> dict[str, list[dict[str, float]]]:
     return rows
 
 
-class _Progress(keras.callbacks.Callback):
+def _telling(model: AVAE, stage: Stage) -> keras.callbacks.Callback:
     """Says where a training is."""
+    from training.session import Progress
 
-    def __init__(self, stage: Stage):
-        super().__init__()
-        self._progress = Progress(stage)
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._progress.update(int(self.model.step.numpy()), self.model)
+    progress = Progress(stage)
+    return keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: progress.update(int(model.step.numpy()), model)
+    )
 
 
 COMPARED = ("encoder", "variance", "decoder")

@@ -1,12 +1,16 @@
 """The figures of the page on probabilistic PCA."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, new_figure, tidy, title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _STYLES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, ":"))
 

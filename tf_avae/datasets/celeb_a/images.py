@@ -1,12 +1,13 @@
 """From CelebA's aligned photographs to 64x64: the crop, the resize, and what cannot be cropped."""
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import tf
 from tf_avae.datasets.celeb_a.files import Record
 from tf_avae.errors import InputError, reason
 from tf_avae.image_files.decoding import decode_jpeg
@@ -55,7 +56,6 @@ def cropped(records: Iterable[Record]) -> Iterator[Cropped]:
         yield Cropped(images, np.stack([record.attributes for record in chunk]))
 
 
-@tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
 def crop(jpegs: Tensor) -> Tensor:
     """The middle `CROP` by `CROP` pixels, shrunk to 64x64 so that all of them count (bilinear,
     antialiased) and rounded: uint8 [N, 64, 64, 3].
@@ -63,11 +63,20 @@ def crop(jpegs: Tensor) -> Tensor:
     Args:
         jpegs: string [N], each a JPEG file of `HEIGHT` by `WIDTH`.
     """
-    return tf.map_fn(
-        _crop_one,
-        jpegs,
-        fn_output_signature=tf.TensorSpec(SHAPE, tf.uint8),
-        parallel_iterations=_AT_ONCE,
+    return _compiled()(jpegs)
+
+
+@functools.cache
+def _compiled() -> Any:
+    """`crop` as one graph."""
+    return tf.function(
+        lambda jpegs: tf.map_fn(
+            _crop_one,
+            jpegs,
+            fn_output_signature=tf.TensorSpec(SHAPE, tf.uint8),
+            parallel_iterations=_AT_ONCE,
+        ),
+        input_signature=[tf.TensorSpec([None], tf.string)],
     )
 
 

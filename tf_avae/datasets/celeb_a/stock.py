@@ -10,19 +10,19 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core import constants
 
+from tf_avae.backend import Lazy, tf
 from tf_avae.datasets.celeb_a.files import SPLITS, Record, Source, Stream
 from tf_avae.datasets.celeb_a.tasks import ATTRIBUTES
 from tf_avae.errors import InputError, reason
 from tf_avae.files import absolute
 
+tfds = Lazy("tensorflow_datasets")
+
 
 def data_folder() -> Path:
     """TFDS's data directory: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
-    return absolute(constants.DATA_DIR)
+    return absolute(tfds.core.constants.DATA_DIR)
 
 
 def stock_source(folder: Path) -> Source | None:

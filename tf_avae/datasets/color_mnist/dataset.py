@@ -5,12 +5,14 @@ stateless function of (seed, epoch, index), that of a held-out image of its inde
 random state, so a run is reproducible and a resumed run goes on with the same colours.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import tf
 from tf_avae.datasets.base import (
     WHOLE,
     ImageData,

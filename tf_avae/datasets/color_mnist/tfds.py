@@ -4,13 +4,15 @@ The same files and the same colours as the seeded pipeline: training images in t
 seed 0 and epoch 0, test images in the colours they always have. Nothing is downloaded.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from tf_avae.backend import tf
 from tf_avae.datasets.color_mnist.dataset import COLORS, open_color_mnist
 
 

@@ -1,12 +1,14 @@
 """An archive in CelebA's official format, of drawn faces."""
 
+from __future__ import annotations
+
 import io
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from tf_avae.console.progress import Counter
 from tf_avae.datasets.celeb_a.files import ATTRIBUTE_LIST, FOLDER, IMAGES, OFFICIAL, PARTITION
@@ -14,6 +16,9 @@ from tf_avae.datasets.celeb_a.tasks import ATTRIBUTES
 from tf_avae.datasets.drawn_faces.face import draw_face
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, replacing, write_bytes
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 FEWEST = 100
 """Images in an archive, at least: of the rarest attributes no less than four in every part."""

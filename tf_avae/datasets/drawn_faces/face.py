@@ -7,12 +7,19 @@ neckline: a convention of these drawings. All else is drawn at random: place, si
 background, clothes, and the shades of what an attribute names.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
 
+from tf_avae.backend import Lazy
 from tf_avae.datasets.celeb_a.tasks import ATTRIBUTES
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
+else:
+    Image, ImageDraw = Lazy("PIL.Image"), Lazy("PIL.ImageDraw")
 
 WIDTH, HEIGHT = 178, 218
 """Of the official aligned photographs."""

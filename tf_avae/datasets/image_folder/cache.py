@@ -6,6 +6,8 @@ which could not be read, and what the files' contents were, and a checksum of al
 that is not as it was written is made anew.
 """
 
+from __future__ import annotations
+
 import errno
 import functools
 import hashlib
@@ -21,8 +23,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
+from tf_avae.backend import tf
 from tf_avae.colours import WHITE, colour
 from tf_avae.console.printing import note
 from tf_avae.console.progress import Counter

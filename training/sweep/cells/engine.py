@@ -10,7 +10,7 @@ from typing import IO, NamedTuple
 
 from tf_avae.console.progress import duration
 from tf_avae.files import shown
-from training.session import StopSignals
+from training.signals import StopSignals
 from training.sweep.cells.declaration import Cell
 from training.sweep.cells.folder import (
     COMMAND,

@@ -1,9 +1,9 @@
 """The picture of a grid on ColorMNIST: accuracy against the radius, or setting by setting."""
 
-import itertools
+from __future__ import annotations
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import itertools
+from typing import TYPE_CHECKING
 
 from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, plain, tidy, title
 from training.sweep.colormnist.grids import GRIDS
@@ -11,6 +11,10 @@ from training.sweep.colormnist.measures import accuracies
 from training.sweep.colormnist.page import in_order, label, setting
 from training.sweep.models import Values
 from training.sweep.seeds import half_width
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLORS = {"vae": GREY, "avae": BLUE, "se": GREEN, "se_avae": ORANGE, "avae_ss": PINK}
 _MARKERS = {"vae": "o", "avae": "s", "se": "^", "se_avae": "D", "avae_ss": "v"}

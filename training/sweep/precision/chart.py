@@ -1,13 +1,18 @@
 """The picture of the precision study: accuracy against the radius, and differences."""
 
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from tf_avae.plots import BLUE, GREY, ORANGE, new_figure, tidy, title
 from training.sweep.models import PERCENT, Values
 from training.sweep.precision.study import BASELINE, PRECISIONS
 from training.sweep.seeds import half_width
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _INCHES = (2.9, 2.5)
 _STYLES = dict(zip(PRECISIONS, ((GREY, "o"), (BLUE, "s"), (ORANGE, "^")), strict=True))

@@ -1,10 +1,15 @@
 """The picture of Table 3: for each model and task, accuracy as images are and under attack."""
 
-from matplotlib.artist import Artist
-from matplotlib.figure import Figure
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from tf_avae.plots import BLUE, GREY, ORANGE, new_figure, tidy, title
 from training.sweep.models import Values
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.figure import Figure
 
 _ACROSS = 3
 _INCHES = (3.1, 3.6)

@@ -1,0 +1,57 @@
+"""What Keras and TFDS know by name, registered when they are imported, or at once where they were
+imported before this package: neither is imported for that alone."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_WAITING = {
+    # Their classes are in files of models.
+    "keras": ("layers", "model", "runs.optimizers", "saved.frozen"),
+    # Builders, for `tfds.load`.
+    "tensorflow_datasets": ("datasets.celeb_a.tfds", "datasets.color_mnist.tfds"),
+}
+"""Name of a library to the modules that register something with it."""
+
+
+class _Finder(MetaPathFinder):
+    """Finds what the others find, and has it registered with once it is imported."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in _WAITING:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        found = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next(filter(None, found), None)
+        if spec is not None and spec.loader is not None:
+            loader: Any = spec.loader
+            execute = loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                _register(fullname)
+
+            loader.exec_module = exec_module
+        return spec
+
+
+def _register(library: str) -> None:
+    modules = _WAITING.pop(library, ())
+    keras = sys.modules.get("keras")
+    if library == "keras" and keras and keras.config.backend() != "tensorflow":
+        return  # nothing of this package works there: it says so where it is used
+    for module in modules:
+        importlib.import_module(f"tf_avae.{module}")
+
+
+def register_when_imported() -> None:
+    """Registers with what is there, and sees to the rest."""
+    for library in [name for name in _WAITING if name in sys.modules]:
+        _register(library)
+    sys.meta_path.insert(0, _Finder())

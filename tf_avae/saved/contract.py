@@ -1,0 +1,14 @@
+"""What an export offers a server: its signatures, and what it is warmed up for."""
+
+SIGNATURES = ("serving_default", "embed_bytes", "decode")
+"""Of an encoder."""
+
+CLASSIFIER_SIGNATURES = ("serving_default", "classify", "classify_bytes", "embed_bytes")
+"""Of a classifier, which is an encoder too: images under the first two names, files under the
+others; all give the same outputs."""
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+"""Numbers of images that a server computes at once, and that warm-up makes it ready for: the
+`allowed_batch_sizes` of its batching file."""
+
+WARM_UP = "assets.extra/tf_serving_warmup_requests"
