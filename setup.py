@@ -1,8 +1,12 @@
 """What the package needs, and why each requirement is there."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.findall(r'__version__ = "(.+)"', (HERE / "tf_avae/__init__.py").read_text())[0]
 
 # The bounds are the releases that the test suite was run with: see docs/dependencies.md.
 NUMPY = ["numpy>=2,<3"]
@@ -47,9 +51,9 @@ BEAM = ["apache-beam>=2.77,<2.78", "pyarrow>=14.0.1,<26"]
 
 setup(
     name="tf-avae",
-    version="0.1.0",
+    version=VERSION,
     description="Image representations that stay put under adversarial perturbation",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11,<3.14",  # as TensorFlow's wheels
     packages=find_packages(
@@ -64,6 +68,7 @@ setup(
         "training.theory": ["*.md"],
         "serving.protocol": ["*.proto", "*.binpb"],
     },
+    entry_points={"console_scripts": ["tf-avae = tf_avae.__main__:main"]},
     install_requires=NUMPY,
     extras_require={
         "client": CLIENT,

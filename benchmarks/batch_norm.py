@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--epsilon", type=float, default=0.05)
     parser.add_argument("--out", type=Path, default=Path("batch_norm.json"))
     parser.add_argument("--from", dest="source", type=Path, help="print the table of kept results")
-    return run_command(parser, argv, _main)
+    return run_command(lambda: parser, argv, _main)
 
 
 def _main(given: argparse.Namespace) -> int:

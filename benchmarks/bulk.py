@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=2000, metavar="N", help="128 to 10000 [2000]")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="at least 1 [5]")
     pairing.add_files(parser)
-    return run_command(parser, argv, _main)
+    return run_command(lambda: parser, argv, _main)
 
 
 def _main(given: argparse.Namespace) -> int:

@@ -217,7 +217,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--arch", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     pairing.add_files(parser)
     return run_command(
-        parser,
+        lambda: parser,
         argv,
         lambda given: pairing.report(
             given, lambda: {"rows": rows(given.arch)}, lambda found: markdown(found["rows"])

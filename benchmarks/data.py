@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     pairing.add_options(parser, 3, 2.0)
     return run_command(
-        parser, argv, lambda given: pairing.report(given, lambda: _checked(given), markdown)
+        lambda: parser, argv, lambda given: pairing.report(given, lambda: _checked(given), markdown)
     )
 
 

@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--eager-images", type=int, default=500)
     parser.add_argument("--epsilon", type=float, nargs="+", default=[0.02, 0.1])
     parser.add_argument("--json", type=Path, help="where to write the figures")
-    return run_command(parser, argv, _measure)
+    return run_command(lambda: parser, argv, _measure)
 
 
 def _measure(arguments: argparse.Namespace) -> int:

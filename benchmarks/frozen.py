@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.frozen", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", nargs="*", metavar="PATH", help="exported models")
     pairing.add_files(parser)
-    return run_command(parser, argv, _main)
+    return run_command(lambda: parser, argv, _main)
 
 
 def _main(given: argparse.Namespace) -> int:

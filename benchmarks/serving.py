@@ -313,7 +313,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="only this, for so long")
     parser.add_argument("--beside", action="store_true", help="only good requests beside bad ones")
     parser.add_argument("--json", type=Path, help="where to write the figures")
-    return run_command(parser, argv, _main)
+    return run_command(lambda: parser, argv, _main)
 
 
 def _main(given: argparse.Namespace) -> int:

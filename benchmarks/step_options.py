@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     pairing.add_options(parser, 5, 1.0)
     return run_command(
-        parser, argv, lambda given: pairing.report(given, lambda: measure(given), markdown)
+        lambda: parser, argv, lambda given: pairing.report(given, lambda: measure(given), markdown)
     )
 
 

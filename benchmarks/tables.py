@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.tables", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a results.json")
     parser.add_argument("--names", nargs="+", help="of the columns [the encoders' names]")
-    return run_command(parser, argv, _main)
+    return run_command(lambda: parser, argv, _main)
 
 
 def _main(given: argparse.Namespace) -> int:

@@ -279,7 +279,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--pgd-steps", type=int, metavar="N", help="[the architecture's]")
     pairing.add_options(parser, 5, 2.0, PEERS)
     return run_command(
-        parser, argv, lambda given: pairing.report(given, lambda: _checked(given), markdown)
+        lambda: parser, argv, lambda given: pairing.report(given, lambda: _checked(given), markdown)
     )
 
 

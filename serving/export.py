@@ -42,7 +42,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     with sigterm_unwinds():  # the draft is removed on the way out
-        return run_command(parser(), argv, _export)
+        return run_command(parser, argv, _export)
 
 
 def _export(arguments: argparse.Namespace) -> int:

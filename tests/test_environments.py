@@ -213,8 +213,8 @@ def test_the_command_is_recorded_as_it_was_given_from_python():
         found.append(words())
         return 0
 
-    assert in_thread(lambda: run_command(parser, ["--steps", "3"], command)) == 0
-    assert run_command(parser, [], command) == 0
+    assert in_thread(lambda: run_command(lambda: parser, ["--steps", "3"], command)) == 0
+    assert run_command(lambda: parser, [], command) == 0
     program = ["python", "-m", "training.fit"]
     assert found == [[*program, "--steps", "3"], program]
     assert "training.fit" not in words()

@@ -11,27 +11,33 @@ ROOT = Path(__file__).parent.parent
 
 # Which parts of tf_avae each part may import, its own aside.
 FOUNDATIONS = {
-    "types", "errors", "registry", "colours", "config", "files", "records", "replicas", "inputs"
+    "types", "errors", "plugins", "registry", "colours", "config", "files", "backend", "records",
+    "replicas", "inputs",
 }  # fmt: skip
 ALLOWED = {
     "types": set(),
     "errors": set(),
     "files": {"errors"},
-    "inputs": {"errors", "types"},
-    "replicas": {"types"},
-    "console": {"errors"},
+    "inputs": {"backend", "errors", "types"},
+    "replicas": {"backend", "types"},
+    "plugins": {"backend", "errors"},
+    "console": {"errors", "plugins"},
     "backend": {"errors"},
-    "provenance": {"console"},
+    "provenance": {"backend", "console", "plugins"},
     "records": {"config", "errors"},
-    "registry": {"errors"},
+    "registry": {"errors", "plugins"},
     "colours": {"errors"},
     "config": {"colours", "errors", "registry"},
     "distributions": FOUNDATIONS,
-    "networks": FOUNDATIONS,
-    "float32": FOUNDATIONS,
+    "private": {"backend"},
+    "layers": {"backend"},
+    # By name, when Keras and TFDS are imported: it lies above all of them.
+    "registered": set(),
+    "networks": FOUNDATIONS | {"layers"},
+    "float32": FOUNDATIONS | {"private"},
     "attacks": FOUNDATIONS,
     "image_files": FOUNDATIONS,
-    "graphs": FOUNDATIONS,
+    "graphs": FOUNDATIONS | {"private"},
     "datasets": FOUNDATIONS | {"console", "image_files"},
     "theory": FOUNDATIONS | {"distributions"},
     "plots": FOUNDATIONS,
@@ -44,17 +50,9 @@ ALLOWED = {
     "runs": FOUNDATIONS
     | {"attacks", "datasets", "model", "networks", "objectives", "plots", "provenance"},
     "saved": FOUNDATIONS
-    | {
-        "backend",
-        "distributions",
-        "evaluation",
-        "float32",
-        "graphs",
-        "image_files",
-        "model",
-        "probes",
-    }
+    | {"distributions", "evaluation", "float32", "graphs", "image_files", "model", "private"}
     | {"probes", "provenance", "runs"},
+    "__main__": FOUNDATIONS | {"console", "tf_avae"},
 }
 
 

@@ -11,27 +11,45 @@ from tf_avae import backend  # before TensorFlow: it says how that is imported
 from tf_avae.registered import register_when_imported
 
 if TYPE_CHECKING:
-    from tf_avae.attacks import BALLS, apgd, pgd, square
+    from tf_avae.attacks.apgd import apgd
+    from tf_avae.attacks.balls import BALLS
+    from tf_avae.attacks.pgd import pgd
+    from tf_avae.attacks.square import square
     from tf_avae.config import Config
-    from tf_avae.datasets import DATASETS
+    from tf_avae.datasets import DATASETS, DatasetRow, ImageData
     from tf_avae.distributions import Posterior
     from tf_avae.errors import InputError, TrainingDiverged
+    from tf_avae.evaluation import BUDGETS, SECTIONS, Budget, Section
     from tf_avae.model import AVAE
-    from tf_avae.networks import ARCHITECTURES
-    from tf_avae.objectives import COUPLINGS, OBJECTIVES
+    from tf_avae.networks import ARCHITECTURES, Architecture, Build
+    from tf_avae.objectives import (
+        COUPLINGS,
+        OBJECTIVES,
+        Coupling,
+        Hyperparameters,
+        Objective,
+        Passes,
+    )
+    from tf_avae.probes import HEADS, Head
     from tf_avae.saved.frozen import FrozenEncoder, load_encoder
+
+__version__ = "0.1.0"
 
 _HOMES = {
     "attacks": ("BALLS", "apgd", "pgd", "square"),
     "config": ("Config",),
-    "datasets": ("DATASETS",),
+    "datasets": ("DATASETS", "DatasetRow", "ImageData"),
     "distributions": ("Posterior",),
     "errors": ("InputError", "TrainingDiverged"),
+    "evaluation": ("BUDGETS", "Budget", "SECTIONS", "Section"),
     "model": ("AVAE",),
-    "networks": ("ARCHITECTURES",),
-    "objectives": ("COUPLINGS", "OBJECTIVES"),
+    "networks": ("ARCHITECTURES", "Architecture", "Build"),
+    "objectives": (
+        "COUPLINGS", "OBJECTIVES", "Coupling", "Hyperparameters", "Objective", "Passes",
+    ),
+    "probes": ("HEADS", "Head"),
     "saved.frozen": ("FrozenEncoder", "load_encoder"),
-}
+}  # fmt: skip
 """Where each name lives."""
 
 __all__ = sorted(name for names in _HOMES.values() for name in names)

@@ -31,7 +31,15 @@ from tf_avae.objectives import (
     Objective,
     Passes,
 )
+from tf_avae.registry import Registry
 from tf_avae.types import Images, ImageShape, Latents, Tensor, Terms
+
+_ROWS: dict[str, Registry[Any]] = {
+    "objective": OBJECTIVES,
+    "architecture": ARCHITECTURES,
+    "coupling": COUPLINGS,
+    "ball": BALLS,
+}
 
 _POSTERIOR, _PRIOR, _ATTACK, _USES = 0, 1, 2, 3  # uses of random numbers within a step
 
@@ -210,6 +218,19 @@ class AVAE(keras.Model):
             isinstance(layer, keras.layers.BatchNormalization) for layer in self.encoder.layers
         )
         self.built = True
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> AVAE:
+        """The model of `get_config`.
+
+        Raises:
+            InputError: a row that it names is not here; the error says which plugin had it.
+        """
+        config = dict(config)
+        made_with = config.pop("plugins", ())
+        for field, rows in _ROWS.items():
+            rows.find(config[field], made_with)
+        return super().from_config(config, custom_objects)
 
     def twin(self) -> AVAE:
         """A model of the same weights, without an optimiser, and outside of any strategy."""
@@ -435,6 +456,8 @@ class AVAE(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         h = self.hyperparameters
+        rows: tuple[Any, ...] = (self.objective, self.architecture, h.coupling, self.ball)
+        made_with = [r.plugin(row.name) for r, row in zip(_ROWS.values(), rows, strict=True)]
         return {
             **super().get_config(),
             "objective": self.objective.name,
@@ -452,6 +475,7 @@ class AVAE(keras.Model):
             "pgd_step_size": self.pgd_step_size,
             "batch_norm": self.batch_norm,
             "seed": self.seed,
+            **({"plugins": sorted({*filter(None, made_with)})} if any(made_with) else {}),
             **quantised_config({ENCODER: self.encoder, DECODER: self.decoder}),
         }
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tf_avae import plugins
 from tf_avae.backend import tf
 from tf_avae.console.commands import words
 
@@ -46,12 +47,14 @@ def accelerators() -> list[str]:
     return [tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in found]
 
 
-def session() -> dict[str, str]:
-    """The command that is running, as it may be shown to others, and when it started."""
-    return {
+def session() -> dict[str, Any]:
+    """The command that is running, as it may be shown to others, when it started, and the plugins
+    that are loaded, if any are."""
+    noted = {
         "command": shlex.join(map(_shareable, _without_secrets(words()))),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+    return noted | ({"plugins": plugins.loaded()} if plugins.loaded() else {})
 
 
 def published(notes: Any) -> Any:
@@ -154,8 +157,9 @@ def source_commit() -> str | None:
 
 
 def source_checksum() -> str:
-    """SHA-256 over the sources of this package: what else decides a result, beside its inputs."""
-    digest = hashlib.sha256()
+    """SHA-256 over the sources of this package and of plugins: what else decides a result, beside
+    its inputs."""
+    digest = hashlib.sha256(repr(plugins.loaded()).encode() if plugins.loaded() else b"")
     root = Path(__file__).resolve().parent
     for file in sorted(root.rglob("*.py")):
         digest.update(str(file.relative_to(root)).encode() + file.read_bytes())

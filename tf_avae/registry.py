@@ -1,9 +1,11 @@
 """Named rows: the one way a name on a command line becomes an object."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+from tf_avae import plugins
 from tf_avae.errors import InputError
 
 
@@ -41,11 +43,12 @@ class Registry(Mapping[str, Row], Generic[Row]):
         self.kind = kind
         self._row_type: Any = row_type or type(rows[0])
         self._rows: dict[str, Row] = {}
+        self._plugins: dict[str, str] = {}
         for row in rows:
             self.register(row)
 
     def register(self, row: Row) -> Row:
-        """Adds a row, which it returns.
+        """Adds a row, which it returns. A plugin (`tf_avae.plugins`) calls this.
 
         Raises:
             TypeError: it is no such row.
@@ -54,13 +57,35 @@ class Registry(Mapping[str, Row], Generic[Row]):
         if not isinstance(row, self._row_type):
             raise TypeError(f"{row!r} is no {self._row_type.__name__}: no {self.kind} can be so")
         if row.name in self._rows:
-            raise ValueError(f"there is a {self.kind} {row.name!r} already; give another name")
+            raise ValueError(f"{self.kind} {row.name!r} is there already; give another name")
+        plugin = plugins.note(sys._getframe(1).f_globals["__name__"])
+        if plugin:
+            self._plugins[row.name] = plugin
         self._rows[row.name] = row
         return row
 
+    def plugin(self, name: str) -> str | None:
+        """The plugin that registered a row; None for rows of this package."""
+        return self._plugins.get(name)
+
     def __getitem__(self, name: str) -> Row:
+        return self.find(name)
+
+    def find(self, name: str, made_with: Iterable[str] = ()) -> Row:
+        """The row of a name.
+
+        Args:
+            name: the row's.
+            made_with: the plugins that what names it was made with.
+
+        Raises:
+            InputError: there is none; the error names the plugins that are not loaded.
+        """
         if name not in self._rows:
-            raise unknown(self.kind, name, list(self._rows))
+            plugins.load_installed()
+        if name not in self._rows:
+            error = unknown(self.kind, name, list(self._rows))
+            raise InputError(f"{error}{plugins.remedy(made_with)}")
         return self._rows[name]
 
     def row(self, given: Row | str) -> Row:

@@ -85,7 +85,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    return run_command(parser(), argv, _classify)
+    return run_command(parser, argv, _classify)
 
 
 def _classify(arguments: argparse.Namespace) -> int:

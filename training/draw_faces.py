@@ -38,7 +38,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    return run_command(parser(), argv, _draw)
+    return run_command(parser, argv, _draw)
 
 
 def _draw(arguments: argparse.Namespace) -> int:

@@ -176,7 +176,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    return run_command(parser(), argv, _evaluate)
+    return run_command(parser, argv, _evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

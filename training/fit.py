@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tf_avae.attacks import BALLS
+from tf_avae import plugins
 from tf_avae.config import Config, check_keys, read_json
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import note, say
@@ -16,10 +16,9 @@ from tf_avae.datasets import DATASETS, ImageData, open_data
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, shown, write_json
 from tf_avae.networks import ARCHITECTURES
-from tf_avae.objectives import COUPLINGS, OBJECTIVES
-from tf_avae.registry import Registry
+from tf_avae.objectives import OBJECTIVES
 from tf_avae.runs import checkpoints
-from tf_avae.runs.plan import build_model, copy_networks, resolve, stages
+from tf_avae.runs.plan import ROWS, build_model, copy_networks, resolve, stages
 from tf_avae.runs.run import Run, holds_run, load_trained
 from training.options import add_config_options, given_options, unused_data_options
 from training.signals import Interrupted, StopSignals, deterministic
@@ -27,14 +26,6 @@ from training.strategies import STRATEGIES, WORKER_LOST, Team, gone
 
 if TYPE_CHECKING:
     from tf_avae.model import AVAE
-
-_REGISTRIES: dict[str, Registry[Any]] = {
-    "algo": OBJECTIVES,
-    "dataset": DATASETS,
-    "arch": ARCHITECTURES,
-    "coupling": COUPLINGS,
-    "pgd_norm": BALLS,
-}
 
 
 def parser() -> Parser:
@@ -78,13 +69,13 @@ def parser() -> Parser:
         metavar="N",
         help="split the CPU into N devices, to try mirrored without GPUs",
     )
-    add_config_options(made, _REGISTRIES)
+    add_config_options(made, ROWS)
     return made
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    return run_command(parser(), argv, _fit)
+    return run_command(parser, argv, _fit)
 
 
 def _fit(arguments: argparse.Namespace) -> int:
@@ -270,6 +261,7 @@ def _arguments(config: Config) -> str:
 
 def _resume_command(run: Run, arguments: argparse.Namespace) -> str:
     words = ["--run-dir", shlex.quote(shown(run.path)), "--resume"]
+    words += map(shlex.quote, plugins.flags())
     if arguments.strategy != "none":
         words += ["--strategy", arguments.strategy]
     if arguments.virtual_devices is not None:

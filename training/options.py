@@ -97,6 +97,7 @@ def data_config(arguments: argparse.Namespace, encoders: Iterable[Encoder]) -> C
             f"with {flags}"
         )
     config = configs.pop()
+    DATASETS.find(config.dataset, {p for e in encoders for p in e.notes.get("plugins", ())})
     if config.data_dir is not None and config.data_dir.startswith(ELSEWHERE):
         raise InputError(
             f"the encoder does not say where {config.data_dir} is; give the folder with --data-dir"

@@ -10,7 +10,7 @@ from tf_avae.console.commands import run_command
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    return run_command(flags.parser(), argv, _run)
+    return run_command(flags.parser, argv, _run)
 
 
 def _run(given: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ Each may be called from Python too, in a thread or in a notebook, and leaves all
 """
 
 import argparse
+import contextlib
 import signal
 import sys
 import threading
@@ -13,10 +14,12 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Any, NoReturn
 
+from tf_avae import plugins
 from tf_avae.console.printing import answer, note
 from tf_avae.errors import InputError, TrainingDiverged
 
 _WORDS: ContextVar[list[str] | None] = ContextVar("command", default=None)
+_PROGRAM: ContextVar[str | None] = ContextVar("program", default=None)
 
 USAGE_ERROR = 2
 """Exit code for input that cannot be used."""
@@ -31,10 +34,16 @@ class _Lines(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line, with the flag that imports plugins."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs, allow_abbrev=False, formatter_class=_Lines)
+        self.prog = _PROGRAM.get() or self.prog
+        self.add_argument(
+            "--plugin", action="append", default=[], metavar="MODULE",
+            help="import a module, or a file NAME.py, that registers rows of your own: objectives, "
+            "architectures, data sets ...; may be given several times [none]",
+        )  # fmt: skip
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE_ERROR, f"error: {message}; see {self.prog} --help\n")
@@ -44,21 +53,54 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(
-    parser: Parser, argv: Sequence[str] | None, command: Callable[[argparse.Namespace], int]
+    parser: Callable[[], Parser],
+    argv: Sequence[str] | None,
+    command: Callable[[argparse.Namespace], int],
 ) -> int:
     """Runs a command line and returns the exit code.
 
     Args:
-        parser: its program is the words that begin the command.
+        parser: makes the parser, once the plugins are imported: its choices may be theirs. Its
+            program is the words that begin the command.
         argv: the words after that; those of the process unless given.
         command: the arguments to the exit code.
     """
     given = sys.argv[1:] if argv is None else list(argv)
-    token = _WORDS.set([*parser.prog.split(), *given])
+
+    def run() -> int:
+        import_plugins(given)
+        made = parser()
+        token = _WORDS.set([*made.prog.split(), *given])
+        try:
+            return command(made.parse_args(given))
+        finally:
+            _WORDS.reset(token)
+
+    return exit_code(run)
+
+
+def import_plugins(given: Sequence[str]) -> None:
+    """Imports the plugins that are installed, and those that the words of a command name.
+
+    Raises:
+        InputError: one cannot be imported.
+    """
+    plugins.load_installed()
+    flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    flag.add_argument("--plugin", action="append", default=[])
+    with contextlib.suppress(argparse.ArgumentError):  # which the command's own parser tells
+        for name in flag.parse_known_args(given)[0].plugin:
+            plugins.load(name)
+
+
+@contextmanager
+def called(program: str) -> Iterator[None]:
+    """Parsers made within the block are of a program of this name."""
+    token = _PROGRAM.set(program)
     try:
-        return exit_code(lambda: command(parser.parse_args(given)))
+        yield
     finally:
-        _WORDS.reset(token)
+        _PROGRAM.reset(token)
 
 
 def words() -> list[str]:

@@ -8,6 +8,7 @@ from tf_avae.datasets.base import ImageData
 from tf_avae.datasets.celeb_a.dataset import open_celeb_a
 from tf_avae.datasets.color_mnist.dataset import open_color_mnist
 from tf_avae.datasets.image_folder.dataset import open_image_folder
+from tf_avae.datasets.indexed import from_arrays
 from tf_avae.registry import Registry
 
 
@@ -72,4 +73,4 @@ def open_data(config: Config) -> ImageData:
     return row.open(**{name: getattr(config, name) for name in row.options})
 
 
-__all__ = ["DATASETS", "DatasetRow", "ImageData", "open_data"]
+__all__ = ["DATASETS", "DatasetRow", "ImageData", "from_arrays", "open_data"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from tf_avae.backend import tf
 from tf_avae.datasets.base import WHOLE, Part, shuffled_positions
+from tf_avae.errors import InputError
+from tf_avae.inputs import label_array
 from tf_avae.types import Images, ImageShape, Tensor
 
 _ORDER = 0  # stream of the training seed
@@ -100,3 +103,51 @@ class IndexedImages:
             return images, dict(zip(split.labels, values, strict=True))
 
         return positions.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+
+Arrays = tuple[np.ndarray, Mapping[str, np.ndarray]]
+"""Images, uint8 [N, H, W, C], and the class numbers of each label, integers [N]."""
+
+
+def from_arrays(
+    name: str,
+    train: Arrays,
+    held_out: Arrays,
+    class_names: Mapping[str, Sequence[str]] | None = None,
+) -> IndexedImages:
+    """A data set of arrays in memory.
+
+    Args:
+        name: the data set's.
+        train: the training split.
+        held_out: the test split, of images of the same shape and with the same labels.
+        class_names: what the classes of each label are called; their numbers unless given.
+
+    Raises:
+        InputError: the arrays are not such splits.
+    """
+    train_split, held_out_split = (_split(name, *arrays) for arrays in (train, held_out))
+    names = {
+        label: tuple(map(str, range(max(numbers.max(), held_out_split.labels[label].max()) + 1)))
+        for label, numbers in train_split.labels.items()
+    } | {label: tuple(given) for label, given in (class_names or {}).items()}
+    checksums = {
+        f"{name} {what}": hashlib.sha256(images.tobytes()).hexdigest()
+        for what, (images, _) in (("train", train), ("held out", held_out))
+    }
+    height, width, channels = train[0].shape[1:]
+    return IndexedImages(
+        name, (height, width, channels), train_split, held_out_split, names, tuple(names), checksums
+    )
+
+
+def _split(name: str, images: np.ndarray, labels: Mapping[str, np.ndarray]) -> Indexed:
+    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+        raise InputError(
+            f"images of {name} are {images.dtype} of shape {images.shape}; give uint8 [N, H, W, C]"
+        )
+    checked = {
+        label: label_array(numbers, count=len(images), what=f"labels of {label!r}").astype(np.int32)
+        for label, numbers in labels.items()
+    }
+    return Indexed(lambda index: images[index], checked, len(images))

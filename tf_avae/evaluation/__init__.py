@@ -6,6 +6,7 @@ from tf_avae.evaluation.encoder import Encoder
 from tf_avae.evaluation.fid import frechet_distance, open_extractor
 from tf_avae.evaluation.representation import DISTANCES, attack_representation
 from tf_avae.evaluation.robustness import Outcomes, worst_case
+from tf_avae.evaluation.section import SECTIONS, Section
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.suite import Evaluation, evaluate
 
@@ -13,10 +14,12 @@ __all__ = [
     "BUDGETS",
     "CHECKS",
     "DISTANCES",
+    "SECTIONS",
     "Budget",
     "Encoder",
     "Evaluation",
     "Outcomes",
+    "Section",
     "Settings",
     "Trial",
     "attack_representation",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tf_avae import replicas
 from tf_avae.attacks import BALLS
@@ -14,10 +14,21 @@ from tf_avae.errors import InputError
 from tf_avae.files import absolute
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
+from tf_avae.registry import Registry
 from tf_avae.types import ImageShape
 
 if TYPE_CHECKING:
     from tf_avae.model import AVAE
+
+
+ROWS: dict[str, Registry[Any]] = {
+    "algo": OBJECTIVES,
+    "dataset": DATASETS,
+    "arch": ARCHITECTURES,
+    "coupling": COUPLINGS,
+    "pgd_norm": BALLS,
+}
+"""The registries that fields of `Config` name rows of."""
 
 
 class Stage(NamedTuple):

@@ -29,7 +29,7 @@ from tf_avae.provenance import accelerators, provenance, session
 from tf_avae.records import NUMBER, damage_told, damaged, read_record
 from tf_avae.runs import checkpoints
 from tf_avae.runs.checkpoints import Checkpoint, DamagedCheckpoint
-from tf_avae.runs.plan import Stage, build_model, stages
+from tf_avae.runs.plan import ROWS, Stage, build_model, stages
 
 if TYPE_CHECKING:
     from tf_avae.model import AVAE
@@ -95,12 +95,19 @@ class Run:
         """An existing run, to read.
 
         Raises:
-            InputError: there is no run at this path, or its config is damaged.
+            InputError: there is no run at this path, its config is damaged, or it names a row that
+                is not here; the error says which plugin had it.
         """
         path = absolute(path)
         if not holds_run(path):
             raise InputError(f"{path} holds no run: it has no config.json")
-        return cls(path, Config.from_dict(read_json(path / "config.json")))
+        run = cls(path, Config.from_dict(read_json(path / "config.json")))
+        for field, rows in ROWS.items():
+            name = getattr(run.config, field)
+            if name and name not in rows:
+                sessions = run.provenance()["sessions"]
+                rows.find(name, {p for noted in sessions for p in noted.get("plugins", ())})
+        return run
 
     def lock(self) -> None:
         """Keeps other processes from writing here until `unlock`, or until this one ends.
@@ -348,6 +355,8 @@ def load_trained(path: str | Path) -> AVAE:
     if run.model_path.is_file():
         try:
             model = keras.saving.load_model(run.model_path, compile=False)
+        except InputError:
+            raise
         except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"{run.model_path} is damaged ({reason(error)}); train it again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ def _of_run(path: Path, name: str, trust: bool) -> Encoder:
         "complete": run.result() is not None,
         "sha256": weights_checksum(model),
         "trained_at_commit": read_json(path / "provenance.json").get("commit"),
+        **_plugins(run.provenance()["sessions"]),
     }
     return Encoder(
         name,
@@ -137,7 +138,14 @@ def _trained_as(path: Path) -> dict[str, Any]:
     if wrong:
         raise damaged(path / PROVENANCE, wrong, "export it again")
     background = said.get("background") or (config or {}).get("background")
-    return {n: v for n, v in (("config", config), ("background", background)) if v}
+    noted = {n: v for n, v in (("config", config), ("background", background)) if v}
+    return noted | _plugins((said.get("trained") or {}).get("sessions") or ())
+
+
+def _plugins(sessions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The plugins that sessions of training note, if any."""
+    found = sorted({name for session in sessions for name in session.get("plugins", ())})
+    return {"plugins": found} if found else {}
 
 
 def _of_keras_model(path: Path, name: str, trust: bool) -> Encoder:

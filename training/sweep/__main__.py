@@ -150,7 +150,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    return run_command(parser(), argv, _sweep)
+    return run_command(parser, argv, _sweep)
 
 
 def _sweep(arguments: argparse.Namespace) -> int:

@@ -33,7 +33,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    return run_command(parser(), argv, _time)
+    return run_command(parser, argv, _time)
 
 
 def _time(arguments: argparse.Namespace) -> int:

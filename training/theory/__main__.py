@@ -77,7 +77,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    return run_command(parser(), argv, _run)
+    return run_command(parser, argv, _run)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import IO, NamedTuple
 
+from tf_avae import plugins
 from tf_avae.console.progress import duration
 from tf_avae.files import shown
 from training.signals import StopSignals
@@ -144,7 +145,7 @@ def _begin(sweep: SweepFolder, name: str, processes: int, screen: Screen) -> _Wo
         lock.close()
         return None
     again = bool(sweep.sessions(name))
-    words = [sys.executable, *sweep.words(name)]
+    words = [sys.executable, *sweep.words(name), *plugins.flags()]
     session = Session(words, time.time())
     with sweep.log(name).open("ab") as log:
         # Before the log is written to, whose date tells when a killed command was last heard of.
