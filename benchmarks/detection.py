@@ -76,6 +76,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(given: argparse.Namespace) -> int:
     results = read_json(given.source)
+    for encoder in results.get("encoders", ()):
+        if "detection" in encoder.get("left_out", ()):
+            why = encoder["left_out"]["detection"]
+            raise InputError(f"{given.source}: detection of {encoder['name']} was left out ({why})")
     try:
         text = markdown(results)
         chart = charts.unseen(results["encoders"], results["settings"]["tasks"][0])

@@ -14,7 +14,6 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from tf_avae.datasets import DATASETS
-from tf_avae.datasets.celeb_a import stock as celeb_a_stock
 from tf_avae.datasets.celeb_a import store as celeb_a_store
 from tf_avae.datasets.celeb_a import tfds as celeb_a_tfds
 from tf_avae.datasets.celeb_a.images import crop
@@ -533,7 +532,7 @@ def test_the_stock_celeb_a_of_tfds_is_used_where_it_is_prepared(
             for split, where in positions.items()
         },
     )
-    monkeypatch.setattr(celeb_a_stock.constants, "DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
     data = OPEN(tmp_path if given else None)
     images, labels = rows(data.train_images(7))
     # In another order: each is found by its pixels.
@@ -560,7 +559,8 @@ import ctypes, shutil, sys, threading
 from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
-from tf_avae.datasets import DATASETS, celeb_a_tfds
+from tf_avae.datasets import DATASETS
+from tf_avae.datasets.celeb_a import tfds as celeb_a_tfds
 from tf_avae.datasets.celeb_a.files import read_official
 from tf_avae.datasets.celeb_a.images import cropped
 from tf_avae.datasets.drawn_faces.archive import write_archive

@@ -124,15 +124,19 @@ def test_another_backend_is_named(monkeypatch, tmp_path, other, by):
 @pytest.mark.parametrize(
     ("command", "variables", "words"),
     [
-        ("training.fit", {"KERAS_BACKEND": "nonsense"}, ["KERAS_BACKEND is 'nonsense'"]),
-        ("serving.export", {"KERAS_BACKEND": "jax"}, ["KERAS_BACKEND is 'jax'"]),
+        (("training.fit", "--algo=vae", "--run-dir=RUN"), {"KERAS_BACKEND": "nonsense"},
+         ["KERAS_BACKEND is 'nonsense'"]),
+        (("training.classify", "--encoder=colormnist-robust", "--task=digit", "--out=RUN"),
+         {"KERAS_BACKEND": "jax"}, ["KERAS_BACKEND is 'jax'"]),
         # What Keras itself refuses when it is imported.
-        ("training.evaluate", {}, ["floatx=bfloat16", "keras.json"]),
+        (("training.evaluate", "colormnist-robust", "--out=RUN"), {},
+         ["floatx=bfloat16", "keras.json"]),
     ],
-)
+)  # fmt: skip
 def test_a_command_ends_in_one_line_and_leaves_nothing(tmp_path, command, variables, words):
     home = settings(tmp_path / "keras", floatx="bfloat16")
-    kept = run("-m", command, tmp_path / "run", home=home, **variables)
+    given = [word.replace("RUN", str(tmp_path / "run")) for word in command]
+    kept = run("-m", *given, home=home, **variables)
     assert kept.returncode == 2
     assert kept.stdout == "" and kept.stderr.count("\n") == 1
     assert kept.stderr.startswith("error: ") and all(word in kept.stderr for word in words)

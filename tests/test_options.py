@@ -72,3 +72,14 @@ def test_each_row_takes_the_options_that_it_names(row, monkeypatch):
     open_data(config)
     assert taken == {name: getattr(config, name) for name in row.options}
     assert {"data_dir", "validation"} <= taken.keys()
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [("pics", "HERE/pics"), ("HERE/pics", ".../pics"), (".../pics", "pics")],
+)
+def test_a_run_and_its_export_name_one_folder(folders, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = [folder.replace("HERE", str(tmp_path)) for folder in folders]
+    encoders = [trained_on(dataset="image_folder", data_dir=folder) for folder in given]
+    assert data_config(parsed(), encoders).data_dir == str(tmp_path / "pics")

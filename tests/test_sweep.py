@@ -16,6 +16,7 @@ from tf_avae.config import Config
 from tf_avae.errors import InputError
 from tf_avae.registry import Registry
 from training.signals import Interrupted, StopSignals
+from training.sweep import pages
 from training.sweep.cells import declaration as cells
 from training.sweep.cells import engine, folder
 from training.sweep.cells.declaration import Cell, Declaration, Kind, difference, flags
@@ -410,3 +411,14 @@ def test_the_time_left_is_that_of_what_is_most_alike(tmp_path):
         "se1": State("ready", "", 0.0),
     }  # fmt: skip
     assert estimate(sweep, made, states).seconds == {"vae1": 10.0, "se0": 600.0, "se1": 700.0}
+
+
+def test_a_config_older_than_an_option_has_its_default():
+    old = {"algo": "vae", "steps": 2}
+    assert difference({**old, "split_seed": 0}, old) is None
+    assert difference({**old, "split_seed": 1}, old) == "split_seed is new"
+    assert difference(old, {**old, "gone": 1}) == "gone is gone"
+    new = Config(algo="vae", latent_dim=3).to_dict()
+    older = {name: value for name, value in new.items() if name != "split_seed"}
+    assert pages.shared_options([new, older]) == pages.shared_options([new, new])
+    assert "latent_dim 3" in pages.shared_options([older, new])

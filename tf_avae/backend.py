@@ -182,6 +182,5 @@ def need(modules: Mapping[str, str]) -> None:
     if missing:
         raise NotInstalled(
             f"tf_avae needs {', '.join(modules[name] for name in missing)}; in a checkout: "
-            "pip install '.[tf]' (serving.client needs no TensorFlow)",
-            name=missing[0],
+            "pip install '.[tf]' (serving.client needs no TensorFlow)"
         )

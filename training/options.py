@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from tf_avae import config
@@ -12,6 +13,7 @@ from tf_avae.console.printing import say
 from tf_avae.datasets import DATASETS, ImageData, open_data
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder
+from tf_avae.files import absolute
 from tf_avae.provenance import ELSEWHERE
 from tf_avae.registry import Registry
 
@@ -86,6 +88,7 @@ def data_config(arguments: argparse.Namespace, encoders: Iterable[Encoder]) -> C
         for source in trained_on
         if given.get("dataset", source["dataset"]) == source["dataset"]
     ]
+    _name_folders_alike(sources)
     configs = {Config.from_dict(source | given) for source in sources or [{}]}
     if len(configs) > 1:
         one, other, *_ = sorted(configs, key=lambda c: str(c.to_dict()))
@@ -103,6 +106,20 @@ def data_config(arguments: argparse.Namespace, encoders: Iterable[Encoder]) -> C
             f"the encoder does not say where {config.data_dir} is; give the folder with --data-dir"
         )
     return config
+
+
+def _name_folders_alike(sources: list[dict[str, Any]]) -> None:
+    """Runs name a folder whole, and exports as seen from where they were made, or by its last part
+    alone."""
+    known = [s["data_dir"] for s in sources if s.get("data_dir")]
+    whole = {str(absolute(path)) for path in known if not path.startswith(ELSEWHERE)}
+    for source in sources:
+        path = source.get("data_dir")
+        if path and path.startswith(ELSEWHERE):
+            same = [other for other in whole if Path(other).name == Path(path).name]
+            source["data_dir"] = same[0] if len(same) == 1 else path
+        elif path:
+            source["data_dir"] = str(absolute(path))
 
 
 def open_given(

@@ -30,7 +30,7 @@ from tf_avae.console.progress import Counter
 from tf_avae.errors import InputError, reason
 from tf_avae.files import absolute, shown, write_json
 from tf_avae.graphs.saved_models import SavedModel
-from tf_avae.provenance import provenance, session
+from tf_avae.provenance import provenance, published, session
 
 MANIFEST = "manifest.json"
 """Is written last: an output without it is not whole."""
@@ -214,7 +214,7 @@ def _about(saved: SavedModel) -> dict[str, Any]:
     return {
         "name": saved.path.parent.name if version else saved.path.name,
         "version": int(version) if version else None,
-        "path": str(saved.path),
+        "path": published(str(saved.path)),
         "sha256": saved.checksum,
         "signature": SIGNATURE,
     }

@@ -76,11 +76,13 @@ def shared_options(configs: list[Values | None], but: Iterable[str] = (), of: st
     """
     default: dict[str, Any] = Config().to_dict()
     groups = (MODEL, OBJECTIVE, ATTACK, OPTIMISATION)
-    first = configs[0] or {}
+    # A run may be older than an option.
+    whole = [config and default | config for config in configs]
+    first = whole[0] or {}
     shared = {
-        name: first[name]
+        name: first.get(name)
         for name in (name for group in groups for name in fields_of(group))
-        if name not in but and all(c and c[name] == first[name] for c in configs)
+        if name not in but and all(c and c[name] == first[name] for c in whole)
     }
     other = [f"{name} {value}" for name, value in shared.items() if value != default[name]]
     return f"Options of {of} that are not the defaults: {', '.join(other) or 'none'}."

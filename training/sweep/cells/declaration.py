@@ -122,10 +122,14 @@ class Declaration:
 
 
 def difference(mine: Any, theirs: Any, where: str = "") -> str | None:
-    """Where two JSON values first differ, in words; None where they are the same."""
+    """Where two JSON values first differ, in words; None where they are the same. A field of
+    `Config` that one of them has not, because it is older, is at its default."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
+        defaults = Config().to_dict()
         for key in [*mine, *(key for key in theirs if key not in mine)]:
             below = f"{where}.{key}" if where else key
+            if key not in theirs and key in defaults and mine[key] == defaults[key]:
+                continue
             if key not in theirs:
                 return f"{below} is new"
             if key not in mine:
