@@ -4,14 +4,14 @@ import importlib.util
 
 
 def require(extra: str, **modules: str) -> None:
-    """Raises where modules are not installed, with what brings them.
+    """Raises if modules are not installed; the message says what installs them.
 
     Args:
-        extra: the package's own extra that does.
+        extra: the package's own extra that installs them.
         modules: name of each module, with "__" for a dot, to that of its distribution.
 
     Raises:
-        ModuleNotFoundError: some are not there.
+        ModuleNotFoundError: some are not installed.
     """
     missing = [name for name in modules if not _is_there(name.replace("__", "."))]
     if missing:

@@ -3,8 +3,8 @@
     from serving.transformer import RobustEmbedding
     make_pipeline(RobustEmbedding("models/encoder"), LogisticRegression())
 
-From files it needs TensorFlow and no gRPC; from a server it needs what `serving.client` does, and
-no TensorFlow.
+From files it needs TensorFlow and no gRPC; from a server it needs the requirements of
+`serving.client`, and no TensorFlow.
 """
 
 # ruff: noqa: E402 (what is missing is said before it is imported)
@@ -38,11 +38,11 @@ class RobustEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     Images are an array [N, H, W, C] of floats in [0, 1] or uint8, which is divided by 255, or a
     list of image files: paths, or contents as bytes.
 
-    `fit` notes which encoder it found, and `transform` keeps to it: where its files have changed
-    or the server no longer has this version, that is an error and no embeddings of another space.
-    Without `fit`, `transform` takes the encoder that is there. An encoder is loaded when it is
-    first needed and once a process; it is not pickled, so where a pickle is loaded there must be
-    the same files, or a way to the server.
+    `fit` records the encoder it found, and `transform` uses only that one. If its files have
+    changed or the server no longer has this version, `transform` raises an error.
+    Without `fit`, `transform` uses the current encoder. An encoder is loaded when it is first
+    needed and once a process. It is not pickled, so a process that loads a pickle needs the same
+    files, or a connection to the server.
 
     Args:
         source: a run, a SavedModel or a folder of versions of one, a Keras encoder; or the address
@@ -50,17 +50,17 @@ class RobustEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         model: the model's name on the server.
         batch_size: images at once.
         trust: whether to open files of an encoder that may do more than compute.
-        options: more that `serving.client.EmbeddingClient` takes: label, timeout, tls ...
+        options: further arguments of `serving.client.EmbeddingClient`: label, timeout, tls ...
 
     Attributes:
-        pinned_: what `fit` found: the source, and the path and checksum of the encoder, or the
+        pinned_: the result of `fit`: the source, and the path and checksum of the encoder, or the
             server's version.
-        n_features_in_: H * W * C; only where images came as an array.
+        n_features_in_: H * W * C; only if images came as an array.
 
     Raises:
-        ValueError: images that are none, or that the encoder does not take; an encoder that is not
-            there. `tf_avae.InputError`, and of a server's errors `InvalidRequest`, are such.
-        serving.client.ServingError: the server is not there, or time ran out.
+        ValueError: the images are invalid or do not fit the encoder, or there is no encoder.
+            `tf_avae.InputError` and a server's `InvalidRequest` are subclasses.
+        serving.client.ServingError: the server does not answer, or time ran out.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class RobustEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.options = options
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Checks the images and notes which encoder there is."""
+        """Checks the images and records the current encoder."""
         images = _images(X)
         self.pinned_: dict[str, Any]
         found, self._n_features_out = self._backend().look()
@@ -210,8 +210,7 @@ def _loaded(path: str, checksum: str, trust: bool) -> _Loaded:
 
 @dataclass(frozen=True)
 class _Server:
-    """An encoder on a server. A call has a connection of its own, so that nothing is shared between
-    processes."""
+    """An encoder on a server. Each call opens its own connection: processes share nothing."""
 
     address: str
     model: str

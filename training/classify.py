@@ -164,7 +164,7 @@ def _classify(arguments: argparse.Namespace) -> int:
 
 
 def _must_be_one(frozen: FrozenEncoder, encoder: Encoder, data: ImageData) -> None:
-    """Raises unless what is measured and what will be written are the same encoder."""
+    """Raises unless the measured encoder is the one that will be written."""
     if frozen.image_shape != data.image_shape:
         return  # which the evaluation says
     images, _ = next(iter(data.held_out(_FEW)))
@@ -193,7 +193,7 @@ def _must_agree(model: keras.Model, evaluated: EvaluatedEncoder, task: str, head
 
 
 def _of_encoder(path: Path, notes: dict[str, Any]) -> dict[str, Any]:
-    """Where the encoder in a classifier comes from: what its own export says, if it is one."""
+    """The provenance of the encoder in a classifier: that of its export, if it is one."""
     exported = path / PROVENANCE
     kept = {key: notes.get(key) for key in ("path", "kind", "sha256")}
     if exported.is_file():
@@ -202,7 +202,7 @@ def _of_encoder(path: Path, notes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _accuracy(evaluation: Evaluation, task: str, head: str) -> dict[str, Any]:
-    """Nominal and adversarial accuracy, with their 95 % intervals."""
+    """Nominal and robust accuracy, with their 95 % confidence intervals."""
     (record,) = evaluation.results["encoders"]
     return {
         "nominal": record["probes"][task][head]["nominal"],

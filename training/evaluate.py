@@ -1,4 +1,4 @@
-"""Says how robust representations are: `python -m training.evaluate RUN --budget paper`."""
+"""Measures how robust representations are: `python -m training.evaluate RUN --budget paper`."""
 
 import argparse
 import math
@@ -60,7 +60,7 @@ def listed(registry: Registry) -> str:
 
 
 def add_attack_options(made: Parser) -> None:
-    """Adds the flags that say how hard to attack what, and on how many images."""
+    """Adds the flags for the attack budget, the tasks and the number of images."""
     defaults = Settings()
     made.add_argument(
         "--budget",
@@ -104,7 +104,7 @@ def add_attack_options(made: Parser) -> None:
 
 
 def attack_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fields of `Settings` that those flags stand for."""
+    """The fields of `Settings` that those flags set."""
     return {
         "budget": arguments.budget,
         "epsilons": tuple(arguments.epsilon),
@@ -222,7 +222,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def write_results(evaluation: Evaluation, folder: Path) -> None:
-    """Writes results.json and report.html, and shows the table and the checks that failed."""
+    """Writes results.json and report.html; prints the table and the failed checks."""
     evaluation.results["provenance"] = {"command": session()["command"], **provenance()}
     results, report = (folder / name for name in RESULTS)
     content = page(evaluation)
@@ -256,7 +256,7 @@ def _check_names(names: list[str]) -> None:
 
 
 def _folder(given: str | None, encoders: list[Encoder], settings: Settings) -> Path:
-    """The folder to write to, made and found writable before the work."""
+    """Makes the output folder and checks that it is writable, before the work."""
     if given == "":
         raise InputError("--out is empty; give the folder to write to, such as evaluations/mine")
     names = re.sub(r"[^\w.-]+", "_", "-".join(encoder.name for encoder in encoders))[:80]
@@ -265,7 +265,7 @@ def _folder(given: str | None, encoders: list[Encoder], settings: Settings) -> P
 
 
 def writable_folder(folder: Path, files: Iterable[str]) -> Path:
-    """A folder, made and found fit for these files before the work that makes them.
+    """Makes a folder and checks that it can hold these files, before the work that makes them.
 
     Raises:
         InputError: one of them is a folder.
@@ -323,14 +323,14 @@ def _time_factors(encoders: list[Encoder], data: ImageData, folder: Path) -> lis
 
 
 class Progress:
-    """The line that says what is being done and how much time is left.
+    """The progress line: the current work and the time left.
 
-    The time left is that of the attacks through heads, at the pace so far, if nothing more were
-    broken: what is broken saves time. On a terminal one line is rewritten; in a log a line is
+    The time left is that of the attacks through heads, at the pace so far, if no further image
+    breaks: broken images save time. On a terminal one line is rewritten; in a log a line is
     added every ten seconds.
 
     Args:
-        signals: asked each time whether to stop.
+        signals: checked each time for a request to stop.
     """
 
     def __init__(self, signals: StopSignals):
@@ -341,7 +341,7 @@ class Progress:
         self._busy = 0.0  # seconds in which that work was done
 
     def update(self, report: Report) -> None:
-        """Shows the line if it is time to; raises `Interrupted` once a signal has come."""
+        """Shows the line when it is due; raises `Interrupted` after a signal."""
         self._signals.check()
         now = time.monotonic()
         then, done = self._last

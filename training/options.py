@@ -1,4 +1,4 @@
-"""From the table of options in `tf_avae.config` to a command line and back."""
+"""Converts the table of options in `tf_avae.config` to a command line and back."""
 
 import argparse
 import dataclasses
@@ -23,7 +23,7 @@ def add_config_options(
     registries: Mapping[str, Registry[Any]],
     names: Iterable[str] | None = None,
 ) -> None:
-    """Adds a flag for each field of `Config`, grouped, with its default and where that is from.
+    """Adds a flag for each field of `Config`, grouped, with its default and the source of that.
 
     Args:
         parser: gets the flags; those that are not given leave no attribute behind.
@@ -68,12 +68,12 @@ def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_data_options(parser: Parser) -> None:
-    """Adds the flags that say which data encoders are tried on."""
+    """Adds the flags that select the data of an evaluation."""
     add_config_options(parser, {"dataset": DATASETS}, fields_of(DATA))
 
 
 def data_config(arguments: argparse.Namespace, encoders: Iterable[Encoder]) -> Config:
-    """Which data to try encoders on: as given, and otherwise those they were trained on.
+    """The data to evaluate encoders on: as given, otherwise those they were trained on.
 
     Images that were held out for validation in training count as training images again, unless
     `--validation` says otherwise.
@@ -125,8 +125,8 @@ def _name_folders_alike(sources: list[dict[str, Any]]) -> None:
 def open_given(
     arguments: argparse.Namespace, encoders: Iterable[Encoder]
 ) -> tuple[ImageData, dict[str, Any]]:
-    """The data to try encoders on, and what a result says of them; says which options they do not
-    read.
+    """The data to evaluate encoders on, and their record for a result; reports the options that
+    they do not read.
 
     Raises:
         InputError: as `data_config`, or the files are missing or damaged.

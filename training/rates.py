@@ -1,4 +1,4 @@
-"""Rates of training steps, timed in turn, so that machines' moods cancel in ratios."""
+"""Rates of training steps, timed in turn, so that drifts of a machine's speed cancel out."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def paired_rates(
         timed: by name.
         rounds: how often each is timed.
         seconds: about how long each timing takes; a step is made however long it takes.
-        progress: told the number of rounds that are done.
+        progress: called with the number of finished rounds.
     """
     steps = {name: _enough(run, seconds) for name, run in timed.items()}
     rates: dict[str, list[float]] = {name: [] for name in timed}
@@ -64,7 +64,7 @@ def paired_rates(
 
 
 def _enough(run: Steps, seconds: float) -> int:
-    """How many steps take about so long; on the way all is traced."""
+    """The number of steps that take about this long; traces all functions on the way."""
     steps = 1
     run(steps)
     while True:
@@ -77,7 +77,7 @@ def _enough(run: Steps, seconds: float) -> int:
 
 
 def time_factor(rates: dict[str, list[float]], name: str, baseline: str) -> dict[str, float]:
-    """How many times as long a step takes as the baseline's: median, least and most of the rounds'
+    """The time of a step over that of the baseline: median, least and most of the rounds'
     ratios."""
     return spread([b / r for b, r in zip(rates[baseline], rates[name], strict=True)])
 

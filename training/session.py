@@ -1,4 +1,4 @@
-"""What happens around `model.fit`: records, checkpoints, pictures, progress, signals."""
+"""Work around `model.fit`: records, checkpoints, pictures, progress, signals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HELD_OUT_BATCH = 250
 
 
 class Recorder(keras.callbacks.Callback):
-    """Records one stage of a run while Keras trains it; of several workers the chief alone does.
+    """Records one stage of a run while Keras trains it; of several workers only the chief records.
 
     All events happen at multiples of their intervals, counted from the start of the stage, so a
     resumed run writes what an uninterrupted one writes.
@@ -36,7 +36,7 @@ class Recorder(keras.callbacks.Callback):
         run: where to write; locked by this process.
         stage: the stage being trained.
         data: for held-out terms and pictures.
-        signals: asked after each execution whether to stop.
+        signals: checked after each execution for a request to stop.
         team: the workers, all of whom train the stage.
         metrics: running sums to start the first interval with, from a checkpoint.
     """
@@ -142,7 +142,7 @@ def _results(model: AVAE) -> dict[str, float]:
 
 def held_out_terms(model: AVAE, data: ImageData, count: int | None = None) -> dict[str, float]:
     """Mean of each term over the first `count` held-out images, or over all; the means of the
-    training interval that is under way are left as they are."""
+    current training interval do not change."""
     kept = metrics_state(model)
     count = min(count or data.held_out_size, data.held_out_size)
     batches = data.held_out(_HELD_OUT_BATCH).unbatch().take(count).batch(_HELD_OUT_BATCH)
@@ -153,18 +153,18 @@ def held_out_terms(model: AVAE, data: ImageData, count: int | None = None) -> di
 
 
 def check_finite(run: Run, stage: Stage, step: int, terms: dict[str, float]) -> None:
-    """Raises `TrainingDiverged` where a held-out term is not a finite number."""
+    """Raises `TrainingDiverged` if a held-out term is not a finite number."""
     bad = [f"held-out {name}" for name, value in terms.items() if not math.isfinite(value)]
     if bad:
         raise run.diverged(stage, step, ", ".join(bad))
 
 
 class Progress:
-    """The line that says where a stage is: step, rate, time left, the bound's terms.
+    """The progress line of a stage: step, rate, time left, the bound's terms.
 
     On a terminal one line is rewritten about twice a second; in a log a line is added every ten
-    seconds. Rates are those since 50 lines ago; the first step, which includes tracing, is left
-    out.
+    seconds. Rates are those since 50 lines ago, without the first step, which includes
+    tracing.
     """
 
     def __init__(self, stage: Stage):
@@ -174,7 +174,7 @@ class Progress:
         self._marks: deque[tuple[float, int]] = deque(maxlen=50)
 
     def update(self, step: int, model: AVAE) -> None:
-        """Shows the line if it is time to."""
+        """Shows the line when it is due."""
         now = time.monotonic()
         last = step == self.stage.steps
         if self._marks and now - self._marks[-1][0] < self._line.pause and not last:
@@ -205,8 +205,8 @@ def train_stage(
     """Trains a stage from the model's step to its end, with the other workers of the team.
 
     Raises:
-        Interrupted: a signal came to one of them; the state is saved.
-        TrainingDiverged: a term stopped being finite.
+        Interrupted: one of them received a signal; the state is saved.
+        TrainingDiverged: a term is no longer finite.
     """
     start = int(model.step.numpy())
     if start >= stage.steps:

@@ -32,9 +32,9 @@ once for every thread that it had, within milliseconds."""
 
 class StopSignals:
     """Notes the first SIGINT or SIGTERM of a block, so that the step can be finished; a second one
-    is left to the system, unless it comes with the first. Afterwards all is as it was before.
+    is left to the system, unless it comes with the first. Afterwards the handlers are restored.
 
-    In a thread no signal comes; there a block ends where it ends.
+    A thread receives no signals; there a block runs to its end.
 
     Attributes:
         received: the signal.
@@ -64,7 +64,7 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL)
 
     def check(self) -> None:
-        """Raises `Interrupted` once a signal has come."""
+        """Raises `Interrupted` after a signal."""
         if self.received is not None:
             raise Interrupted(self.received)
 

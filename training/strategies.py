@@ -1,4 +1,4 @@
-"""Training on several devices: the strategies of `tf.distribute`, and the team they make.
+"""Training on several devices: the strategies of `tf.distribute`, and the team of workers.
 
 A strategy is no part of a run: it decides where a step is computed, not what it computes. So a run
 may go on under another one, or on another number of replicas.
@@ -39,7 +39,7 @@ class Strategy:
     Attributes:
         name: the row's name.
         summary: for `--help` and the docs.
-        make: says what the user should know, and gives the strategy of `tf.distribute`.
+        make: prints notes for the user and returns the strategy of `tf.distribute`.
             TensorFlow must not have been used before.
     """
 
@@ -65,7 +65,7 @@ def _mirrored(say: Say) -> tf.distribute.Strategy:
 
 @functools.cache
 def _mirror(devices: tuple[str, ...]) -> tf.distribute.Strategy:
-    """One strategy a process: TensorFlow would take one's collectives for those of another."""
+    """One strategy a process: TensorFlow would mix up the collectives of two."""
     return tf.distribute.MirroredStrategy(devices)
 
 
@@ -130,12 +130,12 @@ class Team:
 
         Args:
             name: a row of `STRATEGIES`.
-            virtual_devices: into how many devices to split the CPU, at least 1; None leaves it.
+            virtual_devices: number of devices to split the CPU into, at least 1; None: no split.
             say: shows the user a line.
 
         Raises:
-            InputError: the strategy cannot be had here.
-            tf.errors.OpError: one of `gone()`, where another worker went while all were joining.
+            InputError: the strategy is not available here.
+            tf.errors.OpError: one of `gone()`, if another worker was lost while all were joining.
         """
         self.name = STRATEGIES[name].name
         if virtual_devices is not None:
@@ -165,11 +165,11 @@ class Team:
             self._say(text)
 
     def notes(self) -> dict[str, Any]:
-        """What provenance says of this team."""
+        """The record of this team for provenance."""
         return {"strategy": self.name, "workers": self.place.of, "replicas": self.replicas}
 
     def check_batch(self, batch_size: int) -> None:
-        """Raises `InputError` where the replicas cannot have as many examples each."""
+        """Raises `InputError` unless all replicas get the same number of examples."""
         if batch_size % self.replicas:
             below = batch_size // self.replicas * self.replicas
             near = [str(size) for size in (below, below + self.replicas) if size]
@@ -182,7 +182,7 @@ class Team:
     def batches(
         self, make: Callable[[Part], tf.data.Dataset], batch_size: int
     ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-        """Batches for `fit`, of which each worker makes its own rows and no other.
+        """Batches for `fit`, of which each worker makes only its own rows.
 
         Args:
             make: a part to batches of those rows of each global batch, images [rows, H, W, C].
@@ -202,8 +202,8 @@ class Team:
         return self.strategy.distribute_datasets_from_function(of_replicas)
 
     def on_one_device(self, model: AVAE) -> AVAE:
-        """The model outside of the strategy, to measure and to draw with: the same numbers whatever
-        the strategy is, and no worker has to help."""
+        """The model outside of the strategy, to measure and to draw with: the same numbers under
+        every strategy, without the other workers."""
         if self.name == "none":
             return model
         if self._twin is None or self._twin[0] is not model:
@@ -289,7 +289,7 @@ def _split_cpu(strategy: str, count: int) -> None:
 
 
 def gone() -> tuple[type[Exception], ...]:
-    """What collectives end with where a worker is gone."""
+    """The errors that collectives raise when a worker is gone."""
     return (
         tf.errors.UnavailableError,
         tf.errors.AbortedError,
