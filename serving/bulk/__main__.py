@@ -3,15 +3,13 @@
 import sys
 
 from serving import bulk
+from serving.bulk.options import FORMATS, Job
 from tf_avae.console.commands import Parser, add_trust, exit_code, sigterm_unwinds
 from tf_avae.console.printing import say
 
 
 def parser() -> Parser:
     """The command line; what it does not know is for Beam."""
-    from serving.bulk.job import Job
-    from serving.bulk.sources import FORMATS
-
     made = Parser(
         prog="python -m serving.bulk",
         description="Embeds image files, or pictures in TFRecords, into Parquet on Apache Beam.",
@@ -51,13 +49,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _embed(argv: list[str] | None) -> int:
+    command = parser()
+    given, words = command.parse_known_args(argv)
     bulk.check_installed()
     from serving.bulk import job
 
-    command = parser()
-    given, words = command.parse_known_args(argv)
     options = job.pipeline_options(words, command.prog)
-    made = job.run(job.Job(**vars(given)), options)
+    made = job.run(Job(**vars(given)), options)
     model, files = made["model"], len(made["files"])
     version = "" if model["version"] is None else f" version {model['version']}"
     say(
