@@ -2,9 +2,10 @@
 
     python -m serving.bulk --model models/encoder --input 'pictures/**' --output embeddings
 
-`job` checks what it is given, runs a pipeline on one of Beam's runners and signs the result with a
-manifest; `pipeline` says what is done with each picture; `sources` reads; `encoder` is the model as
-Beam's RunInference takes it. Needs the extra `tf_avae[beam]`; see docs/bulk.md.
+`options` is what a job is told; `job` checks it, runs a pipeline on one of Beam's runners and signs
+the result with a manifest; `pipeline` says what is done with each picture; `sources` reads;
+`encoder` is the model as Beam's RunInference takes it. Needs the extra `tf_avae[beam]`; see
+docs/bulk.md.
 """
 
 import logging

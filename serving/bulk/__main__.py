@@ -1,21 +1,22 @@
 """`python -m serving.bulk`: reads the command line, embeds, says what came of it."""
 
+import argparse
+import dataclasses
 import sys
 
 from serving import bulk
-from tf_avae.console.commands import Parser, add_trust, exit_code, sigterm_unwinds
+from serving.bulk.options import FORMATS, Job
+from tf_avae.console.commands import Parser, add_trust, run_command, sigterm_unwinds
 from tf_avae.console.printing import say
 
 
 def parser() -> Parser:
     """The command line; what it does not know is for Beam."""
-    from serving.bulk.job import Job
-    from serving.bulk.sources import FORMATS
-
     made = Parser(
         prog="python -m serving.bulk",
         description="Embeds image files, or pictures in TFRecords, into Parquet on Apache Beam.",
         epilog="All other options are Beam's: --runner, and those of the runner.",
+        rest=True,
     )
     made.add_argument(
         "--model", required=True, metavar="PATH", help="an export, for example models/encoder"
@@ -47,17 +48,16 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     with sigterm_unwinds():
-        return exit_code(lambda: _embed(argv))
+        return run_command(parser, argv, _embed)
 
 
-def _embed(argv: list[str] | None) -> int:
+def _embed(given: argparse.Namespace) -> int:
     bulk.check_installed()
     from serving.bulk import job
 
-    command = parser()
-    given, words = command.parse_known_args(argv)
-    options = job.pipeline_options(words, command.prog)
-    made = job.run(job.Job(**vars(given)), options)
+    options = job.pipeline_options(given.rest, "python -m serving.bulk")
+    names = [field.name for field in dataclasses.fields(Job)]
+    made = job.run(Job(**{name: getattr(given, name) for name in names}), options)
     model, files = made["model"], len(made["files"])
     version = "" if model["version"] is None else f" version {model['version']}"
     say(

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners.runner import PipelineResult
 
 from serving.bulk.encoder import SIGNATURE, Encoder, abandon, check, watch
+from serving.bulk.options import Job
 from serving.bulk.pipeline import COUNTED, REFUSED, ROWS, build, schema
 from serving.bulk.sources import Found, is_local, listed
 from tf_avae.console.printing import note
@@ -40,31 +40,6 @@ RUNNER = "FnApiRunner"
 first, a program that it would download."""
 
 _GRACE = 10.0  # seconds for the batch under way when the command is stopped
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is to be embedded, by what, and where to.
-
-    Attributes:
-        model: a SavedModel, or a folder of numbered versions, of which the newest is taken.
-        input: a pattern of files as Beam matches it: `*` within a folder, `**` at any depth.
-        output: a folder, empty or not there yet.
-        format: of the files: "files" or "tfrecord".
-        feature: of records, which holds the picture.
-        batch_size: pictures at once, at least 1.
-        shards: number of Parquet files, or None for as many as the runner makes.
-        trust: whether to open a model that may do more than compute.
-    """
-
-    model: str
-    input: str
-    output: str
-    format: str = "files"
-    feature: str = "image"
-    batch_size: int = 64
-    shards: int | None = None
-    trust: bool = False
 
 
 def run(

@@ -12,7 +12,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
 
 from serving.bulk.encoder import Encoder, Prediction
-from serving.bulk.sources import FORMATS, Found, listed
+from serving.bulk.sources import READERS, Found, listed
 
 ROWS, REFUSED = "embeddings", "refused.jsonl"
 """Names in the output: of the folder that holds nothing but Parquet files, as readers of such
@@ -64,7 +64,7 @@ def build(
         columns: of the output.
         pattern: of the files, as Beam matches it.
         output: a folder.
-        format: of the files, one of `FORMATS`.
+        format: of the files, a key of `READERS`.
         feature: of records, which holds the picture.
         shards: number of Parquet files; as many as the runner likes if 0.
     """
@@ -109,7 +109,7 @@ class _Read(beam.DoFn):
         if isinstance(file, Found):
             yield _refused(file.path, file.fault)
             return
-        read = FORMATS[self._format]
+        read = READERS[self._format]
         for found in read(file.path, file.size_in_bytes, self._feature):
             if found.fault:
                 yield _refused(found.path, found.fault)

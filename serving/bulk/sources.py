@@ -11,6 +11,7 @@ from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 from google.protobuf.message import DecodeError
 
+from serving.bulk.options import FORMATS
 from tf_avae.backend import tf
 from tf_avae.datasets.image_folder.cache import MOST_BYTES
 from tf_avae.errors import reason
@@ -158,8 +159,7 @@ def _of_record(name: str, record: bytes, feature: str) -> Found:
     return Found(name, values[0])
 
 
-FORMATS: dict[str, Callable[[str, int, str], Iterator[Found]]] = {
-    "files": read_file,
-    "tfrecord": read_records,
-}
+READERS: dict[str, Callable[[str, int, str], Iterator[Found]]] = dict(
+    zip(FORMATS, (read_file, read_records), strict=True)
+)
 """How a file that the pattern matches is read, by `--format`."""

@@ -1,21 +1,22 @@
 """`python -m serving.client`: embeds image files, and shows what a server serves.
 
-It runs where TensorFlow is not installed, so it shares nothing with the package `tf_avae`.
+It runs where TensorFlow is not installed.
 """
 
 import argparse
-import contextlib
 import os
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any
 
 import numpy as np
 
 from serving.client import EmbeddingClient, Embeddings, InvalidRequest, NotFound, ServingError
+from tf_avae.console.commands import USAGE_ERROR, Parser, run_command
+from tf_avae.console.printing import answer, note, say
+from tf_avae.console.progress import Counter
+from tf_avae.files import replacing
 
 _Option = tuple[str, str, Callable[[str], Any], Any, str]
 """Name, what it takes, what reads that, default, help."""
@@ -51,66 +52,25 @@ _NAMED = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 2 where the input is at fault, 1 where the server
     is, or the time."""
+    return run_command(_parser, arguments, _ask, with_plugins=False)
+
+
+def _ask(given: argparse.Namespace) -> int:
     try:
-        given = _parser().parse_args(arguments)
         return given.run(given)
     except ServingError as error:
-        _print(f"error: {error}", sys.stderr)
-        return 2 if isinstance(error, InvalidRequest | NotFound) else 1
-    except OSError as error:
-        place = f" {error.filename}" if error.filename else ""
-        _print(f"error: cannot use{place}: {error.strerror or error}", sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        _print("\nstopped", sys.stderr)
-        return 130
+        note(f"error: {error}")
+        return USAGE_ERROR if isinstance(error, InvalidRequest | NotFound) else 1
 
 
-def _print(text: str, to: TextIO | None = None, end: str = "\n") -> None:
-    """Writes to a stream, standard output unless given: what its encoding lacks is escaped, and
-    a reader who is gone has all that was wanted.
+class _Parser(Parser):
+    """Without plugins: a client has no rows to look up."""
 
-    Raises:
-        OSError: standard output cannot be written.
-    """
-    stream: Any = to or sys.stdout
-    if stream is None:  # as it is where a process starts with the descriptor closed
-        return
-    text, encoding = text + end, getattr(stream, "encoding", None)
-    if encoding:
-        try:
-            text.encode(encoding, stream.errors or "strict")
-        except UnicodeEncodeError:
-            # Also file names that are no text, which Python holds as characters of no encoding.
-            text = text.encode(encoding, "backslashreplace").decode(encoding)
-    try:
-        stream.write(text)
-        stream.flush()
-    except OSError as error:
-        # Or Python would try again as it exits.
-        if any(stream is own for own in (sys.__stdout__, sys.__stderr__)):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
-        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
-            raise OSError(error.errno, error.strerror or str(error), "standard output") from error
+    def __init__(self, **kwargs: Any):
+        super().__init__(plugins=False, **kwargs)
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def __init__(self, **options: Any):
-        lines = argparse.RawTextHelpFormatter
-        super().__init__(**options, allow_abbrev=False, formatter_class=lines)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        _print(message, file or sys.stderr, end="")
-
-
-def _parser() -> _Parser:
+def _parser() -> Parser:
     server = _Parser(add_help=False)
     group = server.add_argument_group("server")
     _add(group, _SERVER)
@@ -165,36 +125,28 @@ def _embed(given: argparse.Namespace) -> int:
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         raise InvalidRequest(f"--out is {given.out}, which cannot be written; give another")
     paths = [file for name in given.images for file in _files(Path(name))]
+    counter = Counter("embedding", len(paths))
     with _client(given) as client:
-        found = client.embed_files(paths, _Progress())
-    _write(out, found, paths)
-    with contextlib.suppress(OSError):  # the file is there, whether this can be shown or not
-        _summary(found, paths, given.model)
-        _print(f"written: {given.out}")
+        found = client.embed_files(paths, lambda done, total: counter.update(done))
+    with replacing(out) as draft:
+        _write(draft, found, paths)
+    _summary(found, paths, given.model)
+    say(f"written: {given.out}")
     return 0
 
 
-def _write(out: Path, found: Embeddings, paths: Sequence[Path]) -> None:
-    """Writes the file whole or not at all."""
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=out.suffix, dir=out.parent)
-    os.close(handle)
-    draft = Path(name)
-    try:
-        if out.suffix == ".npy":
-            np.save(draft, found.mean)
-        else:
-            np.savez(
-                draft,
-                mean=found.mean,
-                variance=found.variance,
-                inconsistency=found.inconsistency,
-                version=np.int64(found.version),
-                paths=np.array([str(path) for path in paths]),
-            )
-        draft.chmod(0o644)  # mkstemp's files are private
-        draft.replace(out)
-    finally:
-        draft.unlink(missing_ok=True)
+def _write(file: Path, found: Embeddings, paths: Sequence[Path]) -> None:
+    if file.suffix == ".npy":
+        np.save(file, found.mean)
+    else:
+        np.savez(
+            file,
+            mean=found.mean,
+            variance=found.variance,
+            inconsistency=found.inconsistency,
+            version=np.int64(found.version),
+            paths=np.array([str(path) for path in paths]),
+        )
 
 
 def _files(path: Path) -> list[Path]:
@@ -211,27 +163,10 @@ def _summary(found: Embeddings, paths: Sequence[Path], model: str) -> None:
     count, dims = found.mean.shape
     far = found.inconsistency
     images = "image" if count == 1 else "images"
-    _print(f"{count:,} {images}, {dims} dimensions, {model} version {found.version}")
-    _print(f"inconsistency: median {np.median(far):.4g}, max {far.max():.4g}; the largest:")
+    say(f"{count:,} {images}, {dims} dimensions, {model} version {found.version}")
+    say(f"inconsistency: median {np.median(far):.4g}, max {far.max():.4g}; the largest:")
     for index in np.argsort(-far, kind="stable")[:_NAMED]:
-        _print(f"  {far[index]:.4g}  {paths[index]}")
-
-
-class _Progress:
-    """Prints how far it is, and how long it takes, every few seconds."""
-
-    def __init__(self, seconds: float = 5.0):
-        self._seconds = seconds
-        self._start = self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._last < self._seconds:
-            return
-        self._last = now
-        rate = done / (now - self._start)
-        minutes, seconds = divmod(round((total - done) / rate), 60)
-        _print(f"{done:,}/{total:,}  {rate:.1f} images/s  {minutes}:{seconds:02d} left", sys.stderr)
+        say(f"  {far[index]:.4g}  {paths[index]}")
 
 
 def _status(given: argparse.Namespace) -> int:
@@ -240,21 +175,21 @@ def _status(given: argparse.Namespace) -> int:
             client.wait_until_ready(given.wait)
         found = client.status()
     for version in found:
-        _print(str(version))
+        answer(str(version))
     return 0 if any(version.state == "AVAILABLE" for version in found) else 1
 
 
 def _metadata(given: argparse.Namespace) -> int:
     with _client(given) as client:
         found = client.metadata()
-    _print(f"{given.model} version {found.version}")
+    answer(f"{given.model} version {found.version}")
     for name, signature in found.signatures.items():
         if name == _INITIALISER:
             continue
-        _print(name)
+        answer(name)
         for word, tensors in (("in", signature.inputs), ("out", signature.outputs)):
             for key, info in tensors.items():
-                _print(f"  {word:3}  {key}: {info}")
+                answer(f"  {word:3}  {key}: {info}")
     return 0
 
 

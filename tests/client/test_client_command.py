@@ -1,14 +1,16 @@
 """`python -m serving.client`."""
 
+import itertools
 import re
 import signal
 import threading
+import types
 
 import numpy as np
 import pytest
 
 from serving.client import EmbeddingClient
-from serving.client.__main__ import _Progress, main
+from serving.client.__main__ import main
 from tests.client.predictable import AVAILABLE, END, LOADING
 
 
@@ -134,12 +136,12 @@ def test_ctrl_c(capsys, server, files, tmp_path, default_sigint, monkeypatch):
     assert begun_in and threading.main_thread() not in begun_in
 
 
-def test_says_how_far_it_is(capsys, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("serving.client.__main__.time.monotonic", lambda: now[0])
-    progress = _Progress()
-    for now[0], done in ((1, 100), (5, 500), (6, 600), (10, 2000)):
-        progress(done, 20_000)
-    assert capsys.readouterr().err == (
-        "500/20,000  100.0 images/s  3:15 left\n2,000/20,000  200.0 images/s  1:30 left\n"
-    )
+def test_says_how_far_it_is(capsys, server, files, tmp_path, monkeypatch):
+    now = itertools.count(0, 10)  # a look at the clock when it begins, and one a request
+    clock = types.SimpleNamespace(monotonic=lambda: next(now))
+    monkeypatch.setattr("tf_avae.console.progress.time", clock)
+    words = ("--address", server.address, "--batch-size", 2, "--concurrency", 1)
+    code, _, complaint = run(capsys, "embed", *files, *words, "--out", tmp_path / "a.npy")
+    assert code == 0
+    assert re.findall(r"embedding (\d)/7  ", complaint) == ["2", "4", "6", "7"]
+    assert complaint.splitlines()[1] == "embedding 4/7  0.2/s  0:15 left"

@@ -34,11 +34,30 @@ class _Lines(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, with the flag that imports plugins."""
+    """A parser whose errors are one line, with the flag that imports plugins.
 
-    def __init__(self, **kwargs: Any):
+    Args:
+        plugins: whether the command has rows of registries to look up.
+        rest: whether what the parser does not know is for another; it is in the arguments' `rest`.
+        kwargs: those of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, *, plugins: bool = True, rest: bool = False, **kwargs: Any):
         super().__init__(**kwargs, allow_abbrev=False, formatter_class=_Lines)
+        self._rest = rest
         self.prog = _PROGRAM.get() or self.prog
+        if plugins:
+            self._add_plugins()
+
+    def read(self, words: Sequence[str]) -> argparse.Namespace:
+        """The arguments that words of a command line give."""
+        if not self._rest:
+            return self.parse_args(words)
+        given, rest = self.parse_known_args(words)
+        given.rest = rest
+        return given
+
+    def _add_plugins(self) -> None:
         self.add_argument(
             "--plugin", action="append", default=[], metavar="MODULE",
             help="import a module, or a file NAME.py, that registers rows of your own: objectives, "
@@ -56,6 +75,8 @@ def run_command(
     parser: Callable[[], Parser],
     argv: Sequence[str] | None,
     command: Callable[[argparse.Namespace], int],
+    *,
+    with_plugins: bool = True,
 ) -> int:
     """Runs a command line and returns the exit code.
 
@@ -64,15 +85,17 @@ def run_command(
             program is the words that begin the command.
         argv: the words after that; those of the process unless given.
         command: the arguments to the exit code.
+        with_plugins: whether to import them.
     """
     given = sys.argv[1:] if argv is None else list(argv)
 
     def run() -> int:
-        import_plugins(given)
+        if with_plugins:
+            import_plugins(given)
         made = parser()
         token = _WORDS.set([*made.prog.split(), *given])
         try:
-            return command(made.parse_args(given))
+            return command(made.read(given))
         finally:
             _WORDS.reset(token)
 

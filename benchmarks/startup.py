@@ -1,0 +1,99 @@
+"""How long commands take to say what they do.
+
+`python -m benchmarks.startup` asks each command for its `--help` and prints a Markdown table of the
+processor time that this takes, user's and system's, beside that of Python alone: the median of the
+rounds, with the least and the most. The exit code is 1 where a command takes over a second.
+`--json FILE` keeps what the table was made from, `--from FILE` makes it again.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks import pairing
+from tf_avae.console.commands import Parser, run_command
+from tf_avae.errors import InputError
+from training.rates import spread
+
+COMMANDS = (
+    *(f"training.{name}" for name in ("fit", "evaluate", "classify", "draw_faces")),
+    *("training.sweep", "training.theory"),
+    *(f"serving.{name}" for name in ("export", "server", "client", "bulk")),
+)
+"""What is asked for its help."""
+
+MOST = 1.0
+"""Seconds of processor time that help may take."""
+
+_PYTHON = "Python alone"
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """The processor time of each command, all of them in each round."""
+    if given.rounds < 1:
+        raise InputError(f"rounds is {given.rounds}; it must be at least 1")
+    words = {_PYTHON: ["-c", "pass"]} | {name: ["-m", name, "--help"] for name in COMMANDS}
+    for of in words.values():
+        _seconds(of)  # what is read is in the system's memory from here on, and compiled
+    seconds: dict[str, list[float]] = {name: [] for name in words}
+    for _ in range(given.rounds):
+        for name, of in words.items():
+            seconds[name].append(_seconds(of))
+    return {"seconds": seconds, "rounds": given.rounds, "device": pairing.device()}
+
+
+def _seconds(words: list[str]) -> float:
+    """The processor time of a process of Python, user's and system's.
+
+    Raises:
+        InputError: it failed.
+    """
+    process = subprocess.Popen(
+        [sys.executable, *words], cwd=pairing.ROOT, stdout=subprocess.DEVNULL
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise InputError(f"{' '.join(words)} ended with {process.returncode}; mend it first")
+    return used.ru_utime + used.ru_stime
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """A row for each command."""
+    rows = [
+        [name if name == _PYTHON else f"`{name}`", pairing.shown(spread(seconds))]
+        for name, seconds in found["seconds"].items()
+    ]
+    head = f"Rounds: {found['rounds']}; {found['device']}."
+    return f"{head}\n\n{pairing.rows_of(['`--help` of', 'processor time, s'], rows)}"
+
+
+def slow(found: dict[str, Any]) -> list[str]:
+    """The commands that take longer than they may."""
+    return [name for name, of in found["seconds"].items() if spread(of)["value"] > MOST]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    summary = (__doc__ or "").split("\n")[0]
+    parser = Parser(prog="python -m benchmarks.startup", description=summary)
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="[5]")
+    pairing.add_files(parser)
+    return run_command(lambda: parser, argv, _report)
+
+
+def _report(given: argparse.Namespace) -> int:
+    measured: dict[str, Any] = {}
+
+    def keep(found: dict[str, Any]) -> str:
+        measured.update(found)
+        return markdown(found)
+
+    pairing.report(given, lambda: measure(given), keep)
+    return int(bool(slow(measured)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""`--help` of every command is there without the libraries that the work needs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import startup
+from tests.test_readme import ROOT
+
+HEAVY = {"tensorflow", "keras", "sklearn", "matplotlib", "tensorflow_datasets", "apache_beam"}
+ASK = """
+import atexit, runpy, sys
+def tell():
+    found = {name.partition(".")[0] for name in sys.modules}
+    print("imported:", *sorted(found), file=sys.stderr)
+atexit.register(tell)
+sys.argv[1:] = ["--help"]
+runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
+"""
+
+
+def help_of(module):
+    return subprocess.run(
+        [sys.executable, "-c", ASK.replace("MODULE", repr(module))],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+
+
+def test_all_commands_are_asked():
+    """Those of the two folders that have a line for `python -m`; cells of sweeps aside."""
+    found = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+        for folder in ("training", "serving")
+        for path in (ROOT / folder).rglob("*.py")
+        if "\ndef main(argv" in path.read_text() or path.name == "__main__.py"
+    }
+    assert found - {"training.sweep.timing"} == set(startup.COMMANDS)
+
+
+@pytest.mark.parametrize("module", startup.COMMANDS)
+def test_help_needs_no_heavy_library(module):
+    done = help_of(module)
+    imported = set(done.stderr.rpartition("imported:")[2].split())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: python -m {module} ") and len(done.stdout) > 300
+    assert "argparse" in imported and not imported & HEAVY
+
+
+@pytest.mark.parametrize(("last", "code"), [(0.9, 0), (1.2, 1)])
+def test_the_benchmark_says_which_take_too_long(tmp_path, capsys, last, code):
+    """By the median of the rounds: a moment's mood is none."""
+    path = tmp_path / "kept.json"
+    seconds = {"Python alone": [0.01] * 3, "training.fit": [0.5, 9.0, last]}
+    path.write_text(json.dumps({"seconds": seconds, "rounds": 3, "device": "a machine"}))
+    assert startup.main(["--from", str(path)]) == code
+    row = f"| `training.fit` | {last:.2f} (0.50 to 9.00) |"
+    assert capsys.readouterr().out.splitlines()[-1] == row
+    path.write_text("{}")
+    assert startup.main(["--from", str(path)]) == 2
+    assert startup.main(["--rounds", "0"]) == 2
+    assert "rounds is 0" in capsys.readouterr().err
+
+
+def test_processor_time_is_that_of_the_process_asked():
+    code = "import os, time; "
+    code += "[None for _ in iter(lambda: time.process_time() < 0.3, False)]"
+    assert 0.3 < startup._seconds(["-c", code]) < 3
