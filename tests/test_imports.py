@@ -146,3 +146,20 @@ def test_the_check_sees_imports_inside_functions(tmp_path):
     assert set(parts(file)) == {"model", "runs"}
     file.write_text("from tf_avae import AVAE\n")
     assert set(parts(file)) == {"tf_avae"}
+
+
+def test_what_is_private_to_others_is_taken_in_one_place():
+    private = [
+        (path.relative_to(ROOT), name)
+        for folder in ("tf_avae", "training", "serving")
+        for path in (ROOT / folder).rglob("*.py")
+        for name in imported(path)
+        if name.startswith(("keras.src", "tensorflow.python"))
+    ]
+    assert not private
+    homes = (ROOT / "tf_avae/private.py").read_text()
+    assert homes.count('"keras.src') + homes.count('"tensorflow.python') == 8
+    from tf_avae import private as taken
+
+    for name in taken._HOMES:
+        assert getattr(taken, name)
