@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tf_avae.model import AVAE
     from tf_avae.networks import ARCHITECTURES
     from tf_avae.objectives import COUPLINGS, OBJECTIVES
-    from tf_avae.saved.frozen import FrozenEncoder, load_encoder
+    from tf_avae.saved.frozen import FrozenEncoder, TrainableEncoder, load_encoder
 
 _HOMES = {
     "attacks": ("BALLS", "apgd", "pgd", "square"),
@@ -30,7 +30,7 @@ _HOMES = {
     "model": ("AVAE",),
     "networks": ("ARCHITECTURES",),
     "objectives": ("COUPLINGS", "OBJECTIVES"),
-    "saved.frozen": ("FrozenEncoder", "load_encoder"),
+    "saved.frozen": ("FrozenEncoder", "TrainableEncoder", "load_encoder"),
 }
 """Where each name lives."""
 
