@@ -371,11 +371,9 @@ class AVAE(keras.Model):
         make = functools.partial(_Mean, dtype="float32")
         self.term_means = {name: self.term_means.get(name) or make(name=name) for name in names}
         self._first_nonfinite = tf.Variable(
-            [-1] * len(self.term_means),
-            dtype=tf.int64,
-            trainable=False,
+            [-1] * len(self.term_means), dtype=tf.int64, trainable=False,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
+        )  # fmt: skip
 
     def _checked(self, images: Images, **how: Any) -> Terms:
         """The terms, [B] each, found to be so when this is traced.
@@ -383,8 +381,7 @@ class AVAE(keras.Model):
         Raises:
             InputError: they are not.
         """
-        found = self.terms(images, **how)
-        of = type(self).__name__
+        found, of = self.terms(images, **how), type(self).__name__
         if not isinstance(found, Mapping) or "bound" not in found or "loss" in found:
             given = ", ".join(found) if isinstance(found, Mapping) else f"a {type(found).__name__}"
             raise InputError(
