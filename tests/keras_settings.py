@@ -13,7 +13,7 @@ from tf_avae.graphs.saved_models import load_keras_model
 from tf_avae.probes import Probe
 from tf_avae.runs.optimizers import FusedAdam
 from tf_avae.saved.classifiers import classifier
-from tf_avae.saved.frozen import freeze
+from tf_avae.saved.frozen import as_layer
 from tf_avae.theory.circle import CIRCLE_OBJECTIVES, Circle, train
 from training.theory.linear import LinearTask
 
@@ -53,7 +53,7 @@ def numbers(saved: Path) -> dict[str, np.ndarray]:
 
     spec = tf.TensorSpec([None, *SHAPE], tf.float32, "image")
     function = tf.function(model, input_signature=[spec]).get_concrete_function()
-    encoder = freeze(function, ["embedding"], name="encoder")
+    encoder = as_layer(function, ["embedding"], name="encoder")
     rng = np.random.default_rng(1)
     layer = rng.normal(size=(4, 3)).astype(np.float32), np.zeros(3, np.float32)
     head = Probe(np.zeros(4, np.float32), np.ones(4, np.float32), (layer,))

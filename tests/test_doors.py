@@ -120,7 +120,7 @@ def test_the_transformer_refuses_them_too(transformer, kind):
 
 @pytest.fixture(scope="module")
 def frozen(model):
-    return tf_avae.saved.frozen.freeze(
+    return tf_avae.saved.frozen.as_layer(
         tf.function(
             model.encoder, input_signature=[tf.TensorSpec([None, *SMALL])]
         ).get_concrete_function(),

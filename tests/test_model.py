@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import tensorflow as tf
 from tf_avae import AVAE, BALLS
 from tf_avae import distributions as d
 from tf_avae.errors import InputError
+from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
 
 SEED = tf.constant([0, 5])
@@ -326,6 +328,157 @@ def test_a_subclass_with_a_config_of_its_own_is_made_again(small_images, tmp_pat
         assert type(again) is type(model) and again.width == model.width
         for name, value in model(small_images).items():
             np.testing.assert_array_equal(again(small_images)[name], value)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Penalised(AVAE):
+    """With a term of its own, in which a layer of its own has a part."""
+
+    def __init__(self, *, weight=0.5, layer=True, **options):
+        super().__init__(**options)
+        self.weight, self.layer = weight, layer
+        self.head = keras.layers.Dense(2, dtype="float32") if layer else tf.identity
+        if layer:
+            self.head.build((None, self.latent_dim))
+
+    def get_config(self):
+        return super().get_config() | {"weight": self.weight, "layer": self.layer}
+
+    def terms(self, images, **how):
+        terms = super().terms(images, **how)
+        mean = self.encode(images, float32=how.get("float32", False)).mean
+        penalty = tf.reduce_sum(tf.square(self.head(mean)), 1)
+        return {**terms, "penalty": penalty, "bound": terms["bound"] - self.weight * penalty}
+
+
+def penalised(algo="vae", compiled=True, **options):
+    model = Penalised(
+        objective=algo, architecture="mlp", image_shape=(12, 12, 3), latent_dim=4, **options
+    )
+    if compiled:
+        model.compile(keras.optimizers.Adam(1e-3))
+    return model
+
+
+def test_terms_that_a_subclass_adds_are_reported_and_trained_on(make_model, small_images, tmp_path):
+    model, plain = penalised(weight=3.0), make_model("vae")
+    code = model.encode(small_images).mean.numpy() @ model.head.kernel.numpy()
+    expected = plain.evaluate(small_images, batch_size=64, verbose=0, return_dict=True)
+    expected["penalty"] = np.square(code).sum(1).mean()
+    expected["bound"] -= 3 * expected["penalty"]
+    found = model.evaluate(small_images, batch_size=64, verbose=0, return_dict=True)
+    for name in OBJECTIVES["vae"].terms:
+        assert found[name] == pytest.approx(expected[name], rel=1e-5), name
+    assert found["penalty"] == pytest.approx(expected["penalty"], rel=1e-5)
+    assert found["loss"] == -found["bound"]
+    names = ["loss", *OBJECTIVES["vae"].terms, "penalty"]
+    assert [metric.name for metric in model.metrics] == names
+    kernel = model.head.kernel.numpy()
+    board = keras.callbacks.TensorBoard(tmp_path)
+    history = model.fit(
+        small_images, validation_data=(small_images,), epochs=20, verbose=0, callbacks=[board]
+    ).history
+    assert set(history) == {*names, *(f"val_{name}" for name in names)}
+    assert history["penalty"][-1] < 0.5 * history["penalty"][0]
+    assert np.abs(model.head.kernel.numpy() - kernel).max() > 0
+    (events,) = (tmp_path / "train").glob("events*")
+    tags = {
+        v.tag for e in tf.compat.v1.train.summary_iterator(str(events)) for v in e.summary.value
+    }
+    assert "epoch_penalty" in tags
+
+
+def test_a_subclass_that_adds_terms_is_cloned_saved_and_goes_on(small_images, tmp_path):
+    model = penalised("se", weight=2.0, dtype="mixed_bfloat16", seed=3, pgd_steps=2)
+    model.fit(small_images, batch_size=32, verbose=0)
+    for again in (
+        keras.models.clone_model(model), Penalised.from_config(model.get_config()), model.twin()
+    ):  # fmt: skip
+        assert type(again) is Penalised and again.get_config() == model.get_config()
+        again.set_weights(model.get_weights())
+        again.compile()
+        ours, theirs = (m.evaluate(small_images, verbose=0) for m in (model, again))
+        assert ours == theirs and len(ours) == 6
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    one, other = (
+        m.fit(small_images, batch_size=32, shuffle=False, verbose=0).history for m in (model, again)
+    )
+    assert one == other and "penalty" in one and int(again.step) == 4
+    for a, b in zip(model.variables, again.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_subclass_that_adds_terms_is_quantised(small_images, tmp_path):
+    model = penalised(layer=False)
+    model.quantize("int8")
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    ours, theirs = (m.evaluate(small_images, verbose=0, return_dict=True) for m in (model, again))
+    assert ours == theirs and "penalty" in ours
+
+
+def test_a_term_of_ones_own_that_is_not_finite_is_named(small_images):
+    model = penalised()
+    model.head.kernel.assign(np.full((4, 2), np.nan))
+    model.fit(small_images, verbose=0)
+    step, terms = model.nonfinite()
+    assert step == 1 and {"penalty", "bound"} <= set(terms) and terms[-1] == "penalty"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: {"penalty": t["bound"]}, "terms of Bad gives penalty; .*'bound' among them"),
+        (lambda t: t["bound"], "terms of Bad gives a .*Tensor; it must give a dict"),
+        (lambda t: t | {"loss": t["bound"]}, "none called 'loss'"),
+        (
+            lambda t: t | {"mine": tf.reduce_mean(t["kl"])},
+            r"'mine' of Bad is float32 of shape \(\)",
+        ),
+        (lambda t: t | {"mine": t["kl"][:, None]}, r"'mine' of Bad is float32 of shape \(97, 1\)"),
+        (lambda t: t | {"mine": t["kl"][:1]}, r"'mine' of Bad .* \(1,\); it must be float32 \[B\]"),
+        (lambda t: t | {"bound": tf.cast(t["kl"], tf.bfloat16)}, "'bound' of Bad is bfloat16"),
+    ],
+)
+def test_what_are_no_terms_is_refused_when_the_model_is_compiled(change, words):
+    class Bad(AVAE):
+        def terms(self, images, **how):
+            return change(super().terms(images, **how))
+
+    model = Bad(objective="vae", architecture="mlp", image_shape=(12, 12, 3), latent_dim=4)
+    with pytest.raises(InputError, match=words):
+        model.compile("adam")
+
+
+def test_rows_of_ones_own_train_and_are_registered_to_be_saved(make_model, small_images, tmp_path):
+    def bound(p, h):
+        terms = OBJECTIVES["vae"].bound(p, h)
+        return {**terms, "spread": d.entropy(p.q)}
+
+    row = replace(OBJECTIVES["vae"], name="own", bound=bound, terms=("bound", "spread"))
+    options = {"architecture": "mlp", "image_shape": (12, 12, 3), "latent_dim": 4}
+    model = AVAE(objective=row, **options)
+    model.compile("adam")
+    with pytest.raises(
+        InputError, match="'own' gives bound, reconstruction, kl, spread; its terms"
+    ):
+        model.fit(small_images, verbose=0)
+    model = AVAE(
+        objective=replace(row, terms=(*OBJECTIVES["vae"].terms, "spread")),
+        **options | {
+            "architecture": replace(ARCHITECTURES["mlp"], name="mine"),
+            "ball": replace(BALLS["l2"], name="round"),
+            "coupling": replace(COUPLINGS["sampled"], name="drawn"),
+        },
+    )  # fmt: skip
+    model.compile(keras.optimizers.Adam(1e-3))
+    found = model.fit(small_images, verbose=0, shuffle=False).history
+    plain = make_model("vae").fit(small_images, verbose=0, shuffle=False).history
+    assert found.pop("spread") and found == plain
+    for made_again in (model.twin, lambda: model.save(tmp_path / "model.keras")):
+        with pytest.raises(InputError, match=r"objective 'own' is not registered.*OBJECTIVES.reg"):
+            made_again()
 
 
 @pytest.mark.parametrize("algo", ["avae_ss", "vae"])

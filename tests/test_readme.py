@@ -40,8 +40,8 @@ FEWER = {
 }
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def shell_commands():
@@ -68,6 +68,13 @@ def printed(command, *more):
     return out
 
 
+def of_page(name):
+    return blocks("python", (ROOT / "docs" / name).read_text())
+
+
+PYTHON = [*blocks("python"), *of_page("objectives.md")]
+
+
 def asks_a_server(block):
     return "localhost:8500" in block
 
@@ -89,13 +96,13 @@ def run_block(code):
     [
         # A test of the data sets prepares the whole of it too.
         pytest.param(n, marks=pytest.mark.long if "tfds.load" in block else [])
-        for n, block in enumerate(blocks("python"))
+        for n, block in enumerate(PYTHON)
         if not asks_a_server(block) and not needs_an_encoder(block)
     ],
 )
 def test_python_runs_as_printed(tmp_path, monkeypatch, number):
     monkeypatch.chdir(tmp_path)
-    run_block(blocks("python")[number])
+    run_block(PYTHON[number])
 
 
 def test_what_is_made_less_is_printed():
@@ -110,8 +117,9 @@ def test_export_server_and_client_run_as_printed(tmp_path, monkeypatch, capsys):
     untrained_run(tmp_path / export.split()[3])
     monkeypatch.chdir(tmp_path)
     printed(export)
-    on_the_encoder = list(filter(needs_an_encoder, blocks("python")))
-    assert len(on_the_encoder) == 2
+    pages = (*blocks("python"), *(b for b in of_page("downstream.md") if "load_encoder(" in b))
+    on_the_encoder = list(filter(needs_an_encoder, pages))
+    assert len(on_the_encoder) == 4
     for block in on_the_encoder:
         run_block(block)
     (made,) = [block for block in blocks("python") if '"digits/{' in block]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         Passes,
     )
     from tf_avae.probes import HEADS, Head
-    from tf_avae.saved.frozen import FrozenEncoder, load_encoder
+    from tf_avae.saved.frozen import FrozenEncoder, TrainableEncoder, load_encoder
 
 __version__ = "0.1.0"
 
@@ -48,7 +48,7 @@ _HOMES = {
         "COUPLINGS", "OBJECTIVES", "Coupling", "Hyperparameters", "Objective", "Passes",
     ),
     "probes": ("HEADS", "Head"),
-    "saved.frozen": ("FrozenEncoder", "load_encoder"),
+    "saved.frozen": ("FrozenEncoder", "TrainableEncoder", "load_encoder"),
 }  # fmt: skip
 """Where each name lives."""
 

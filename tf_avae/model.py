@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ _ROWS: dict[str, Registry[Any]] = {
 }
 
 _POSTERIOR, _PRIOR, _ATTACK, _USES = 0, 1, 2, 3  # uses of random numbers within a step
+
+_TRACED = 97  # images to trace a subclass' terms with: as long as no other axis is likely to be
 
 
 _PLAIN = (list, dict, str, numbers.Number)
@@ -105,8 +107,13 @@ class AVAE(keras.Model):
 
     Which networks train is the objective's affair: `trainable = True` never thaws another one.
 
+    A subclass may add arguments to `__init__` and `get_config`, and terms to `terms`: `compile`
+    finds those by tracing it once, and they are reported as the others are. Layers of its own,
+    built in `__init__`, train too.
+
     Args:
-        objective: a row of `OBJECTIVES`, or its name; so below.
+        objective: a row of `OBJECTIVES` or of one's own, or the name of one; so below. To be saved
+            or copied, a row must be registered: `OBJECTIVES.register(row)`.
         architecture: a row of `ARCHITECTURES`.
         image_shape: (H, W, C), at least 1 each.
         latent_dim: D.
@@ -206,13 +213,8 @@ class AVAE(keras.Model):
             aggregation="only_first_replica",
         )  # fmt: skip
         self.loss_mean = _Mean(name="loss", dtype="float32")
-        self.term_means = {name: _Mean(name=name, dtype="float32") for name in self.objective.terms}
-        self._first_nonfinite = tf.Variable(
-            [-1] * len(self.objective.terms),
-            dtype=tf.int64,
-            trainable=False,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
+        self.term_means: dict[str, keras.metrics.Mean] = {}
+        self._report_on(self.objective.terms)
         # Where the pass over x in training is the one that an attack would make again.
         self._attack_shares_pass = policy == "float32" and not any(
             isinstance(layer, keras.layers.BatchNormalization) for layer in self.encoder.layers
@@ -359,15 +361,62 @@ class AVAE(keras.Model):
         for name in self.objective.auxiliaries:
             auxiliary[name] = encode(make[name](), training=training and self.batch_norm == "all")
         passes = Passes(images, z, g, q, auxiliary[DECODED], auxiliary[ADVERSARIAL])
-        return self.objective.bound(passes, self.hyperparameters)
+        found = self.objective.bound(passes, self.hyperparameters)
+        if set(found) != set(self.objective.terms):
+            raise InputError(
+                f"objective {self.objective.name!r} gives {', '.join(found)}; its terms are said "
+                f"to be {', '.join(self.objective.terms)}: name in `terms` what `bound` gives"
+            )
+        return found
 
     # ------------------------------------------------------------------ Keras
 
     def compile(self, *arguments: Any, jit_compile: bool | str = False, **named: Any) -> None:
         """As Keras' own, without XLA unless it is asked for. The optimizer's variables are made
-        here: made in the first step, they would be lost where that step's images are refused."""
+        here: made in the first step, they would be lost where that step's images are refused.
+
+        Raises:
+            InputError: `terms` of a subclass gives no "bound", or what is not one number an image.
+        """
         super().compile(*arguments, jit_compile=jit_compile, **named)
+        if type(self).terms is not AVAE.terms:
+            specs = tf.TensorSpec([_TRACED, *self.image_shape]), tf.TensorSpec([2], tf.int32)
+            traced = tf.function(lambda x, seed: self._checked(x, seed=seed), autograph=False)
+            self._report_on(traced.get_concrete_function(*specs).structured_outputs)
         self.optimizer.build(self.trainable_variables)
+
+    def _report_on(self, names: Iterable[str]) -> None:
+        """Sees to it that there is a mean of each of these terms, and of no other."""
+        if list(names) == list(self.term_means):
+            return
+        make = functools.partial(_Mean, dtype="float32")
+        self.term_means = {name: self.term_means.get(name) or make(name=name) for name in names}
+        self._first_nonfinite = tf.Variable(
+            [-1] * len(self.term_means), dtype=tf.int64, trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )  # fmt: skip
+
+    def _checked(self, images: Images, **how: Any) -> Terms:
+        """The terms, [B] each, found to be so when this is traced.
+
+        Raises:
+            InputError: they are not.
+        """
+        found, of = self.terms(images, **how), type(self).__name__
+        if not isinstance(found, Mapping) or "bound" not in found or "loss" in found:
+            given = ", ".join(found) if isinstance(found, Mapping) else f"a {type(found).__name__}"
+            raise InputError(
+                f"terms of {of} gives {given}; it must give a dict of terms, 'bound' among them "
+                "and none called 'loss'"
+            )
+        for name, value in found.items():
+            kind = tf.TensorSpec(images.shape[:1], tf.float32)
+            if not kind.is_compatible_with(value := tf.convert_to_tensor(value)):
+                raise InputError(
+                    f"term {name!r} of {of} is {value.dtype.name} of shape {value.shape}; it must "
+                    "be float32 [B], one number an image: reduce over the other axes alone"
+                )
+        return found
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Keras asks for this where `compile` is a model's own."""
@@ -394,13 +443,13 @@ class AVAE(keras.Model):
         if self.objective.encodes == GENERATED:
             images = tf.stop_gradient(self.generate(tf.shape(images)[0], seed=_use(seed, _PRIOR)))
         with tf.GradientTape() as tape:
-            terms = self.terms(images, seed=seed, training=True)
+            terms = self._checked(images, seed=seed, training=True)
             loss = -tf.reduce_mean(terms["bound"])
             # Gradients are summed over replicas; the optimiser takes the scale off again.
             scaled = self.optimizer.scale_loss(loss / replicas.count())
-        variables = [
-            v for name in self.objective.trains for v in getattr(self, name).trainable_variables
-        ]
+        others = {ENCODER, DECODER}.difference(self.objective.trains)  # also where they were thawed
+        fixed = {id(v) for name in others for v in getattr(self, name).variables}
+        variables = [v for v in self.trainable_variables if id(v) not in fixed]
         gradients = tape.gradient(scaled, variables)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = replicas.overflow_together(gradients)
@@ -419,7 +468,7 @@ class AVAE(keras.Model):
         """
         # Negative numbers: a stream apart from that of training.
         seed = tf.stack([self.seed, -1 - tf.cast(self.loss_mean.count, tf.int32)])
-        terms = self.terms(self._images(data), seed=seed, float32=True)
+        terms = self._checked(self._images(data), seed=seed, float32=True)
         return self._report(replicas.gather(terms))
 
     @property
@@ -460,17 +509,17 @@ class AVAE(keras.Model):
         made_with = [r.plugin(row.name) for r, row in zip(_ROWS.values(), rows, strict=True)]
         return {
             **super().get_config(),
-            "objective": self.objective.name,
-            "architecture": self.architecture.name,
+            "objective": OBJECTIVES.name(self.objective),
+            "architecture": ARCHITECTURES.name(self.architecture),
             "image_shape": self.image_shape,
             "latent_dim": self.latent_dim,
             "observation_variance": h.observation_variance,
             "rho": h.rho,
             "rho_se": h.rho_se,
-            "coupling": h.coupling.name,
+            "coupling": COUPLINGS.name(h.coupling),
             "reconstruction_weight": h.reconstruction_weight,
             "epsilon": self.epsilon,
-            "ball": self.ball.name,
+            "ball": BALLS.name(self.ball),
             "pgd_steps": self.pgd_steps,
             "pgd_step_size": self.pgd_step_size,
             "batch_norm": self.batch_norm,

@@ -100,6 +100,19 @@ class Registry(Mapping[str, Row], Generic[Row]):
             raise unknown(self.kind, given, list(self._rows))
         return given
 
+    def name(self, row: Row) -> str:
+        """The name that `row` finds this row by, for a file.
+
+        Raises:
+            InputError: none does.
+        """
+        if self._rows.get(row.name) != row:
+            raise InputError(
+                f"{self.kind} {row.name!r} is not registered, and a file or a copy only names it; "
+                "register it first, as by OBJECTIVES.register(row), and where it is loaded too"
+            )
+        return row.name
+
     def __contains__(self, name: object) -> bool:
         return name in self._rows
 

@@ -40,7 +40,7 @@ from training.options import add_data_options, data_config, open_given
 from training.signals import Interrupted, StopSignals, deterministic
 
 if TYPE_CHECKING:
-    from tf_avae.saved.frozen import FrozenEncoder
+    from tf_avae.saved.frozen import LoadedEncoder
 
 SECTIONS = ("probes", "robustness", "checks", "detection")
 """What is measured of a classifier: sections of the evaluation."""
@@ -163,7 +163,7 @@ def _classify(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _must_be_one(frozen: FrozenEncoder, encoder: Encoder, data: ImageData) -> None:
+def _must_be_one(frozen: LoadedEncoder, encoder: Encoder, data: ImageData) -> None:
     """Raises unless the measured encoder is the one that will be written."""
     if frozen.image_shape != data.image_shape:
         return  # which the evaluation says

@@ -49,7 +49,7 @@ class FlatGraph:
         outputs: Mapping[str, str],
     ):
         self._bytes, self.weights = graph, dict(weights)
-        self._input, self._outputs = inputs, dict(outputs)
+        self._input, self.outputs = inputs, dict(outputs)
         self._graph = tf.compat.v1.GraphDef.FromString(graph)
 
     def operations(self) -> set[str]:
@@ -58,6 +58,11 @@ class FlatGraph:
             node.op for function in self._graph.library.function for node in function.node_def
         ]
         return {*inside, *(node.op for node in self._graph.node)} - COMPUTES
+
+    def needs(self, output: str) -> set[str]:
+        """The names of the weights that an output is made of."""
+        nodes = {node.name: node for node in self._graph.node}
+        return _closure(nodes, [_node(self.outputs[output])], _is_data) & self.weights.keys()
 
     def __call__(self, inputs: Tensor, weights: Iterable[Tensor]) -> dict[str, Tensor]:
         """The outputs, by name; differentiable.
@@ -80,16 +85,16 @@ class FlatGraph:
             found = tf.graph_util.import_graph_def(
                 self._graph,
                 input_map={self._input: inputs, **named},
-                return_elements=list(self._outputs.values()),
+                return_elements=list(self.outputs.values()),
                 name="",
             )
-            return dict(zip(self._outputs, found, strict=True))
+            return dict(zip(self.outputs, found, strict=True))
 
         return tf.compat.v1.wrap_function(run, [spec, *weights])
 
     def digest(self, weights: Iterable[np.ndarray]) -> str:
         """SHA-256 over the graph, which outputs it gives, and the weights."""
-        found = hashlib.sha256(self._bytes + repr(sorted(self._outputs.items())).encode())
+        found = hashlib.sha256(self._bytes + repr(sorted(self.outputs.items())).encode())
         for array in weights:
             found.update(np.ascontiguousarray(array).tobytes())
         return found.hexdigest()
@@ -102,7 +107,7 @@ class FlatGraph:
                 [name, list(shape), dtype] for name, (shape, dtype) in self.weights.items()
             ],
             "input": self._input,
-            "outputs": self._outputs,
+            "outputs": self.outputs,
         }
 
     @classmethod
@@ -123,12 +128,23 @@ class FlatGraph:
             raise InputError(f"the config of an encoder is damaged ({error!r})") from error
 
 
-def flatten(function: Any, outputs: Iterable[str]) -> tuple[FlatGraph, list[np.ndarray]]:
+def variables_of(function: Any) -> dict[str, tf.Variable]:
+    """The variables of a concrete function, by the names of the constants that `flatten` makes of
+    them."""
+    known = {id(variable.handle): variable for variable in function.graph.variables}
+    captured = ((known.get(id(given)), inside) for given, inside in function.graph.captures)
+    return {inside.op.name: variable for variable, inside in captured if variable is not None}
+
+
+def flatten(
+    function: Any, outputs: Iterable[str], weights: Iterable[str] = ()
+) -> tuple[FlatGraph, list[np.ndarray]]:
     """What a function computes for some of its outputs, and the weights it has now.
 
     Args:
         function: a concrete function of one tensor that gives a dict.
         outputs: names of the wanted outputs.
+        weights: names of constants that are weights however small; these come first.
 
     Raises:
         InputError: it uses something that is neither a number nor an operation, such as a table.
@@ -145,16 +161,21 @@ def flatten(function: Any, outputs: Iterable[str]) -> tuple[FlatGraph, list[np.n
     wanted = {name: tensors[name].name for name in outputs}
     (given,) = flat.inputs
     graph = _needed(flat.graph.as_graph_def(), [given.name, *wanted.values()])
-    weights: dict[str, np.ndarray] = {}
+    places = {name: place for place, name in enumerate(weights)}
+    values: dict[str, np.ndarray] = {}
     for node in graph.node:
-        if node.op == "Const" and node.attr["value"].tensor.ByteSize() > _WEIGHT:
-            array = weights[node.name] = tf.make_ndarray(node.attr["value"].tensor)
+        if node.op == "Const" and (
+            node.name in places or node.attr["value"].tensor.ByteSize() > _WEIGHT
+        ):
+            array = values[node.name] = tf.make_ndarray(node.attr["value"].tensor)
             del node.attr["value"]
             node.op = "Placeholder"
             node.attr["shape"].shape.CopyFrom(tf.TensorShape(array.shape).as_proto())
-    kinds = {name: (array.shape, array.dtype.name) for name, array in weights.items()}
+    # TensorFlow's own order differs from time to time.
+    ordered = sorted(values, key=lambda name: (places.get(name, len(places)), name))
+    kinds = {name: (values[name].shape, values[name].dtype.name) for name in ordered}
     serialized = graph.SerializeToString(deterministic=True)
-    return FlatGraph(serialized, kinds, given.name, wanted), list(weights.values())
+    return FlatGraph(serialized, kinds, given.name, wanted), [values[name] for name in ordered]
 
 
 def _needed(graph: tf.compat.v1.GraphDef, tensors: Sequence[str]) -> tf.compat.v1.GraphDef:
@@ -170,11 +191,11 @@ def _needed(graph: tf.compat.v1.GraphDef, tensors: Sequence[str]) -> tf.compat.v
         for name in _closure(nodes, outputs, lambda tensor: True)
         if nodes[name].op in _CHECKS or nodes[name].op not in COMPUTES
     }
-    needed = _closure(nodes, outputs | checks, lambda tensor: not tensor.startswith("^"))
+    needed = _closure(nodes, outputs | checks, _is_data)
     kept = tf.compat.v1.GraphDef(versions=graph.versions, library=graph.library)
     kept.node.extend(node for node in graph.node if node.name in needed)
     for node in kept.node:
-        data = [tensor for tensor in node.input if not tensor.startswith("^")]
+        data = [tensor for tensor in node.input if _is_data(tensor)]
         first = {_node(tensor) for tensor in node.input if tensor.startswith("^")} & needed
         if node.name in outputs and data:
             first |= checks
@@ -192,6 +213,11 @@ def _closure(nodes: Mapping[str, Any], names: Iterable[str], follow: Callable) -
             found.add(name)
             left += [_node(tensor) for tensor in nodes[name].input if follow(tensor)]
     return found
+
+
+def _is_data(tensor: str) -> bool:
+    """Whether an input is a number, and not only waited for."""
+    return not tensor.startswith("^")
 
 
 def _node(tensor: str) -> str:

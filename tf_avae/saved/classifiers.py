@@ -11,10 +11,10 @@ from tf_avae.errors import InputError
 from tf_avae.probes import Probe
 
 if TYPE_CHECKING:
-    from tf_avae.saved.frozen import FrozenEncoder
+    from tf_avae.saved.frozen import LoadedEncoder
 
 
-def classifier(encoder: FrozenEncoder, probe: Probe) -> keras.Model:
+def classifier(encoder: LoadedEncoder, probe: Probe) -> keras.Model:
     """Encoder and head in one, in float32 whatever the policy; nothing in it is trained.
 
     Args:

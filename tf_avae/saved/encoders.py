@@ -100,13 +100,14 @@ def _of_run(path: Path, name: str, trust: bool) -> Encoder:
 
 
 def _of_saved_model(path: Path, name: str, trust: bool) -> Encoder:
-    from tf_avae.saved.frozen import embedding_signature, freeze
+    from tf_avae.saved.frozen import as_layer, embedding_signature
 
     saved = SavedModel(path, trust=trust)
     function = embedding_signature(saved)
     known = function.structured_outputs
     # Without the other outputs an attack's gradient takes a fraction of the time.
-    encoder = freeze(function, [o for o in ("embedding", "variance") if o in known], name="encoder")
+    wanted = [o for o in ("embedding", "variance") if o in known]
+    encoder = as_layer(function, wanted, name="encoder")
 
     def posterior(images: Images) -> Posterior:
         found = encoder(images)

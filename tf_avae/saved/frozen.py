@@ -1,18 +1,18 @@
-"""A trained encoder as a layer that any Keras model can hold."""
+"""A trained encoder as a layer that any Keras model can hold: frozen, or to be trained further."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from tf_avae import private
 from tf_avae.backend import keras, tf
 from tf_avae.errors import InputError
-from tf_avae.graphs.flat_graphs import FlatGraph, flatten
+from tf_avae.graphs.flat_graphs import FlatGraph, flatten, variables_of
 from tf_avae.graphs.saved_models import SavedModel, holds_saved_model, listed
 from tf_avae.inputs import MARGIN, images_of
 from tf_avae.runs.run import holds_run, load_trained
@@ -20,26 +20,26 @@ from tf_avae.saved.shipped import SHIPPED, located
 from tf_avae.types import Images, Tensor
 
 
-@keras.saving.register_keras_serializable("tf_avae")
-class FrozenEncoder(keras.layers.Layer):
-    """An encoder that is not trained, from `load_encoder`: images to a dict of named outputs.
+class LoadedEncoder(keras.layers.Layer):
+    """An encoder from `load_encoder`: images to a dict of named outputs.
 
-    Images are [B, H, W, C] in [0, 1]. It computes in float32 whatever the policy, and is
-    differentiable with respect to the images. It has no trainable weights, also where `trainable`
-    is set. A model that holds it can be saved, loaded where the encoder's own files are not,
-    cloned and exported: the graph is in the layer's config and the weights are in the model's.
-
-    Loading a `.keras` file checks that the weights are those that were saved, and, in Keras' safe
-    mode (the default), that the graph does nothing but compute.
+    Images are [B, H, W, C] in [0, 1]. It computes in float32 and in inference mode whatever the
+    policy, and is differentiable with respect to the images. A model that holds it can be saved,
+    loaded where the encoder's own files are not, cloned and exported: the graph is in the layer's
+    config and the weights are in the model's. Loading a `.keras` file checks, in Keras' safe mode
+    (the default), that the graph does nothing but compute.
 
     Args:
         graph: what it computes; the config of a `FlatGraph` will do.
         image_shape: (H, W, C); None where a side is free.
         outputs: shape of each output, of which the first is the batch's, and its dtype.
         sha256: digest of graph and weights.
+        variables: a name for each weight, and whether it is trained; none is unless given.
         values: the weights. Unless they are given they are those of a layer with this digest, if
             there is one in this process, and otherwise not numbers until they are loaded.
     """
+
+    sha256: Any
 
     def __init__(
         self,
@@ -48,28 +48,30 @@ class FrozenEncoder(keras.layers.Layer):
         image_shape: Sequence[int | None],
         outputs: Mapping[str, tuple[Sequence[int | None], str]],
         sha256: str,
+        variables: Sequence[tuple[str, bool]] | None = None,
         values: Sequence[np.ndarray] | None = None,
         **kwargs: Any,
     ):
-        super().__init__(**{**kwargs, "dtype": "float32", "trainable": False})
+        super().__init__(**{**kwargs, "dtype": "float32"})
         self._graph = graph if isinstance(graph, FlatGraph) else FlatGraph.from_config(graph)
         self.image_shape = tuple(image_shape)
         self.output_kinds = {
             name: (tuple(shape), dtype) for name, (shape, dtype) in outputs.items()
         }
-        self.sha256 = sha256
         self.input_spec = keras.InputSpec(shape=(None, *self.image_shape))
         if values is None:
             values = next((layer._numbers() for layer in list(_LIVE) if layer._holds(sha256)), None)
         kinds = self._graph.weights.values()
         if values is None:
             values = [np.full(shape, _unknown(dtype)) for shape, dtype in kinds]
+        numbered = ((f"weight_{number}", False) for number in range(len(kinds)))
+        self._named = tuple((name, trained) for name, trained in variables or numbered)
         self._values: list[Any] = [
             self.add_weight(
-                name=f"weight_{number}", shape=shape, dtype=dtype, trainable=False,
+                name=name, shape=shape, dtype=dtype, trainable=trained,
                 initializer=keras.initializers.Zeros(), autocast=False,
             )
-            for number, (shape, dtype) in enumerate(kinds)
+            for (name, trained), (shape, dtype) in zip(self._named, kinds, strict=True)
         ]  # fmt: skip
         for weight, value in zip(self._values, values, strict=True):
             weight.assign(value)
@@ -94,6 +96,39 @@ class FrozenEncoder(keras.layers.Layer):
         """Whether its weights are those of this digest, and not what somebody has set."""
         return self.sha256 == sha256 == self._graph.digest(self._numbers())
 
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "graph": self._graph.to_config(),
+            "image_shape": list(self.image_shape),
+            "outputs": {n: [list(shape), dtype] for n, (shape, dtype) in self.output_kinds.items()},
+            "sha256": self.sha256,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        layer = cls(**config)
+        beyond = layer._graph.operations()
+        if private.in_safe_mode() and beyond:
+            raise InputError(
+                f"the encoder {layer.name!r} uses {', '.join(sorted(beyond))}, which may do more "
+                "than compute; if you trust where the model comes from, load it with "
+                "safe_mode=False"
+            )
+        return layer
+
+
+@keras.saving.register_keras_serializable("tf_avae")
+class FrozenEncoder(LoadedEncoder):
+    """An encoder that is not trained: it has no trainable weights, also where `trainable` is set.
+
+    Its weights are those of its digest: others are not saved, not copied and not loaded.
+    """
+
+    def __init__(self, graph: FlatGraph | Mapping[str, Any], *, sha256: str, **kwargs: Any):
+        self.sha256 = sha256
+        super().__init__(graph, sha256=sha256, **{**kwargs, "trainable": False})
+
     def save_own_variables(self, store: Any) -> None:
         if not self._holds(self.sha256):
             raise InputError(
@@ -110,29 +145,24 @@ class FrozenEncoder(keras.layers.Layer):
                 "damaged, or was changed: save the model again"
             )
 
+
+@keras.saving.register_keras_serializable("tf_avae")
+class TrainableEncoder(LoadedEncoder):
+    """An encoder to be trained further: kernels, biases, and scales and offsets of normalisation.
+
+    Moving statistics are weights that are not trained: it normalises by them, in `fit` too. Its
+    weights are copies. A clone begins with those that the layer has then.
+    """
+
+    @property
+    def sha256(self) -> str:
+        return self._graph.digest(self._numbers())
+
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "graph": self._graph.to_config(),
-            "image_shape": list(self.image_shape),
-            "outputs": {n: [list(shape), dtype] for n, (shape, dtype) in self.output_kinds.items()},
-            "sha256": self.sha256,
-        }
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> FrozenEncoder:
-        layer = cls(**config)
-        beyond = layer._graph.operations()
-        if private.in_safe_mode() and beyond:
-            raise InputError(
-                f"the encoder {layer.name!r} uses {', '.join(sorted(beyond))}, which may do more "
-                "than compute; if you trust where the model comes from, load it with "
-                "safe_mode=False"
-            )
-        return layer
+        return {**super().get_config(), "variables": [list(pair) for pair in self._named]}
 
 
-_LIVE: weakref.WeakSet[FrozenEncoder] = weakref.WeakSet()
+_LIVE: weakref.WeakSet[LoadedEncoder] = weakref.WeakSet()
 """The layers of this process, so that clones have weights."""
 
 
@@ -147,8 +177,9 @@ def load_encoder(
     outputs: Sequence[str] | None = None,
     name: str | None = None,
     trust: bool = False,
-) -> FrozenEncoder:
-    """The encoder at a path, as a frozen Keras layer.
+    trainable: bool = False,
+) -> LoadedEncoder:
+    """The encoder at a path, as a Keras layer, frozen unless it is to be trained.
 
         encoder = tf_avae.load_encoder("models/encoder")
         images = keras.Input(encoder.image_shape)
@@ -163,10 +194,14 @@ def load_encoder(
             that goes back through `inconsistency` too.
         name: the layer's.
         trust: whether to open a SavedModel whose graph may do more than compute.
+        trainable: whether to give a `TrainableEncoder`, to be trained further, instead of a
+            `FrozenEncoder`. Ask for the outputs that are trained on alone: the weights of the
+            decoder, which `inconsistency` is made of, are there otherwise, and decay.
 
     Raises:
         InputError: there is no such thing at the path, it has no such signature or outputs, the
-            signature takes or gives something else, or the graph may do more than compute.
+            signature takes or gives something else, the graph may do more than compute, or there
+            is nothing to train in it.
     """
     path = located(path)
     if holds_run(path):
@@ -183,19 +218,22 @@ def load_encoder(
             f"that comes with the package ({', '.join(SHIPPED)}); of a Keras model, load the file "
             "with keras.saving.load_model"
         )
-    return freeze(function, outputs, name=name or "encoder")
+    return as_layer(function, outputs, name=name or "encoder", trainable=trainable)
 
 
-def freeze(function: Any, outputs: Sequence[str] | None = None, *, name: str) -> FrozenEncoder:
+def as_layer(
+    function: Any, outputs: Sequence[str] | None = None, *, name: str, trainable: bool = False
+) -> LoadedEncoder:
     """A concrete function of images with named outputs, as a layer.
 
     Args:
         function: of one tensor [B, H, W, C].
         outputs: those that are wanted; all unless given.
         name: the layer's.
+        trainable: whether its variables can be trained.
 
     Raises:
-        InputError: it has no such outputs.
+        InputError: it has no such outputs, or nothing to train.
     """
     known = function.structured_outputs
     wanted = tuple(sorted(known) if outputs is None else outputs)
@@ -206,16 +244,44 @@ def freeze(function: Any, outputs: Sequence[str] | None = None, *, name: str) ->
     for output in wanted:
         if known[output].shape.rank is None:
             raise InputError(f"output {output!r} has no known rank; export it with one")
-    graph, values = flatten(function, wanted)
+    variables = variables_of(function) if trainable else {}
+    graph, values = flatten(function, wanted, variables)
     (given,) = function.inputs[:1]
-    return FrozenEncoder(
-        graph,
-        image_shape=given.shape.as_list()[1:],
-        outputs={n: (known[n].shape.as_list(), known[n].dtype.name) for n in wanted},
-        sha256=graph.digest(values),
-        values=values,
-        name=name,
-    )
+    kwargs: dict[str, Any] = {
+        "image_shape": given.shape.as_list()[1:],
+        "outputs": {n: (known[n].shape.as_list(), known[n].dtype.name) for n in wanted},
+        "sha256": graph.digest(values),
+        "values": values,
+        "name": name,
+    }
+    if not trainable:
+        return FrozenEncoder(graph, **kwargs)
+    _check_trainable(graph, variables)
+    # Keras allows no slash in a name.
+    named = {
+        n: (v.name.partition(":")[0].replace("/", "."), v.trainable) for n, v in variables.items()
+    }
+    kwargs["variables"] = [
+        named.get(n, (f"weight_{i}", False)) for i, n in enumerate(graph.weights)
+    ]
+    return TrainableEncoder(graph, **kwargs)
+
+
+def _check_trainable(graph: FlatGraph, variables: Mapping[str, tf.Variable]) -> None:
+    """Raises `InputError` unless each output is made of weights that can be trained."""
+    for output in graph.outputs:
+        used = [variables[name] for name in graph.needs(output) if name in variables]
+        if not any(variable.trainable for variable in used):
+            raise InputError(
+                f"{output} is made of no weights that can be trained: they are constants there, or "
+                "were frozen; export the run again (python -m serving.export), or load the run, or "
+                "leave out outputs"
+            )
+        if any(variable.dtype.is_integer for variable in used):
+            raise InputError(
+                f"{output} is made of weights that are quantised, which cannot be trained; train "
+                "the encoder from before, and quantise what comes of it"
+            )
 
 
 def embedding_signature(saved: SavedModel, signature: str = "serving_default") -> Any:
