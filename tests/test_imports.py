@@ -52,6 +52,7 @@ ALLOWED = {
         "graphs",
         "image_files",
         "model",
+        "networks",
         "probes",
     }
     | {"probes", "provenance", "runs"},

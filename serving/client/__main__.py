@@ -38,7 +38,7 @@ _PORTIONS: tuple[_Option, ...] = (
     ("concurrency", "N", int, 4, "requests at a time"),
 )
 _OUT = """FILE.npy: the embeddings [N, D]
-FILE.npz: mean and variance [N, D], inconsistency and paths [N], version"""
+FILE.npz: embedding and variance [N, D], inconsistency and paths [N], version"""
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _INITIALISER = "__saved_model_init_op"
@@ -181,16 +181,9 @@ def _write(out: Path, found: Embeddings, paths: Sequence[Path]) -> None:
     draft = Path(name)
     try:
         if out.suffix == ".npy":
-            np.save(draft, found.mean)
+            np.save(draft, found.embedding)
         else:
-            np.savez(
-                draft,
-                mean=found.mean,
-                variance=found.variance,
-                inconsistency=found.inconsistency,
-                version=np.int64(found.version),
-                paths=np.array([str(path) for path in paths]),
-            )
+            np.savez(draft, paths=[str(path) for path in paths], **vars(found))
         draft.chmod(0o644)  # mkstemp's files are private
         draft.replace(out)
     finally:
@@ -208,7 +201,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _summary(found: Embeddings, paths: Sequence[Path], model: str) -> None:
-    count, dims = found.mean.shape
+    count, dims = found.embedding.shape
     far = found.inconsistency
     images = "image" if count == 1 else "images"
     _print(f"{count:,} {images}, {dims} dimensions, {model} version {found.version}")
