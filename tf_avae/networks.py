@@ -85,7 +85,7 @@ class Architecture:
         build = Build(image_shape, policy, seed)
         images = keras.Input(image_shape, name="image", dtype="float32")
         features = _flat(self.encoder_body(images, build), build)
-        # The layer's name is older than the output's: weights, checksums and exports go by it.
+        # The layer keeps the name it had: paths of variables, and get_layer, go by it.
         embedding = keras.layers.Dense(
             latent_dim, dtype="float32", kernel_initializer=build.initializer(), name="mean"
         )
