@@ -236,7 +236,7 @@ class _Server:
     def embed(self, images: np.ndarray | list[bytes], pinned: Mapping[str, int] | None) -> Any:
         with self._client(pinned or {}) as client:
             ask = client.embed if isinstance(images, np.ndarray) else client.embed_bytes
-            return ask(images).mean
+            return ask(images).embedding
 
     def _client(self, pinned: Mapping[str, int]) -> "EmbeddingClient":
         from serving.client import EmbeddingClient

@@ -176,7 +176,7 @@ def test_the_arrays_say_what_the_network_is(arch):
             x = np.maximum(x, 0)
         else:
             x = (x - weights["mean"]) / weights["scale"]
-    expected = probe(encoder(image[None], training=False)["mean"].numpy().astype(np.float64))
+    expected = probe(encoder(image[None], training=False)["embedding"].numpy().astype(np.float64))
     np.testing.assert_allclose(x, expected[0], rtol=1e-3, atol=1e-3)
 
 

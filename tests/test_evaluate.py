@@ -135,7 +135,7 @@ def test_figures_are_those_of_the_pieces(evaluated, run, few_digits):
     encoder = keras.saving.load_model(run / "encoder.keras")
     splits = []
     for batches in (data.train_images(200), data.held_out(200)):
-        pairs = [(encoder.predict_on_batch(x)["mean"], y["digit"].numpy()) for x, y in batches]
+        pairs = [(encoder.predict_on_batch(x)["embedding"], y["digit"].numpy()) for x, y in batches]
         splits.append([np.concatenate(part) for part in zip(*pairs, strict=True)])
     probes = figures(evaluated[0])["encoders"][0]["probes"]["digit"]
     model = LogisticRegression(C=probes["linear"]["regularisation"], tol=1e-6, max_iter=5000)

@@ -50,7 +50,8 @@ ALLOWED = {
     "runs": FOUNDATIONS
     | {"attacks", "datasets", "model", "networks", "objectives", "plots", "provenance"},
     "saved": FOUNDATIONS
-    | {"distributions", "evaluation", "float32", "graphs", "image_files", "model", "private"}
+    | {"distributions", "evaluation", "float32", "graphs", "image_files", "model", "networks"}
+    | {"private"}
     | {"probes", "provenance", "runs"},
     "__main__": FOUNDATIONS | {"console", "tf_avae"},
 }

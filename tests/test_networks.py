@@ -60,7 +60,7 @@ def test_celeba_is_that_of_app_f():
 def test_linear_is_affine_with_a_constant_variance():
     encoder, decoder = build("linear", (4, 4, 1), 3)
     a, b = np.random.default_rng(0).uniform(size=(2, 5, 4, 4, 1)).astype(np.float32)
-    mean = lambda x: encoder(x)["mean"].numpy()  # noqa: E731
+    mean = lambda x: encoder(x)["embedding"].numpy()  # noqa: E731
     np.testing.assert_allclose(mean(0.25 * a + 0.75 * b), 0.25 * mean(a) + 0.75 * mean(b), 1e-4)
     np.testing.assert_array_equal(encoder(a)["variance"], encoder(b)["variance"])
     z, w = np.random.default_rng(1).normal(size=(2, 5, 3)).astype(np.float32)
@@ -77,9 +77,9 @@ def test_any_size_that_fits(name, shape):
     encoder, decoder = build(name, shape, 6)
     images = np.random.default_rng(0).uniform(size=(2, *shape)).astype(np.float32)
     outputs = encoder(images)
-    assert outputs["mean"].shape == outputs["variance"].shape == (2, 6)
+    assert outputs["embedding"].shape == outputs["variance"].shape == (2, 6)
     assert (outputs["variance"].numpy() > 0).all()
-    decoded = decoder(outputs["mean"]).numpy()
+    decoded = decoder(outputs["embedding"]).numpy()
     assert decoded.shape == images.shape
     assert name == "linear" or (decoded.min() >= 0 and decoded.max() <= 1)
 
@@ -101,13 +101,13 @@ def test_heads_and_weights_are_float32_and_the_float32_view_takes_rounding_away(
     plain, plain_decoder = build(name, (12, 12, 3), 4, seed=3)
     images = np.random.default_rng(0).uniform(size=(4, 12, 12, 3)).astype(np.float32)
     assert {weight.dtype for weight in mixed.weights + mixed_decoder.weights} == {"float32"}
-    exact = plain(images)["mean"]
-    rounded = mixed(images)["mean"]
+    exact = plain(images)["embedding"]
+    rounded = mixed(images)["embedding"]
     assert rounded.dtype == tf.float32 and mixed_decoder(exact).dtype == tf.float32
     assert (rounded.numpy() != exact.numpy()).any()
-    np.testing.assert_array_equal(Float32View(mixed)(images)["mean"], exact)
+    np.testing.assert_array_equal(Float32View(mixed)(images)["embedding"], exact)
     np.testing.assert_array_equal(Float32View(mixed_decoder)(exact), plain_decoder(exact))
-    np.testing.assert_array_equal(mixed(images)["mean"], rounded)
+    np.testing.assert_array_equal(mixed(images)["embedding"], rounded)
     assert {layer.dtype_policy.name for layer in of_kind(mixed, layers.ReLU)} <= {policy}
 
 
@@ -123,7 +123,7 @@ def test_bfloat16_gradients_are_those_of_float32_at_the_smallest_size(name):
         @tf.function
         def gradients(encoder=encoder):
             with tf.GradientTape() as tape:
-                loss = tf.reduce_mean(encoder(images, training=False)["mean"] ** 2)
+                loss = tf.reduce_mean(encoder(images, training=False)["embedding"] ** 2)
             return tape.gradient(loss, [v.value for v in encoder.trainable_variables])
 
         found.append(gradients())

@@ -116,7 +116,7 @@ def test_the_export_is_served_and_opened_without_the_plugin(folder, tmp_path):
             EmbeddingClient(server.grpc, model="stripes") as client,
         ):
             found = client.embed(images)
-        np.testing.assert_allclose(found.mean, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found.embedding, expected, rtol=1e-5, atol=1e-6)
     finally:
         plugins.load(str(folder / "my_rows.py"))
 

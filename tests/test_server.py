@@ -215,7 +215,7 @@ def channel(running):
 
 def test_only_clients_with_a_certificate_are_served(running):
     with connect(running) as client:
-        assert client.embed(images(3)).mean.shape == (3, 8)
+        assert client.embed(images(3)).embedding.shape == (3, 8)
     anonymous = connect(running, tls_cert=None, tls_key=None, timeout=5)
     with anonymous, pytest.raises(ServingError):
         anonymous.embed(images(1))
@@ -269,7 +269,7 @@ def test_a_message_over_the_limit_is_refused(running):
         with pytest.raises(ServingError, match="larger than max") as caught:
             client.embed(images(200))
         assert caught.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert len(client.embed(images(50)).mean) == 50
+        assert len(client.embed(images(50)).embedding) == 50
 
 
 def test_versions_come_and_go_under_load_and_the_end_is_orderly(base, tmp_path):
@@ -290,10 +290,10 @@ def test_versions_come_and_go_under_load_and_the_end_is_orderly(base, tmp_path):
     def ask(_):
         count = 0
         with EmbeddingClient(running.grpc, MODEL) as client:
-            expected = client.embed(images(4)).mean
+            expected = client.embed(images(4)).embedding
             while not stop.is_set():
                 found = client.embed(images(4))
-                np.testing.assert_allclose(found.mean, expected, rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(found.embedding, expected, rtol=1e-4, atol=1e-5)
                 seen.add(found.version)
                 count += 1
         return count

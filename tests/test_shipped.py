@@ -85,7 +85,7 @@ def test_a_server_serves_it_with_one_word(tmp_path, images_and_labels):
     with Server(tmp_path, "--demo") as server, EmbeddingClient(server.grpc, model=NAME) as client:
         found = client.embed(images)
     expected = tf_avae.load_encoder(NAME)(tf.constant(images))
-    np.testing.assert_allclose(found.mean, expected["embedding"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.embedding, expected["embedding"], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found.inconsistency, expected["inconsistency"], rtol=1e-4, atol=1e-5)
 
 

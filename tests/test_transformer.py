@@ -257,5 +257,5 @@ def test_a_served_classifier_classifies(base, server, small_images, files):
         np.testing.assert_allclose(one.probabilities, softmax(one.logits, 1), atol=1e-6)
     np.testing.assert_allclose(found.logits, expected["logits"], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(found.classes, np.argmax(expected["probabilities"], 1))
-    np.testing.assert_allclose(found.embedding, embedded.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.embedding, embedded.embedding, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.inconsistency, embedded.inconsistency, rtol=1e-4, atol=1e-6)

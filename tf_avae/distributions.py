@@ -24,7 +24,7 @@ class Posterior(NamedTuple):
     """q(z|x) = N(mean, diag(variance)), what the encoder says of a batch of images.
 
     Attributes:
-        mean: mu, shape [B, D].
+        mean: mu, shape [B, D]; the "embedding" that encoders give.
         variance: sigma squared (never the standard deviation), shape [B, D], positive.
     """
 

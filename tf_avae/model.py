@@ -17,7 +17,7 @@ from tf_avae.distributions import Posterior, prior_sample, w2_squared
 from tf_avae.errors import InputError
 from tf_avae.float32 import Float32View, quantised_config
 from tf_avae.inputs import MARGIN, image_array, images_of, refusals
-from tf_avae.networks import ARCHITECTURES, Architecture, image_shape_of, policy_of
+from tf_avae.networks import ARCHITECTURES, Architecture, image_shape_of, policy_of, renamed
 from tf_avae.objectives import (
     ADVERSARIAL,
     COUPLINGS,
@@ -195,7 +195,7 @@ class AVAE(keras.Model):
         policy = self.dtype_policy.name
         seeds = np.random.SeedSequence(self.seed).generate_state(2)
         self.encoder, self.decoder = (
-            keras.saving.deserialize_keras_object(networks[name])
+            keras.saving.deserialize_keras_object(renamed(networks[name]))
             if networks
             else make(self.image_shape, self.latent_dim, policy=policy, seed=seed)
             for name, make, seed in zip(
@@ -270,7 +270,7 @@ class AVAE(keras.Model):
         outputs = (
             self._float32_encoder(images) if float32 else self.encoder(images, training=training)
         )
-        return Posterior(outputs["mean"], outputs["variance"])
+        return Posterior(outputs["embedding"], outputs["variance"])
 
     def decode(self, latents: Latents, *, training: bool = False, float32: bool = False) -> Images:
         """g(z): latents [B, D] to images [B, H, W, C]; arguments as those of `encode`."""

@@ -1,16 +1,17 @@
 """Encoders and decoders: the architectures of App. F, and a linear one for probabilistic PCA.
 
 A network is a plain functional Keras model made of Keras' own layers (the linear encoder's
-constant variance aside). An encoder maps images [B, H, W, C] to {"mean": [B, D], "variance":
-[B, D]}; a decoder maps latents [B, D] to the mean g(z) of p(x|z), [B, H, W, C]. Their outputs are
-float32 under every precision policy. Distributions are built outside of them.
+constant variance aside). An encoder maps images [B, H, W, C] to {"embedding": [B, D],
+"variance": [B, D]}, mean and variance of q(z|x); a decoder maps latents [B, D] to the mean g(z) of
+p(x|z), [B, H, W, C]. Their outputs are float32 under every precision policy. Distributions are
+built outside of them.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ from tf_avae.errors import InputError
 from tf_avae.inputs import UNIT
 from tf_avae.registry import Registry
 from tf_avae.types import ImageShape, Tensor
+
+OLD_NAME = "mean"
+"""What an encoder's output "embedding" was called before; to be read for one release."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,13 @@ class Architecture:
     def encoder(
         self, image_shape: ImageShape, latent_dim: int, *, policy: str = "float32", seed: int = 0
     ) -> keras.Model:
-        """A new encoder: images [B, H, W, C] to {"mean", "variance"}, [B, D] float32 each."""
+        """A new encoder: images [B, H, W, C] to {"embedding", "variance"}, [B, D] float32 each."""
         self.check(image_shape)
         build = Build(image_shape, policy, seed)
         images = keras.Input(image_shape, name="image", dtype="float32")
         features = _flat(self.encoder_body(images, build), build)
-        mean = keras.layers.Dense(
+        # The layer keeps the name it had: paths of variables, and get_layer, go by it.
+        embedding = keras.layers.Dense(
             latent_dim, dtype="float32", kernel_initializer=build.initializer(), name="mean"
         )
         variance: keras.layers.Layer
@@ -98,7 +103,7 @@ class Architecture:
                 kernel_initializer=build.initializer(),
                 name="variance",
             )
-        outputs = {"mean": mean(features), "variance": variance(features)}
+        outputs = {"embedding": embedding(features), "variance": variance(features)}
         return keras.Model(images, outputs, name="encoder")
 
     def decoder(
@@ -129,6 +134,15 @@ class Build:
     def initializer(self) -> keras.initializers.Initializer:
         """A truncated normal of variance 1/fan-in, the default of the authors' library."""
         return keras.initializers.LecunNormal(seed=int(self._seeds.integers(2**31)))
+
+
+def renamed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A network as Keras saves it; an output "mean", as it was called before, is "embedding"."""
+    outputs = config["config"]["output_layers"]
+    if not isinstance(outputs, dict):  # a decoder's
+        return config
+    outputs = {"embedding" if name == OLD_NAME else name: at for name, at in outputs.items()}
+    return {**config, "config": {**config["config"], "output_layers": outputs}}
 
 
 def image_shape_of(given: Any) -> ImageShape:

@@ -286,7 +286,7 @@ Next, look at the pictures, or embed images in Python:
   import tf_avae, keras
   encoder = keras.saving.load_model({shown(run.encoder_path)!r})
   images = tf_avae.DATASETS["{run.config.dataset}"].open({source}).held_out(500)
-  embedding = encoder.predict(images.map(lambda x, labels: x))["mean"]
+  embedding = encoder.predict(images.map(lambda x, labels: x))["embedding"]
 or train another objective from its weights, with its other options:
   {_python()} -m training.fit --config {here}/config.json --init-from {here} \\
       --algo avae --run-dir {here}-avae"""

@@ -39,7 +39,7 @@ _PORTIONS: tuple[_Option, ...] = (
     ("concurrency", "N", int, 4, "requests at a time"),
 )
 _OUT = """FILE.npy: the embeddings [N, D]
-FILE.npz: mean and variance [N, D], inconsistency and paths [N], version"""
+FILE.npz: embedding and variance [N, D], inconsistency and paths [N], version"""
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _INITIALISER = "__saved_model_init_op"
@@ -137,16 +137,9 @@ def _embed(given: argparse.Namespace) -> int:
 
 def _write(file: Path, found: Embeddings, paths: Sequence[Path]) -> None:
     if file.suffix == ".npy":
-        np.save(file, found.mean)
+        np.save(file, found.embedding)
     else:
-        np.savez(
-            file,
-            mean=found.mean,
-            variance=found.variance,
-            inconsistency=found.inconsistency,
-            version=np.int64(found.version),
-            paths=np.array([str(path) for path in paths]),
-        )
+        np.savez(file, paths=[str(path) for path in paths], **vars(found))
 
 
 def _files(path: Path) -> list[Path]:
@@ -160,7 +153,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _summary(found: Embeddings, paths: Sequence[Path], model: str) -> None:
-    count, dims = found.mean.shape
+    count, dims = found.embedding.shape
     far = found.inconsistency
     images = "image" if count == 1 else "images"
     say(f"{count:,} {images}, {dims} dimensions, {model} version {found.version}")

@@ -1,5 +1,6 @@
 """Requests as the server takes them, and what its replies say."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ class Embeddings:
     """What one version of an encoder says of N images.
 
     Attributes:
-        mean: float32 [N, D]: the embedding.
+        embedding: float32 [N, D]: the mean of q(z|x).
         variance: float32 [N, D], of each dimension of the embedding.
         inconsistency: float32 [N], at least 0: how far an image is from what the model would
             encode had it generated the image (a squared 2-Wasserstein distance). Where it is far
@@ -33,13 +34,20 @@ class Embeddings:
         version: of the model.
     """
 
-    mean: np.ndarray
+    embedding: np.ndarray
     variance: np.ndarray
     inconsistency: np.ndarray
     version: int
 
     def __len__(self) -> int:
-        return len(self.mean)
+        return len(self.embedding)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The old name of `embedding`, for one release."""
+        text = "Embeddings.mean goes with the next release; it is Embeddings.embedding now"
+        warnings.warn(text, FutureWarning, stacklevel=2)
+        return self.embedding
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,10 +242,10 @@ def embeddings(reply: Any, rows: int, most_bytes: int) -> Embeddings:
         BadReply: it holds none, or not as many.
     """
     found = outputs(reply, rows, most_bytes, {"embedding": 2, "variance": 2, "inconsistency": 1})
-    mean = found.pop("embedding")
-    if mean.shape != found["variance"].shape:
-        raise BadReply(f"embeddings {mean.shape} came with variances {found['variance'].shape}")
-    return Embeddings(mean, **found, version=version(reply))
+    there, spread = found["embedding"].shape, found["variance"].shape
+    if there != spread:
+        raise BadReply(f"embeddings {there} came with variances {spread}")
+    return Embeddings(**found, version=version(reply))
 
 
 def images(reply: Any, rows: int, most_bytes: int) -> Images:

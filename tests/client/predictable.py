@@ -211,10 +211,12 @@ def assert_all(found, corners, version=3):
     """These are the embeddings of images with such corners, by one version."""
     corners = np.asarray(corners, np.float32)
     assert len(found) == len(corners)
-    assert {a.dtype for a in (found.mean, found.variance, found.inconsistency)} == {np.dtype("f4")}
+    assert {a.dtype for a in (found.embedding, found.variance, found.inconsistency)} == {
+        np.dtype("f4")
+    }
     assert found.version == version
-    np.testing.assert_array_equal(found.mean[:, 0], corners)
-    np.testing.assert_array_equal(found.mean[:, 1], version)
-    np.testing.assert_array_equal(found.mean[:, 2:], 0)
-    np.testing.assert_array_equal(found.variance, np.ones_like(found.mean))
+    np.testing.assert_array_equal(found.embedding[:, 0], corners)
+    np.testing.assert_array_equal(found.embedding[:, 1], version)
+    np.testing.assert_array_equal(found.embedding[:, 2:], 0)
+    np.testing.assert_array_equal(found.variance, np.ones_like(found.embedding))
     np.testing.assert_array_equal(found.inconsistency, 10 * corners)

@@ -34,7 +34,7 @@ def test_embeds_files_to_a_file(capsys, server, files, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy")[:, 0], range(1, 8))
     assert run(capsys, *embed, tmp_path / "a.npz")[0] == 0
     with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
-        assert found["mean"].shape == found["variance"].shape == (7, 4)
+        assert found["embedding"].shape == found["variance"].shape == (7, 4)
         np.testing.assert_array_equal(found["inconsistency"], range(10, 80, 10))
         assert found["version"] == 3
         assert found["paths"].tolist() == [str(file) for file in files]

@@ -146,7 +146,7 @@ def test_parts_that_do_not_go_together(connect, server):
     ]
     client = connect(server, batch_size=1, concurrency=1)
     server.compact = True
-    with pytest.raises(BadReply, match="differ in the shape of 'mean'"):
+    with pytest.raises(BadReply, match="differ in the shape of 'embedding'"):
         client.embed(images(3))
 
 
@@ -180,7 +180,7 @@ def test_any_reply_is_read_or_bad(shapes, dtype, content, floats, unknown):
         found = messages.embeddings(reply, 3, MOST)
     except BadReply:
         return
-    assert found.mean.shape == found.variance.shape == (3, shapes[0][1])
+    assert found.embedding.shape == found.variance.shape == (3, shapes[0][1])
     assert found.inconsistency.shape == (3,)
 
 

@@ -283,7 +283,7 @@ class Run:
 
     @property
     def encoder_path(self) -> Path:
-        """The trained encoder alone: plain Keras, images to {"mean", "variance"}."""
+        """The trained encoder alone: plain Keras, images to {"embedding", "variance"}."""
         return self.path / "encoder.keras"
 
     @property

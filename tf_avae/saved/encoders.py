@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from tf_avae.graphs.saved_models import (
     newest_version,
     saved_model_files,
 )
+from tf_avae.networks import OLD_NAME
 from tf_avae.records import damaged, mismatch
 from tf_avae.runs.run import Run, holds_run, load_trained
 from tf_avae.saved.shipped import located
@@ -41,14 +43,17 @@ def open_encoder(path: str | Path, name: str | None = None, *, trust: bool = Fal
         path: a run's directory; a SavedModel (or a folder of numbered versions of one) whose
             signature `serving_default` takes `image` and gives `embedding` and perhaps `variance`,
             and whose signature `decode`, if there is one, takes `latent` and gives `image`; or a
-            `.keras` file of a model whose output is the embedding, or {"mean", "variance"}; or
-            the name of a row of `SHIPPED`.
+            `.keras` file of a model whose output is the embedding, or a dict with "embedding" and
+            perhaps "variance"; or the name of a row of `SHIPPED`.
         name: what it is called; the last part of the path unless given.
         trust: whether to open a SavedModel or a Keras model that may do more than compute.
 
     Raises:
         InputError: there is no such thing at the path, it has no weights yet, or not these inputs
             and outputs, or it may do more than compute.
+
+    Warns:
+        FutureWarning: a Keras model calls its embedding "mean", as those of before did.
     """
     path = located(path)
     name = name or (path.stem if path.is_file() else path.name)
@@ -157,17 +162,26 @@ def _of_keras_model(path: Path, name: str, trust: bool) -> Encoder:
     sides = shape or (_ANY_SIDE, _ANY_SIDE, model.input_shape[3] or 3)
     output = run(tf.zeros((1, *sides)))
     keys = set(output) if isinstance(output, dict) else set()
-    if (keys and "mean" not in keys) or isinstance(output, list | tuple):
+    key = "embedding" if "embedding" in keys else OLD_NAME
+    if (keys and key not in keys) or isinstance(output, list | tuple):
         given = listed(keys) if keys else f"{len(output)} outputs"
-        raise InputError(f"{path} gives {given}; an encoder gives mean, or one tensor")
+        raise InputError(f"{path} gives {given}; an encoder gives embedding, or one tensor")
+    if keys and key == OLD_NAME:
+        warnings.warn(
+            f"{path} calls its embedding 'mean', which the next release does not read; save it "
+            "again: keras.Model(m.input, {'embedding': m.output['mean'], 'variance': "
+            "m.output['variance']}).save(...)",
+            FutureWarning,
+            stacklevel=3,
+        )
 
     def posterior(images: Images) -> Posterior:
         found = run(images)
-        return Posterior(found["mean"], found["variance"])
+        return Posterior(found[key], found["variance"])
 
     return Encoder(
         name,
-        embed=lambda images: run(images)["mean"] if keys else run(images),
+        embed=lambda images: run(images)[key] if keys else run(images),
         posterior=posterior if "variance" in keys else None,
         image_shape=shape,
         notes={"kind": "Keras model", "sha256": weights_checksum(model)},
