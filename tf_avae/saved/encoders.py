@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -113,6 +114,8 @@ def _of_saved_model(path: Path, name: str, trust: bool) -> Encoder:
     # Without the other outputs an attack's gradient takes a fraction of the time.
     wanted = [o for o in ("embedding", "variance") if o in known]
     encoder = as_layer(function, wanted, name="encoder")
+    # An evaluation has looked at its images; a decoder of Gaussian data decodes to any number.
+    encoder.bounds = (-math.inf, math.inf)
 
     def posterior(images: Images) -> Posterior:
         found = encoder(images)

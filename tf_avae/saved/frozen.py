@@ -14,7 +14,7 @@ from tf_avae.backend import keras, tf
 from tf_avae.errors import InputError
 from tf_avae.graphs.flat_graphs import FlatGraph, flatten, variables_of
 from tf_avae.graphs.saved_models import SavedModel, holds_saved_model, listed
-from tf_avae.inputs import MARGIN, images_of
+from tf_avae.inputs import MARGIN, UNIT, images_of
 from tf_avae.runs.run import holds_run, load_trained
 from tf_avae.saved.shipped import SHIPPED, located
 from tf_avae.types import Images, Tensor
@@ -40,6 +40,7 @@ class LoadedEncoder(keras.layers.Layer):
     """
 
     sha256: Any
+    bounds = UNIT
 
     def __init__(
         self,
@@ -79,7 +80,9 @@ class LoadedEncoder(keras.layers.Layer):
         _LIVE.add(self)
 
     def call(self, images: Images) -> dict[str, Tensor]:
-        images = images_of(images, image_shape=self.image_shape, margin=MARGIN, none=True)
+        images = images_of(
+            images, image_shape=self.image_shape, bounds=self.bounds, margin=MARGIN, none=True
+        )
         return self._graph(images, [weight.value for weight in self._values])
 
     def compute_output_spec(self, images: Any) -> dict[str, keras.KerasTensor]:
