@@ -21,7 +21,7 @@ from training.sweep.colormnist.grids import GRIDS, Attacks, Grid, Model, models
 from training.sweep.models import Values, check_evaluation, open_fields
 
 TIMING = "timing"
-"""The cell that times a training step of each objective's own model."""
+"""The cell that times a training step of each objective's own model, in each precision."""
 
 _AXES: dict[str, type] = {"arch": str, "rho": float, "rho_se": float, "epsilon": float}
 _HELP = {
@@ -147,10 +147,11 @@ def _check_once(*lists: Any) -> None:
 
 
 def _timing(made: list[Model]) -> Cell:
-    """Of each objective's first model, in turn: a time factor compares steps of one process."""
-    first: dict[str, Model] = {}
+    """Of each objective's first model in each precision, in turn: a time factor compares steps of
+    one process."""
+    first: dict[tuple[str, str], Model] = {}
     for model in made:
-        first.setdefault(model.algo, model)
+        first.setdefault((model.algo, model.config.precision), model)
     return timing_cell(
         TIMING, {m.name: m.config for m in first.values()}, rounds=_ROUNDS, seconds=_SECONDS
     )

@@ -1,1 +1,0 @@
-"""The precision study: float32 beside mixed precision."""
