@@ -1,17 +1,23 @@
 """The charts of a report."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tf_avae.evaluation import table
 from tf_avae.evaluation.detection import KNOWING, PGD
-from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, plain, tidy, title
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from tf_avae.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    Axes,
+    Figure,
+    new_figure,
+    plain,
+    tidy,
+    title,
+)
 
 _STYLES = [
     (color, marker, dash)

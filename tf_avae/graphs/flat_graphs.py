@@ -5,8 +5,6 @@ back through all of them, wanted or not. Here the calls are gone, and so is what
 needs.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib
@@ -106,7 +104,7 @@ class FlatGraph:
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> FlatGraph:
+    def from_config(cls, config: Mapping[str, Any]) -> "FlatGraph":
         """The graph that `to_config` wrote down.
 
         Raises:
@@ -157,7 +155,7 @@ def flatten(function: Any, outputs: Iterable[str]) -> tuple[FlatGraph, list[np.n
     return FlatGraph(serialized, kinds, given.name, wanted), list(weights.values())
 
 
-def _needed(graph: tf.compat.v1.GraphDef, tensors: Sequence[str]) -> tf.compat.v1.GraphDef:
+def _needed(graph: "tf.compat.v1.GraphDef", tensors: Sequence[str]) -> "tf.compat.v1.GraphDef":
     """The graph without the nodes that these tensors do not depend on.
 
     Each function's results wait for all that was in it, also for what they are not made of. Of that

@@ -1,13 +1,11 @@
 """Measures and draws a solvable case: `python -m training.theory ppca --out DIR`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from tf_avae import plots
 from tf_avae.backend import without_warnings
@@ -20,9 +18,6 @@ from tf_avae.provenance import provenance
 from tf_avae.registry import Registry
 from training.theory import circle, ppca, ppca_figures
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 class Case(NamedTuple):
     """A solvable case: what is measured, what is drawn, what is said."""
@@ -31,7 +26,7 @@ class Case(NamedTuple):
     summary: str
     steps: int
     measure: Callable[[int, int], dict[str, Any]]
-    figures: Callable[[dict[str, Any]], dict[str, Figure]]
+    figures: Callable[[dict[str, Any]], dict[str, plots.Figure]]
     page_values: Callable[[dict[str, Any]], dict[str, Any]]
 
 

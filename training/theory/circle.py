@@ -1,14 +1,12 @@
 """The discrete circle: what each objective makes of an encoder where there are no data."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tf_avae.console.printing import say
-from tf_avae.plots import BLUE, GREEN, ORANGE, PINK, new_figure, tidy, title
+from tf_avae.plots import BLUE, GREEN, ORANGE, PINK, Figure, new_figure, tidy, title
 from tf_avae.theory.circle import (
     CIRCLE_OBJECTIVES,
     Circle,
@@ -19,9 +17,6 @@ from tf_avae.theory.circle import (
     terms,
     train,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 STEPS = 4000
 

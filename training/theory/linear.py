@@ -1,7 +1,5 @@
 """The real model, with the linear architecture, on data of a known probabilistic PCA."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -67,7 +65,7 @@ class LinearTask:
         """Fresh images, [count, latents, pixels, 1] float32; seed is int32 [2]."""
         return tf.reshape(self.ppca.sample(count, seed), [count, self.latents, self.pixels, 1])
 
-    def model(self, objective: str, seed: int = 0) -> AVAE:
+    def model(self, objective: str, seed: int = 0) -> "AVAE":
         """A linear model with random weights."""
         from tf_avae.model import AVAE
 
@@ -84,7 +82,9 @@ class LinearTask:
             seed=seed,
         )
 
-    def train(self, model: AVAE, steps: int, seed: int = 0, callbacks: list | None = None) -> None:
+    def train(
+        self, model: "AVAE", steps: int, seed: int = 0, callbacks: list | None = None
+    ) -> None:
         """Trains a model on batches of fresh images.
 
         The encoder's weights are about 1/sqrt(v), the decoder's sqrt(v): the steps of LAMB are
@@ -121,7 +121,7 @@ class LinearTask:
             start=_START,
         )
 
-    def set_weights(self, model: AVAE, at: Component) -> None:
+    def set_weights(self, model: "AVAE", at: Component) -> None:
         """Puts a model at a point: encoder a u^T (x - 0.5), variance s, decoder w z u + 0.5."""
         u = self.directions
         encoder, variance = (model.encoder.get_layer(name) for name in ("mean", "variance"))
@@ -129,7 +129,7 @@ class LinearTask:
         variance.set_weights([np.log(at.variance)])
         model.decoder.set_weights([(u * at.decoder).T, np.full(len(u), 0.5)])
 
-    def read_weights(self, model: AVAE) -> tuple[Component, np.ndarray]:
+    def read_weights(self, model: "AVAE") -> tuple[Component, np.ndarray]:
         """The components of a trained model, and what part of the decoder lies outside of each.
 
         Latents come in any order and with any sign; components and latents are paired by how much

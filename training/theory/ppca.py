@@ -1,7 +1,5 @@
 """Probabilistic PCA: what the objectives do in the linear case, and where the chain goes."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +137,7 @@ def train_all(steps: int, seed: int) -> dict[str, list[dict[str, float]]]:
     return rows
 
 
-def _telling(model: AVAE, stage: Stage) -> keras.callbacks.Callback:
+def _telling(model: "AVAE", stage: Stage) -> "keras.callbacks.Callback":
     """Says where a training is."""
     from training.session import Progress
 
@@ -182,7 +180,7 @@ def chain(seed: int) -> dict[str, Any]:
     }
 
 
-def _walk(kernel: AffineGaussian, x: tf.Tensor, seed: int) -> list[tf.Tensor]:
+def _walk(kernel: AffineGaussian, x: "tf.Tensor", seed: int) -> "list[tf.Tensor]":
     """x and what `_CHAIN_STEPS` steps of a kernel make of it."""
     path = [x]
     for step in range(_CHAIN_STEPS):

@@ -1,20 +1,26 @@
 """The picture of a grid on ColorMNIST: accuracy against the radius, or setting by setting."""
 
-from __future__ import annotations
-
 import itertools
-from typing import TYPE_CHECKING
 
-from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, plain, tidy, title
+from tf_avae.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    Axes,
+    Figure,
+    legend_below,
+    new_figure,
+    plain,
+    tidy,
+    title,
+)
 from training.sweep.colormnist.grids import GRIDS
 from training.sweep.colormnist.measures import accuracies
 from training.sweep.colormnist.page import in_order, label, setting
 from training.sweep.models import Values
 from training.sweep.seeds import half_width
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _COLORS = {"vae": GREY, "avae": BLUE, "se": GREEN, "se_avae": ORANGE, "avae_ss": PINK}
 _MARKERS = {"vae": "o", "avae": "s", "se": "^", "se_avae": "D", "avae_ss": "v"}
@@ -53,10 +59,7 @@ def _curves(values: Values, shown: list[Values]) -> Figure:
         for model in in_order(values):
             found = [(m["epsilon"], model["over_seeds"].get(m["name"])) for m in of]
             _curve(axes, model, [(x, e) for x, e in found if e], next(dashes[model["algo"]]))
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles=handles, labels=labels, ncols=min(5, len(labels)), fontsize=8,
-                      handlelength=3.2, loc="outside lower center", frameon=False)  # fmt: skip
+    legend_below(figure, 5, handlelength=3.2)
     return figure
 
 
@@ -122,8 +125,5 @@ def _dots(values: Values, shown: list[Values]) -> Figure:
         tick.set_color(_COLORS[model["algo"]])
         tick.set_fontweight("normal" if model["differs"] else "bold")
     panels[0].set_ylim(rows[-1] + 0.6, -0.6)
-    handles, labels = panels[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles=handles, labels=labels, ncols=len(labels), fontsize=8,
-                      loc="outside lower center", frameon=False)  # fmt: skip
+    legend_below(figure, 8)
     return figure
