@@ -10,12 +10,7 @@ from typing import Any
 from tf_avae.evaluation import charts, table
 from tf_avae.evaluation.checks import CHECKS
 from tf_avae.evaluation.suite import Evaluation, Pictures
-from tf_avae.plots import (
-    Figure,
-    rendered,
-    scaled_change,
-    sheet,
-)
+from tf_avae.plots import Figure, rendered, scaled_change, sheet
 
 
 def page(evaluation: Evaluation) -> str:

@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from tf_avae import private
 from tf_avae.backend import tf
 from tf_avae.errors import InputError, reason
-from tf_avae.graphs.operations import COMPUTES
+from tf_avae.graphs.operations import COMPUTES, closure, node_of
 from tf_avae.types import Tensor
 
 _WEIGHT = 1024
@@ -69,7 +69,7 @@ class FlatGraph:
     @cached_property
     def _function(self) -> Any:
         placed = {node.name: node for node in self._graph.node}
-        head = placed[_node(self._input)].attr
+        head = placed[node_of(self._input)].attr
         spec = tf.TensorSpec(tf.TensorShape(head["shape"].shape), tf.DType(head["dtype"].type))
         weights = [tf.TensorSpec(*kind) for kind in self.weights.values()]
 
@@ -162,36 +162,20 @@ def _needed(graph: "tf.compat.v1.GraphDef", tensors: Sequence[str]) -> "tf.compa
     only checks are kept, and what they look at.
     """
     nodes = {node.name: node for node in graph.node}
-    outputs = {_node(tensor) for tensor in tensors}
+    outputs = {node_of(tensor) for tensor in tensors}
     checks = {
         name
-        for name in _closure(nodes, outputs, lambda tensor: True)
+        for name in closure(nodes, outputs)
         if nodes[name].op in _CHECKS or nodes[name].op not in COMPUTES
     }
-    needed = _closure(nodes, outputs | checks, lambda tensor: not tensor.startswith("^"))
+    needed = closure(nodes, outputs | checks, lambda tensor: not tensor.startswith("^"))
     kept = tf.compat.v1.GraphDef(versions=graph.versions, library=graph.library)
     kept.node.extend(node for node in graph.node if node.name in needed)
     for node in kept.node:
         data = [tensor for tensor in node.input if not tensor.startswith("^")]
-        first = {_node(tensor) for tensor in node.input if tensor.startswith("^")} & needed
+        first = {node_of(tensor) for tensor in node.input if tensor.startswith("^")} & needed
         if node.name in outputs and data:
             first |= checks
         del node.input[:]
         node.input.extend([*data, *(f"^{name}" for name in sorted(first))])
     return kept
-
-
-def _closure(nodes: Mapping[str, Any], names: Iterable[str], follow: Callable) -> set[str]:
-    """These nodes and all that they depend on, by the inputs that are followed."""
-    left, found = list(names), set[str]()
-    while left:
-        name = left.pop()
-        if name not in found:
-            found.add(name)
-            left += [_node(tensor) for tensor in nodes[name].input if follow(tensor)]
-    return found
-
-
-def _node(tensor: str) -> str:
-    """The node that a tensor, or a control input, comes from."""
-    return tensor.removeprefix("^").partition(":")[0]

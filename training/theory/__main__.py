@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from tf_avae.errors import InputError
 from tf_avae.files import absolute, write_json, write_text
 from tf_avae.provenance import provenance
 from tf_avae.registry import Registry
+from training.evaluate import writable_folder
 from training.theory import circle, ppca, ppca_figures
 
 
@@ -85,14 +85,8 @@ def _run(arguments: argparse.Namespace) -> int:
     check(seed=arguments.seed)
     if not arguments.out:
         raise InputError("--out is empty; give the folder to write to, such as theory")
-    folder = absolute(arguments.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    # Before the work: what cannot be written is better known now.
-    for path in (folder / f"{case.name}.json", folder / f"{case.name}.md"):
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; give another --out, or remove it")
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    files = (f"{case.name}.json", f"{case.name}.md")
+    folder = writable_folder(absolute(arguments.out), files)
     with without_warnings():  # each training is a graph of its own, which TensorFlow warns of
         numbers = case.measure(steps, arguments.seed)
     write(case, {**provenance(), **numbers}, folder)

@@ -2,20 +2,8 @@
 
 import itertools
 
-from tf_avae.plots import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PINK,
-    Axes,
-    Figure,
-    legend_below,
-    new_figure,
-    plain,
-    tidy,
-    title,
-)
+from tf_avae import plots
+from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, plain, tidy, title
 from training.sweep.colormnist.grids import GRIDS
 from training.sweep.colormnist.measures import accuracies
 from training.sweep.colormnist.page import in_order, label, setting
@@ -29,7 +17,7 @@ _BETWEEN = 1.8
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1, 1, 1)), (0, (8, 3)))
 
 
-def chart(values: Values) -> Figure:
+def chart(values: Values) -> plots.Figure:
     """A panel for each task and head: curves, or where one setting at a time differs a row for each
     model."""
     first = values["settings"]["budgets"][0]
@@ -43,7 +31,7 @@ def _named(shown: list[Values], what: str) -> list[str]:
     return list(dict.fromkeys(m[what] for m in shown)) or [""]
 
 
-def _curves(values: Values, shown: list[Values]) -> Figure:
+def _curves(values: Values, shown: list[Values]) -> plots.Figure:
     tasks, heads = _named(shown, "task"), _named(shown, "head")
     figure = new_figure(4.3 * len(tasks), 2.9 * len(heads) + 0.7)
     panels = figure.subplots(len(heads), len(tasks), squeeze=False, sharey=True, sharex=True)
@@ -59,7 +47,7 @@ def _curves(values: Values, shown: list[Values]) -> Figure:
         for model in in_order(values):
             found = [(m["epsilon"], model["over_seeds"].get(m["name"])) for m in of]
             _curve(axes, model, [(x, e) for x, e in found if e], next(dashes[model["algo"]]))
-    legend_below(figure, 5, handlelength=3.2)
+    plots.legend_below(figure, 5, handlelength=3.2)
     return figure
 
 
@@ -67,7 +55,7 @@ def _panel(task: str, head: str) -> str:
     return f"{task}, {head} head" if head else ""
 
 
-def _curve(axes: Axes, model: Values, found: list, dash) -> None:
+def _curve(axes: plots.Axes, model: Values, found: list, dash) -> None:
     """A model's mean over seeds, and a band for its interval."""
     if not found:
         return
@@ -85,7 +73,7 @@ def _curve(axes: Axes, model: Values, found: list, dash) -> None:
         axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def _dots(values: Values, shown: list[Values]) -> Figure:
+def _dots(values: Values, shown: list[Values]) -> plots.Figure:
     """A row for each model, a mark for each radius: the darker, the larger."""
     groups = list(itertools.product(_named(shown, "task"), _named(shown, "head")))
     models = list(in_order(values))
@@ -125,5 +113,5 @@ def _dots(values: Values, shown: list[Values]) -> Figure:
         tick.set_color(_COLORS[model["algo"]])
         tick.set_fontweight("normal" if model["differs"] else "bold")
     panels[0].set_ylim(rows[-1] + 0.6, -0.6)
-    legend_below(figure, 8)
+    plots.legend_below(figure, 8)
     return figure
