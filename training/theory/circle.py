@@ -17,6 +17,7 @@ from tf_avae.theory.circle import (
     terms,
     train,
 )
+from training.sweep.pages import table
 
 STEPS = 4000
 
@@ -235,14 +236,10 @@ _COLUMNS = {
 
 def merit_table(numbers: dict[str, Any]) -> str:
     """Markdown: means over seeds, a row for each objective and coupling width."""
-    lines = [
-        "| objective | ν | " + " | ".join(_COLUMNS.values()) + " |",
-        "|---|---:|" + "---:|" * len(_COLUMNS),
-    ]
+    rows = [["objective", "ν", *_COLUMNS.values()]]
     for name in CIRCLE_OBJECTIVES:
         for width in _widths(name):
             means = _means(numbers, name, width)
             cells = [f"{means[key]:.2f}" if key in means else "" for key in _COLUMNS]
-            nu = "" if name == "vae" else f"{width:g}"
-            lines.append(f"| `{name}` | {nu} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            rows.append([f"`{name}`", "" if name == "vae" else f"{width:g}", *cells])
+    return table(rows)
