@@ -132,14 +132,7 @@ def _write(file: Path, found: Embeddings, paths: Sequence[Path]) -> None:
     if file.suffix == ".npy":
         np.save(file, found.mean)
     else:
-        np.savez(
-            file,
-            mean=found.mean,
-            variance=found.variance,
-            inconsistency=found.inconsistency,
-            version=np.int64(found.version),
-            paths=np.array([str(path) for path in paths]),
-        )
+        np.savez(file, paths=[str(path) for path in paths], **vars(found))
 
 
 def _files(path: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from tf_avae.files import absolute, write_json, write_text
 from tf_avae.provenance import provenance
 from tf_avae.registry import Registry
 from training.evaluate import writable_folder
+from training.options import listed
 from training.theory import circle, ppca, ppca_figures
 
 
@@ -61,8 +62,7 @@ def parser() -> Parser:
         "(CASE.json), its figures (CASE-NAME.png and .svg) and a page that explains them "
         "(CASE.md). Files of those names are replaced, others left as they are.",
     )
-    listed = "\n".join(f"- {case.name}: {case.summary}" for case in CASES.values())
-    made.add_argument("case", metavar="{" + ",".join(CASES) + "}", help=listed)
+    made.add_argument("case", metavar="{" + ",".join(CASES) + "}", help=listed(CASES))
     made.add_argument("--out", required=True, metavar="DIR", help="where to write; is made")
     defaults = ", ".join(f"{case.name} {case.steps}" for case in CASES.values())
     made.add_argument("--steps", type=int, metavar="N", help=f"of each training [{defaults}]")
