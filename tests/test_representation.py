@@ -14,7 +14,7 @@ from tf_avae.evaluation import DISTANCES, attack_representation, statistics
 from tf_avae.evaluation.consistency import chain, drift, inconsistency
 from tf_avae.evaluation.latents import latent_usage
 from tf_avae.evaluation.likelihood import importance_weighted, reconstruction_error
-from tf_avae.evaluation.representation import distance_between_classes
+from tf_avae.probes import distance_between_classes
 from tf_avae.theory.ppca import PPCA
 
 RNG = np.random.default_rng(0)

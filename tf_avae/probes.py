@@ -163,16 +163,27 @@ def fit_margin(
     """
     given = _checked(embeddings, labels, seed)
     strengths = [weight / len(given.columns) for weight in weights]
-    means = [
-        given.embeddings[given.columns == column].mean(0) for column in range(len(given.classes))
-    ]
-    most = float(scipy.spatial.distance.pdist(means).mean()) / 2
+    most = distance_between_classes(given.embeddings, given.columns) / 2
 
     def radius(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> float:
         capped = np.minimum(latent_radius(probe, embeddings, labels), most)
         return float(np.mean([capped[labels == label].mean() for label in np.unique(labels)]))
 
     return _fit_logistic(given, strengths, _one_scale, "held_out_radius", radius)
+
+
+def distance_between_classes(embeddings: np.ndarray, labels: np.ndarray) -> float:
+    """The mean Euclidean distance between the mean embeddings of two classes; 0 of one class.
+
+    The unit in which a shift of an embedding says something: an encoder that makes all embeddings
+    small moves none of them far.
+
+    Args:
+        embeddings: [N, D].
+        labels: [N].
+    """
+    means = [embeddings[labels == label].mean(0) for label in np.unique(labels)]
+    return float(scipy.spatial.distance.pdist(means).mean()) if len(means) > 1 else 0.0
 
 
 def latent_radius(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy
 
 from tf_avae.backend import keras, tf
 from tf_avae.networks import ARCHITECTURES
@@ -132,14 +133,14 @@ class LinearTask:
     def read_weights(self, model: "AVAE") -> tuple[Component, np.ndarray]:
         """The components of a trained model, and what part of the decoder lies outside of each.
 
-        Latents come in any order and with any sign; components and latents are paired by how much
-        they have of one another, the most first.
+        Latents come in any order and with any sign; components and latents are paired so that they
+        have most of one another.
         """
         weights = model.encoder.get_layer("mean").get_weights()[0]
         log_variance = model.encoder.get_layer("variance").get_weights()[0]
         decoder = model.decoder.get_weights()[0]
         along = decoder @ self.directions
-        latent = _match(np.abs(along))
+        latent = scipy.optimize.linear_sum_assignment(np.abs(along).T, maximize=True)[1]
         w = along[latent, np.arange(self.latents)]
         sizes = np.linalg.norm(decoder[latent], axis=1)
         encoder = np.einsum("nd,nd->d", weights[:, latent], self.directions)
@@ -151,13 +152,3 @@ class LinearTask:
             observation_variance=self.observation_variance,
         )
         return found, np.sqrt(np.maximum(1 - (w / sizes) ** 2, 0.0))
-
-
-def _match(along: np.ndarray) -> np.ndarray:
-    """The latent of each component, [D], from sizes [latents, components], each used once."""
-    left, latent = along.copy(), np.zeros(along.shape[1], int)
-    for _ in latent:
-        row, column = np.unravel_index(np.argmax(left), left.shape)
-        latent[column] = row
-        left[row], left[:, column] = -1.0, -1.0
-    return latent
