@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 
 from tf_avae.backend import Lazy, tf
-from tf_avae.errors import InputError
+from tf_avae.errors import InputError, first_few
 from tf_avae.inputs import label_array, seed_of
 from tf_avae.registry import Registry
 from tf_avae.types import Latents, Tensor
@@ -76,8 +76,8 @@ class Probe(NamedTuple):
         unknown = np.setdiff1d(labels, self.classes)
         if len(unknown):
             raise InputError(
-                f"labels hold the classes {_listed(unknown)}, which the head was not fitted to "
-                f"(its classes are {_listed(self.classes)}); leave those examples out"
+                f"labels hold the classes {first_few(unknown)}, which the head was not fitted to "
+                f"(its classes are {first_few(self.classes)}); leave those examples out"
             )
         return np.searchsorted(self.classes, labels)
 
@@ -289,17 +289,13 @@ def _checked(embeddings: np.ndarray, labels: np.ndarray, seed: int) -> _Given:
     if len(classes) < 2:
         raise InputError(f"all examples are of class {classes[0]}; a probe needs 2 classes or more")
     if counts.min() < LEAST_EXAMPLES:
+        lone = first_few(classes[counts < LEAST_EXAMPLES])
         raise InputError(
-            f"there is one example each of the classes {_listed(classes[counts < LEAST_EXAMPLES])};"
+            f"there is one example each of the classes {lone};"
             " a probe needs 2 classes or more, each with 2 examples or more, to fit to and to hold "
             "out: leave those examples out, or add others of their classes"
         )
     return _Given(embeddings, columns, classes, int(seed_of(seed)[0]))
-
-
-def _listed(numbers: np.ndarray, most: int = 10) -> str:
-    more = f" and {len(numbers) - most:,} more" if len(numbers) > most else ""
-    return ", ".join(map(str, numbers[:most])) + more
 
 
 def _held_out(columns: np.ndarray) -> int:

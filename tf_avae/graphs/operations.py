@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_avae import private
-from tf_avae.errors import InputError
+from tf_avae.errors import InputError, first_few
 
 IF_TRUSTED = "if you trust where it comes from, open it with --trust (in Python: trust=True)"
 """The remedy where a model may do more than compute."""
@@ -121,8 +121,8 @@ def check_saved_model(path: Path) -> None:
     beyond = sorted(set[str]().union(*(_MetaGraph(graph).beyond() for graph in graphs)))
     if beyond:
         raise InputError(
-            f"{path} uses {', '.join(beyond[:10])}{' and others' if len(beyond) > 10 else ''}, "
-            f"which may do more than compute: use files or the network, or run code; {IF_TRUSTED}"
+            f"{path} uses {first_few(beyond)}, which may do more than compute: use files or the "
+            f"network, or run code; {IF_TRUSTED}"
         )
 
 
