@@ -118,7 +118,7 @@ def test_no_file_needs_itself_by_way_of_others():
     ("house", "above"),
     [
         ("tf_avae/datasets", {"drawn_faces": {"celeb_a"}}),
-        ("training/sweep", {name: {"cells"} for name in ("colormnist", "table3")}),
+        ("training/sweep", {name: {"cells"} for name in ("colormnist", "precision", "table3")}),
     ],
 )
 def test_rooms_beside_one_another_do_not_know_one_another(house, above):

@@ -7,7 +7,7 @@ import pytest
 from sweep_results import write
 from test_table3 import printed, tables
 
-from tests.colormnist.made_up import RATES, SEEDS, created, declare, finish_all
+from tests.colormnist.made_up import RATES, SEEDS, THROUGH, created, declare, finish_all
 from tf_avae.config import Config, read_json
 from tf_avae.runs.plan import resolve
 from training import evaluate, fit
@@ -50,18 +50,18 @@ def test_cells_are_commands_that_the_others_understand(tmp_path, grid):
             assert cell.name == f"{training}-{arguments.budget}"
             assert arguments.encoder == [f"{training}={sweep.output(training)}"]
             (attacks,) = [a for a in row.attacks if a.budget == arguments.budget]
-            first = attacks == row.attacks[0]
             assert tuple(arguments.epsilon) == (attacks.radii or row.radii)
-            assert tuple(arguments.head) == (row.heads if first else row.heads[:1])
+            assert tuple(arguments.head) == THROUGH[arguments.budget]
             assert arguments.images == attacks.images
             # Otherwise images held out in training would be evaluated on as training images.
             assert arguments.validation == row.common.get("validation", 0)
+            first = attacks == row.attacks[0]
             assert tuple(arguments.section) == (row.sections if first else ("robustness",))
             measured.append(cell.name)
         else:
             assert module == "training.sweep.timing"
             configs = read_json(timing.parser().parse_args(words).options)["configs"]
-            assert list(dict.fromkeys(c["algo"] for c in configs.values())) == list(algos)
+            assert [config["algo"] for config in configs.values()] == list(algos)
     assert starts == {}
     assert sorted(measured) == sorted(
         f"{m['name']}-s{s}-{b}" for m in rows for s in range(2) for b, *_ in row.attacks

@@ -25,6 +25,10 @@ from training.sweep.colormnist import figures as colormnist_figures
 from training.sweep.colormnist import known as colormnist_known
 from training.sweep.colormnist import page as colormnist_page
 from training.sweep.colormnist import study as colormnist
+from training.sweep.precision import chart as precision_chart
+from training.sweep.precision import figures as precision_figures
+from training.sweep.precision import page as precision_page
+from training.sweep.precision import study as precision
 from training.sweep.table3 import chart as table3_chart
 from training.sweep.table3 import figures as table3_figures
 from training.sweep.table3 import page as table3_page
@@ -79,6 +83,19 @@ SWEEPS: Registry[Sweep] = Registry(
         collect=table3_figures.collect,
         page=table3_page.page,
         picture=table3_chart.chart,
+    ),
+    Sweep(
+        "precision",
+        "the same training in float32, bfloat16 and float16, on ColorMNIST, over seeds",
+        place="sweeps/precision-ARCH",
+        add_options=precision.add_options,
+        folder=precision.default_folder,
+        declare=precision.declare,
+        check=precision.check_data,
+        prepare=lambda sweep: None,
+        collect=precision_figures.collect,
+        page=precision_page.page,
+        picture=precision_chart.chart,
     ),
     Sweep(
         "colormnist",

@@ -185,21 +185,14 @@ def _beside(record: Values) -> dict[str, float | None]:
 
 
 def _time(sweep: SweepFolder) -> Values:
-    """Rates of steps, and the time that a step takes over one of the `vae`'s and, in another
-    precision, over one of the objective's own model."""
+    """Rates of steps, and the time that a step takes over one of the `vae`'s."""
     if not sweep.done(TIMING):
         return {"missing": why_missing(sweep, TIMING)}
     found = read_timing(sweep.result(TIMING))
     rates = found["rates"]
     baseline = "vae" if "vae" in rates else next(iter(rates))
     factors = {name: time_factor(rates, name, baseline) for name in rates}
-    algos = {row["name"]: row["algo"] for row in sweep.declaration.settings["models"]}
-    over_own = {
-        name: time_factor(rates, name, algos[name])
-        for name in rates
-        if algos[name] != name and algos[name] in rates
-    }
     return {
         "missing": None, "rates": rates, "baseline": baseline, "factors": factors,
-        "over_own": over_own, "timed_by": found.get("provenance"),
+        "timed_by": found.get("provenance"),
     }  # fmt: skip

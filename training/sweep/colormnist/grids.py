@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from tf_avae.config import ATTACK, OBJECTIVE, Config, fields_of, option
+from tf_avae.config import ATTACK, OBJECTIVE, Config, fields_of
 from tf_avae.errors import InputError
 from tf_avae.objectives import OBJECTIVES
 from tf_avae.registry import Registry
@@ -254,21 +254,5 @@ GRIDS: Registry[Grid] = Registry(
         ),
         radii=(0.05, 0.1),
         attacks=(Attacks("paper", 200),),
-    ),
-    Grid(
-        "precision",
-        "each objective in float32, bfloat16 and float16, three seeds",
-        title="Does the precision of training change what is learnt? ColorMNIST, MLP",
-        text="The same trainings (seed, first weights, order of images, colours and noise) in each "
-        "precision. Weights, densities and the attacks of training are float32 in each, and all "
-        "encoders are evaluated in float32.",
-        common={"arch": "mlp", "obs_var": 0.1, "learning_rate": 1e-3, "pgd_steps": 5,
-                "steps": 2_000, "eval_every": 400},
-        blocks=(Block(_ALL, ({}, *_each("precision", *option("precision").choices[1:]))),),
-        seeds=3,
-        radii=(0.02, 0.05, 0.1),
-        attacks=(Attacks("paper", 1_000),),
-        heads=("linear",),
-        sections=("probes", "robustness", "consistency"),
     ),
 )  # fmt: skip

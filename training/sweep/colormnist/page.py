@@ -12,14 +12,12 @@ from training.sweep.colormnist.grids import GRIDS
 from training.sweep.colormnist.measures import accuracies, between
 from training.sweep.models import PERCENT, Values
 from training.sweep.pages import NONE, Notes, provenance, shared_options, table, time_taken, worded
-from training.sweep.seeds import CONFIDENCE, differs, half_width
 
 _SIGNS = {
     "obs_var": "v", "rho": "ρ", "rho_se": "ρ_SE", "epsilon": "ε", "pgd_steps": "PGD steps",
     "latent_dim": "D", "learning_rate": "learning rate", "reconstruction_weight": "w",
-    "coupling": "coupling", "arch": "", "init_from": "starts from", "precision": "",
+    "coupling": "coupling", "arch": "", "init_from": "starts from",
 }  # fmt: skip
-_MARK = "*"
 _SHORT = (("digit", 0, (0.0, 0.05, 0.1)), ("color", 0, (0.0, 0.1)), ("digit", 1, (0.0, 0.1)))
 """The columns of the table in short: task, number of the head, radii."""
 
@@ -36,7 +34,6 @@ def page(values: Values) -> str:
         *_accuracies(values, notes),
         "## Beside them",
         _beside(values),
-        *_differences(values),
         *_claims(values),
         "## Time",
         _times(values, notes),
@@ -186,7 +183,7 @@ def _attack_by_attack(values: Values, whole: list[Values]) -> Iterator[str]:
 
 def _beside(values: Values) -> str:
     asked = [m for m in values["measures"] if m["unit"] != PERCENT]
-    rows = [["", *map(_with_unit, asked)]]
+    rows = [["", *(", ".join(filter(None, (m["name"], m["unit"]))) for m in asked)]]
     for model in in_order(values):
         found = [model["over_seeds"].get(m["name"]) for m in asked]
         rows.append([label(model), *(worded(f, _digits(f)) for f in found)])
@@ -197,34 +194,6 @@ def _digits(estimate: Values | None) -> int:
     """Digits after the point: more of a small figure."""
     size = 10.0 if estimate is None else abs(estimate["value"])
     return 1 if size >= 10 else 3 if 0 < size < 0.1 else 2
-
-
-def _with_unit(measure: Values) -> str:
-    return ", ".join(filter(None, (measure["name"], measure["unit"])))
-
-
-def _differences(values: Values) -> Iterator[str]:
-    """How models differ from their objective's own, where several seeds tell that from chance."""
-    models = [model for model in in_order(values) if any(model["difference"].values())]
-    if values["settings"]["seeds"] == 1 or not models:
-        return
-    rows, found, reach = [["", *map(label, models)]], [], [0.0]
-    for measure in (m for m in values["measures"] if "after" not in m):
-        of = [model["difference"].get(measure["name"]) for model in models]
-        cells = [worded(e, sign="+") + (_MARK if e and differs(e) else "") for e in of]
-        rows.append([_with_unit(measure), *cells])
-        found += [e for e in of if e]
-        if measure["unit"] == PERCENT:
-            reach += [half_width(e) or 0.0 for e in of if e]
-    yield "## Differences from the objective's own"
-    yield (
-        "Mean difference from the objective's own model, seed by seed, ± half of the 95 % interval "
-        f"by Student's t. `{_MARK}`: larger than its interval reaches: {sum(map(differs, found))} "
-        f"of {len(found)}, where chance alone makes about {(1 - CONFIDENCE) * len(found):.1f}. "
-        f"Intervals of accuracies reach up to ± {max(reach):.1f} points: smaller differences may "
-        "be there."
-    )
-    yield table(rows)
 
 
 def _claims(values: Values) -> Iterator[str]:
@@ -292,15 +261,9 @@ def _times(values: Values, notes: Notes) -> str:
     rows = [["", "time of a training step", "least–most of the rounds"]]
     for name, factor in time["factors"].items():
         rows.append([name, f"{factor['value']:.2f}", f"{factor['low']:.2f}–{factor['high']:.2f}"])
-    own = ", ".join(
-        f"{name} {factor['value']:.2f} ({factor['low']:.2f}–{factor['high']:.2f})"
-        for name, factor in time.get("over_own", {}).items()
-    )
     return (
         f"Time of a training step over that of `{time['baseline']}`, timed in turn in one "
-        "process: median, least and most of the rounds' ratios.\n\n"
-        + table(rows)
-        + (f"\n\nOver that of its objective's own model: {own}." if own else "")
+        "process: median, least and most of the rounds' ratios.\n\n" + table(rows)
     )
 
 

@@ -21,7 +21,7 @@ from training.sweep.colormnist.grids import GRIDS, Attacks, Grid, Model, models
 from training.sweep.models import Values, check_evaluation, open_fields
 
 TIMING = "timing"
-"""The cell that times a training step of each objective's own model, in each precision."""
+"""The cell that times a training step of each objective's own model."""
 
 _AXES: dict[str, type] = {"arch": str, "rho": float, "rho_se": float, "epsilon": float}
 _HELP = {
@@ -143,11 +143,10 @@ def _check_once(*lists: Any) -> None:
 
 
 def _timing(made: list[Model]) -> Cell:
-    """Of each objective's first model in each precision, in turn: a time factor compares steps of
-    one process."""
-    first: dict[tuple[str, str], Model] = {}
+    """Of each objective's first model, in turn: a time factor compares steps of one process."""
+    first: dict[str, Model] = {}
     for model in made:
-        first.setdefault((model.algo, model.config.precision), model)
+        first.setdefault(model.algo, model)
     return timing_cell(
         TIMING, {m.name: m.config for m in first.values()}, rounds=_ROUNDS, seconds=_SECONDS
     )

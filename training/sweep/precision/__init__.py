@@ -1,0 +1,1 @@
+"""The precision study: float32 beside mixed precision."""
