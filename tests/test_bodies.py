@@ -310,19 +310,17 @@ def test_messages_between_processes_hold_what_was_sent():
         "none": np.zeros((2, 0), np.float64),
         "s": np.array([[b"a", b""], [b"\0", "ü"]], object),
     }
-    described, parts = worker.pack(sent)
     stream = io.BytesIO()
-    worker.send(stream, {"arrays": described}, parts)
+    worker.send(stream, ("write", (sent, "outputs")))
     stream.seek(0)
-    head, payload = worker.receive(stream)
-    found = worker.unpack(head["arrays"], payload)
-    assert found.keys() == sent.keys()
+    job, (found, form) = worker.receive(stream)
+    assert (job, form) == ("write", "outputs") and found.keys() == sent.keys()
     for name, array in sent.items():
         assert found[name].dtype == array.dtype and found[name].shape == array.shape
-        expected = [b"a", b"", b"\0", "ü".encode()] if name == "s" else array.ravel().tolist()
-        assert found[name].ravel().tolist() == expected
-    with pytest.raises(EOFError):
-        worker.receive(stream)
+        assert found[name].tolist() == array.tolist()
+    for left in (b"", stream.getvalue()[:-5]):
+        with pytest.raises(EOFError):
+            worker.receive(io.BytesIO(left))
 
 
 def test_bodies_need_numpy_alone():

@@ -233,7 +233,7 @@ def test_alignment_of_a_random_start_against_monte_carlo():
         assert attack.alignment(np.array(0.01), rho) < Attack(0.05, pixels).alignment(0.01, rho)
 
 
-@pytest.mark.parametrize("pixels", [1, 2, 7, 20])
+@pytest.mark.parametrize("pixels", [1, 2, 7, 20, 60])
 def test_alignment_in_the_limits(pixels):
     """As epsilon -> 0 the start decides nothing; as rho -> 1 it decides all, and E[tau y] goes to
     2 (1 - rho) c times the density of the start's share at 0."""
@@ -271,7 +271,6 @@ def test_bad_input_is_named(options, message):
         ((np.inf,), "epsilon is inf"),
         ((1.0, 0), "pixels is 0"),
         ((1.0, 1.5), "pixels is 1.5"),
-        ((1.0, 21, True), "pixels is 21"),
     ],
 )
 def test_bad_attacks_are_named(arguments, message):

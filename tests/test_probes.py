@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from tf_avae.errors import InputError
-from tf_avae.evaluation.neighbours import Neighbours
+from tf_avae.evaluation.neighbours import agreement, nearest
 from tf_avae.probes import (
     HEADS,
     MARGIN_WEIGHTS,
@@ -250,8 +250,7 @@ def test_an_embedding_that_does_not_vary_is_no_error(fit):
 def test_neighbours_vote_as_scikit_learns_do():
     x, y = X / [1, 100, 0.01, 1, 1], Y
     queries, truth = NEW / [1, 100, 0.01, 1, 1], Y
-    index = Neighbours(x, {"task": y}, 7)
-    right, share = index.agreement(index.find(queries), "task", truth)
+    right, share = agreement(nearest(x, queries, 7), y, truth)
     reference = KNeighborsClassifier(7, algorithm="brute").fit(x, y)
     np.testing.assert_array_equal(right, reference.predict(queries) == truth)
     np.testing.assert_allclose(share, reference.predict_proba(queries)[np.arange(600), truth])
@@ -278,8 +277,3 @@ def test_strengths_that_are_none_are_refused(strengths):
     for fit, name in ((fit_linear, "strengths"), (fit_margin, "weights")):
         with pytest.raises(InputError, match="strengths of the regularisation"):
             fit(X, Y, **{name: strengths})
-
-
-def test_more_neighbours_than_images_are_refused():
-    with pytest.raises(InputError, match="neighbours is 601"):
-        Neighbours(X, {"task": Y}, 601)

@@ -14,7 +14,7 @@ from tf_avae.evaluation import DISTANCES, attack_representation, statistics
 from tf_avae.evaluation.consistency import chain, drift, inconsistency
 from tf_avae.evaluation.latents import latent_usage
 from tf_avae.evaluation.likelihood import importance_weighted, reconstruction_error
-from tf_avae.evaluation.representation import distance_between_classes
+from tf_avae.probes import distance_between_classes
 from tf_avae.theory.ppca import PPCA
 
 RNG = np.random.default_rng(0)
@@ -242,9 +242,12 @@ def test_latent_usage_by_hand():
 @pytest.mark.parametrize(("hits", "count"), [(0, 20), (20, 20), (3, 20), (90, 100)])
 def test_intervals_of_shares_are_wilsons(hits, count):
     found = statistics.proportion(np.arange(count) < hits)
-    interval = scipy.stats.binomtest(hits, count).proportion_ci(method="wilson")
-    assert found["value"] == hits / count
-    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high), abs=1e-12)
+    z, share = scipy.stats.norm.ppf(0.975), hits / count
+    assert found["value"] == share and found["count"] == count
+    # The shares p from which the one found is 1.96 of p's own standard errors away.
+    ends = np.roots([1 + z**2 / count, -(2 * share + z**2 / count), share**2])
+    assert (found["low"], found["high"]) == pytest.approx(tuple(sorted(ends)), abs=1e-9)
+    assert 0 <= found["low"] <= share <= found["high"] <= 1
 
 
 def test_intervals_of_means_are_the_normals():

@@ -351,7 +351,7 @@ class Hanging:
         self.ended, self.killed = threading.Event(), False
         self.made.append(self)
 
-    def exchange(self, head, parts):
+    def exchange(self, job, arguments):
         self.ended.wait(30)
         raise EOFError
 
@@ -393,10 +393,10 @@ def test_smaller_jobs_go_first_but_not_for_ever(monkeypatch):
     done, go = [], threading.Event()
 
     class Recording(Hanging):
-        def exchange(self, head, parts):
+        def exchange(self, job, arguments):
             go.wait(30)
-            done.append(head["job"])
-            return {"resident": 0}, memoryview(b"")
+            done.append(job)
+            return b"", 0
 
     monkeypatch.setattr(workers, "_Process", Recording)
     monkeypatch.setattr(Hanging, "made", [])
@@ -406,17 +406,17 @@ def test_smaller_jobs_go_first_but_not_for_ever(monkeypatch):
         loop = asyncio.get_running_loop()
         now = loop.time()
         monkeypatch.setattr(loop, "time", lambda: now)  # which is advanced by hand below
-        jobs = [asyncio.create_task(lane.perform({"job": "first"}, [], 0))]
+        jobs = [asyncio.create_task(lane.perform("first", (), 0))]
         for name, size, later in (("large", 2**27, 0), ("small", 2**20, 1), ("late", 2**20, 60)):
             await asyncio.sleep(0)
             monkeypatch.setattr(loop, "time", lambda later=later: now + later)
-            jobs.append(asyncio.create_task(lane.perform({"job": name}, [], size)))
-        gone = asyncio.create_task(lane.perform({"job": "gone"}, [], 1))
+            jobs.append(asyncio.create_task(lane.perform(name, (), size)))
+        gone = asyncio.create_task(lane.perform("gone", (), 1))
         await asyncio.sleep(0)
         gone.cancel()
         go.set()
         await asyncio.gather(*jobs)
-        await asyncio.gather(lane.perform({"job": "last"}, [], 0))
+        await asyncio.gather(lane.perform("last", (), 0))
         lane.close()
 
     asyncio.run(run())
@@ -455,13 +455,12 @@ def test_large_bodies_and_replies_go_through_processes():
 
 
 def test_a_process_that_needs_too_much_memory_says_so():
-    head = {"job": "read", "encoding": "gzip", "limit": 10**8, "signatures": None}
     bomb = gzip.compress(b'{"x": [' + b"[]," * 10**7 + b"[]]}")  # lists: 720 MB
 
     async def run():
         lane = workers.Lane(1, niceness=0, memory=2**28)
         try:
-            await lane.perform(head, [bomb])
+            await lane.perform("read", (bomb, "gzip", 10**8, None))
         finally:
             lane.close()
 

@@ -57,10 +57,7 @@ def _words(cell, path, needs):
     return ["-c", SCRIPT, *map(str, (path, o["steps"], o["pause"], o["code"], *needs))]
 
 
-SCRIPTED = Kind(
-    "script", "counts", output=lambda cell, path: path,
-    result=lambda cell, path: path / "result", words=_words,
-)  # fmt: skip
+SCRIPTED = Kind("script", "counts", output=".", result="result", words=_words)
 
 
 @pytest.fixture(autouse=True)

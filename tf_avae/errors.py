@@ -1,5 +1,7 @@
 """The errors that a user of the package is meant to see, and what others say."""
 
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """A value that cannot be used. The message names the value, the limit and the remedy."""
@@ -19,3 +21,10 @@ def reason(error: Exception) -> str:
     if not lines:
         return type(error).__name__
     return lines[-1] if lines[0].startswith("in user code") else lines[0]
+
+
+def first_few(values: Iterable[object], most: int = 10, separator: str = ", ") -> str:
+    """Values in a message: the first of them, and how many more there are."""
+    words = list(map(str, values))
+    more = f" and {len(words) - most:,} more" if len(words) > most else ""
+    return separator.join(words[:most]) + more

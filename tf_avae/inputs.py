@@ -6,8 +6,6 @@ them when it runs (XLA leaves that pass out: it drops assertions). `refusals` tu
 graph refuses into an `InputError` too.
 """
 
-from __future__ import annotations
-
 import contextlib
 import numbers
 import re
@@ -292,7 +290,7 @@ def _check_values(images: np.ndarray, bounds: tuple[float, float], what: str) ->
 def _assertion(sound: Tensor, images: Images, bounds: tuple[float, float], what: str) -> Any:
     """The same inside a graph; what is wrong is looked at where something is."""
 
-    def refuse() -> tf.Operation:
+    def refuse() -> "tf.Operation":
         return tf.raw_ops.Assert(
             condition=False,
             data=[

@@ -1,10 +1,8 @@
 """How figures look, and how they become bytes: charts, and sheets of images."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +11,8 @@ from tf_avae.files import write_bytes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+else:  # matplotlib is imported when something is drawn
+    Axes = Figure = Any
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
 """Of the palette of Okabe and Ito, which readers with any colour vision tell apart; lines differ
@@ -51,6 +51,18 @@ def tidy(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(y, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def legend_below(figure: Figure, columns: int, **options: Any) -> None:
+    """One legend for all panels, under them, with each label once."""
+    shown: dict[str, Any] = {}
+    for panel in figure.axes:
+        handles, labels = panel.get_legend_handles_labels()
+        shown = dict(zip(labels, handles, strict=True)) | shown
+    if shown:
+        figure.legend(handles=list(shown.values()), labels=list(shown),
+                      ncols=min(columns, len(shown)), loc="outside lower center", fontsize=8,
+                      frameon=False, **options)  # fmt: skip
 
 
 def rendered(figure: Figure, suffix: str, name: str = "") -> bytes:

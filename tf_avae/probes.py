@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 
 from tf_avae.backend import Lazy, tf
-from tf_avae.errors import InputError
+from tf_avae.errors import InputError, first_few
 from tf_avae.inputs import label_array, seed_of
 from tf_avae.registry import Registry
 from tf_avae.types import Latents, Tensor
@@ -76,8 +76,8 @@ class Probe(NamedTuple):
         unknown = np.setdiff1d(labels, self.classes)
         if len(unknown):
             raise InputError(
-                f"labels hold the classes {_listed(unknown)}, which the head was not fitted to "
-                f"(its classes are {_listed(self.classes)}); leave those examples out"
+                f"labels hold the classes {first_few(unknown)}, which the head was not fitted to "
+                f"(its classes are {first_few(self.classes)}); leave those examples out"
             )
         return np.searchsorted(self.classes, labels)
 
@@ -163,16 +163,27 @@ def fit_margin(
     """
     given = _checked(embeddings, labels, seed)
     strengths = [weight / len(given.columns) for weight in weights]
-    means = [
-        given.embeddings[given.columns == column].mean(0) for column in range(len(given.classes))
-    ]
-    most = float(scipy.spatial.distance.pdist(means).mean()) / 2
+    most = distance_between_classes(given.embeddings, given.columns) / 2
 
     def radius(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> float:
         capped = np.minimum(latent_radius(probe, embeddings, labels), most)
         return float(np.mean([capped[labels == label].mean() for label in np.unique(labels)]))
 
     return _fit_logistic(given, strengths, _one_scale, "held_out_radius", radius)
+
+
+def distance_between_classes(embeddings: np.ndarray, labels: np.ndarray) -> float:
+    """The mean Euclidean distance between the mean embeddings of two classes; 0 of one class.
+
+    The unit in which a shift of an embedding says something: an encoder that makes all embeddings
+    small moves none of them far.
+
+    Args:
+        embeddings: [N, D].
+        labels: [N].
+    """
+    means = [embeddings[labels == label].mean(0) for label in np.unique(labels)]
+    return float(scipy.spatial.distance.pdist(means).mean()) if len(means) > 1 else 0.0
 
 
 def latent_radius(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -278,17 +289,13 @@ def _checked(embeddings: np.ndarray, labels: np.ndarray, seed: int) -> _Given:
     if len(classes) < 2:
         raise InputError(f"all examples are of class {classes[0]}; a probe needs 2 classes or more")
     if counts.min() < LEAST_EXAMPLES:
+        lone = first_few(classes[counts < LEAST_EXAMPLES])
         raise InputError(
-            f"there is one example each of the classes {_listed(classes[counts < LEAST_EXAMPLES])};"
+            f"there is one example each of the classes {lone};"
             " a probe needs 2 classes or more, each with 2 examples or more, to fit to and to hold "
             "out: leave those examples out, or add others of their classes"
         )
     return _Given(embeddings, columns, classes, int(seed_of(seed)[0]))
-
-
-def _listed(numbers: np.ndarray, most: int = 10) -> str:
-    more = f" and {len(numbers) - most:,} more" if len(numbers) > most else ""
-    return ", ".join(map(str, numbers[:most])) + more
 
 
 def _held_out(columns: np.ndarray) -> int:

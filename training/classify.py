@@ -31,12 +31,11 @@ from training.evaluate import (
     Progress,
     add_attack_options,
     attack_settings,
-    listed,
     open_named,
     writable_folder,
     write_results,
 )
-from training.options import add_data_options, data_config, open_given
+from training.options import add_choice, add_data_options, data_config, open_given
 from training.signals import Interrupted, StopSignals, deterministic
 
 if TYPE_CHECKING:
@@ -62,10 +61,7 @@ def parser() -> Parser:
         "--encoder", required=True, metavar="[NAME=]PATH", help="a run or a SavedModel"
     )
     made.add_argument("--task", required=True, metavar="NAME", help="the label to predict")
-    made.add_argument(
-        "--head", default="linear", metavar="{" + ",".join(HEADS) + "}",
-        help=f"[linear]\n{listed(HEADS)}",
-    )  # fmt: skip
+    add_choice(made, "--head", HEADS, "linear", "what is trained")
     made.add_argument(
         "--out", required=True, metavar="DIR", help=f"where {_MODEL} and {', '.join(RESULTS)} go"
     )

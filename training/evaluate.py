@@ -36,10 +36,9 @@ from tf_avae.evaluation.table import text
 from tf_avae.files import absolute, clear_drafts, shown, write_json, write_text
 from tf_avae.probes import HEADS
 from tf_avae.provenance import provenance, session, source_checksum
-from tf_avae.registry import Registry
 from tf_avae.runs.plan import build_model
 from tf_avae.saved.encoders import open_encoder
-from training.options import add_data_options, open_given
+from training.options import add_choice, add_data_options, listed, open_given
 from training.rates import fit_steps, paired_rates, time_factor
 from training.signals import Interrupted, StopSignals, deterministic
 
@@ -54,53 +53,28 @@ _DATA_BATCH = 500
 _TIMING_ROUNDS, _TIMING_SECONDS = 5, 0.5
 
 
-def listed(registry: Registry) -> str:
-    """The rows of a registry, for `--help`."""
-    return "\n".join(f"- {row.name}: {row.summary}" for row in registry.values())
-
-
 def add_attack_options(made: Parser) -> None:
     """Adds the flags for the attack budget, the tasks and the number of images."""
     defaults = Settings()
+    add_choice(made, "--budget", BUDGETS, defaults.budget, "how hard to attack")
     made.add_argument(
-        "--budget",
-        default=defaults.budget,
-        metavar="{" + ",".join(BUDGETS) + "}",
-        help=f"how hard to attack [{defaults.budget}]\n{listed(BUDGETS)}",
-    )
-    made.add_argument(
-        "--epsilon",
-        type=float,
-        nargs="+",
-        default=defaults.epsilons,
-        metavar="X",
+        "--epsilon", type=float, nargs="+", default=defaults.epsilons, metavar="X",
         help=f"radii, in pixel values from 0 to 1 [{' '.join(map(str, defaults.epsilons))}]",
-    )
-    made.add_argument(
-        "--norm",
-        default=defaults.norm,
-        metavar="{" + ",".join(BALLS) + "}",
-        help=f"of the perturbation [{defaults.norm}]\n{listed(BALLS)}",
-    )
+    )  # fmt: skip
+    add_choice(made, "--norm", BALLS, defaults.norm, "of the perturbation")
     made.add_argument(
         "--images", type=int, metavar="N", help="test images to attack [the budget's number]"
     )
     made.add_argument(
-        "--free-images",
-        type=int,
-        default=defaults.free_images,
-        metavar="N",
+        "--free-images", type=int, default=defaults.free_images, metavar="N",
         help="test images for attacks on the representation and for the honesty checks "
         f"[{defaults.free_images}]",
-    )
+    )  # fmt: skip
     made.add_argument("--seed", type=int, default=0, metavar="N", help="of the attacks [0]")
     made.add_argument(
-        "--batch-size",
-        type=int,
-        default=defaults.batch_size,
-        metavar="N",
+        "--batch-size", type=int, default=defaults.batch_size, metavar="N",
         help=f"images attacked at once [{defaults.batch_size}]",
-    )
+    )  # fmt: skip
 
 
 def attack_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -126,49 +100,36 @@ def parser() -> Parser:
         "Prints a table; writes results.json and report.html.",
     )
     made.add_argument(
-        "encoder",
-        nargs="+",
-        metavar="[NAME=]PATH",
+        "encoder", nargs="+", metavar="[NAME=]PATH",
         help="a run, a SavedModel, a Keras model (.keras), or the name of an encoder that comes "
         "with the package",
-    )
+    )  # fmt: skip
     add_attack_options(made)
     made.add_argument("--task", nargs="+", metavar="NAME", help="labels to predict [all]")
     made.add_argument(
-        "--head",
-        nargs="+",
-        default=defaults.heads,
-        metavar="NAME",
+        "--head", nargs="+", default=defaults.heads, metavar="NAME",
         help="probes; of attacks that go through one alone, the first "
         f"[{' '.join(defaults.heads)}]\n{listed(HEADS)}",
-    )
+    )  # fmt: skip
     made.add_argument(
-        "--section",
-        nargs="+",
-        default=(*defaults.sections, _TIME_FACTOR),
-        metavar="NAME",
+        "--section", nargs="+", default=(*defaults.sections, _TIME_FACTOR), metavar="NAME",
         help=f"what to measure [all]\n{listed(SECTIONS)}\n"
         f"- {_TIME_FACTOR}: of runs, a training step beside one of `vae`",
-    )
+    )  # fmt: skip
     made.add_argument(
-        "--distance",
-        nargs="+",
-        default=defaults.distances,
-        metavar="NAME",
+        "--distance", nargs="+", default=defaults.distances, metavar="NAME",
         help=f"attacks on the representation [all]\n{listed(DISTANCES)}",
-    )
+    )  # fmt: skip
     made.add_argument(
-        "--fid",
-        metavar="PATH",
+        "--fid", metavar="PATH",
         help="feature extractor for the FID: Inception v3 weights without its top (.h5), a Keras "
         "model (.keras) or a SavedModel [none: no FID]",
-    )
+    )  # fmt: skip
     made.add_argument("--out", metavar="DIR", help="where to write [evaluations/NAMES-BUDGET]")
     made.add_argument(
-        "--strict",
-        action="store_true",
+        "--strict", action="store_true",
         help=f"exit with {FAILED_CHECKS} where an honesty check fails, or cannot be made",
-    )
+    )  # fmt: skip
     add_trust(made)
     add_data_options(made)
     return made

@@ -39,17 +39,34 @@ def add_config_options(
             groups[option.group] = parser.add_argument_group(option.group)
         choices = list(registries.get(field.name, option.choices))
         default = option.default or _word(field.default)
-        rows: Mapping[str, Any] = registries.get(field.name, {})
-        lines = [f"{option.help} [{default}; {option.source}]"]
-        lines += [f"- {name}: {row.summary}" for name, row in rows.items()]
+        text = f"{option.help} [{default}; {option.source}]"
+        if field.name in registries:
+            text += f"\n{listed(registries[field.name])}"
         groups[option.group].add_argument(
             f"--{field.name.replace('_', '-')}",
             dest=field.name,
             type=config.field_type(field.name),
             default=argparse.SUPPRESS,
-            metavar="{" + ",".join(choices) + "}" if choices else _metavar(field.name),
-            help="\n".join(lines).replace("%", "%%"),
+            metavar=_one_of(choices) if choices else _metavar(field.name),
+            help=text.replace("%", "%%"),
         )
+
+
+def add_choice(
+    parser: Parser | argparse._ArgumentGroup, flag: str, rows: Registry, default: str, text: str
+) -> None:
+    """Adds a flag that takes the name of one row of a registry; `--help` lists them."""
+    shown = f"{text} [{default}]\n{listed(rows)}"
+    parser.add_argument(flag, default=default, metavar=_one_of(rows), help=shown)
+
+
+def listed(registry: Registry) -> str:
+    """The rows of a registry, for `--help`."""
+    return "\n".join(f"- {name}: {row.summary}" for name, row in registry.items())
+
+
+def _one_of(names: Iterable[str]) -> str:
+    return "{" + ",".join(names) + "}"
 
 
 def _metavar(name: str) -> str:

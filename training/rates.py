@@ -1,7 +1,5 @@
 """Rates of training steps, timed in turn, so that drifts of a machine's speed cancel out."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable
@@ -16,7 +14,7 @@ Steps = Callable[[int], int]
 """Makes at least so many steps, and says how many it made."""
 
 
-def fit_steps(model: AVAE, batches: tf.data.Dataset) -> Steps:
+def fit_steps(model: "AVAE", batches: "tf.data.Dataset") -> Steps:
     """Training steps of a compiled model, in whole executions, without what a call of `fit` begins
     with.
 

@@ -1,7 +1,5 @@
 """Work around `model.fit`: records, checkpoints, pictures, progress, signals."""
 
-from __future__ import annotations
-
 import math
 import sys
 import time
@@ -213,7 +211,7 @@ def train_stage(
         return
     batch_size = run.config.batch_size
 
-    def batches(part: Part) -> tf.data.Dataset:
+    def batches(part: Part) -> "tf.data.Dataset":
         if model.objective.encodes == "data":
             stream = data.train(batch_size, seed=run.config.seed, start=start, part=part)
             stream = stream.map(lambda images, labels: images)

@@ -10,14 +10,7 @@ from serving.client.errors import BadReply
 from serving.protocol import DataType
 
 # Of each dtype that is read: numpy's, little-endian, and the list that may hold the elements.
-_DTYPES: dict[int, tuple[Any, str]] = {
-    DataType.DT_FLOAT: ("<f4", "float_val"),
-    DataType.DT_DOUBLE: ("<f8", "double_val"),
-    DataType.DT_INT32: ("<i4", "int_val"),
-    DataType.DT_INT64: ("<i8", "int64_val"),
-    DataType.DT_STRING: (object, "string_val"),
-}
-
+_DTYPES = {DataType.DT_FLOAT: ("<f4", "float_val"), DataType.DT_DOUBLE: ("<f8", "double_val")}
 
 _DIMENSIONS = 8
 
@@ -42,7 +35,7 @@ def shape_of(tensor: Any) -> tuple[int, ...]:
 
 
 def to_array(tensor: Any, most_bytes: int = 1 << 31, before: int = 0) -> np.ndarray:
-    """The elements of a TensorProto: numbers, or bytes as objects.
+    """The elements of a TensorProto of floats.
 
     Args:
         tensor: of any size that it says: a few bytes may stand for a thousand million elements.
@@ -50,8 +43,8 @@ def to_array(tensor: Any, most_bytes: int = 1 << 31, before: int = 0) -> np.ndar
         before: bytes of those that came before this one.
 
     Raises:
-        BadReply: its dtype is not read here, it holds more elements than its shape, or too few, or
-            the array would be larger or has more than 8 dimensions.
+        BadReply: it is of another dtype, it holds more elements than its shape, or too few, or the
+            array would be larger or has more than 8 dimensions.
     """
     if tensor.dtype not in _DTYPES:
         raise BadReply(f"a tensor of {dtype_name(tensor.dtype)}; a reply holds floats")
@@ -68,7 +61,7 @@ def to_array(tensor: Any, most_bytes: int = 1 << 31, before: int = 0) -> np.ndar
         )
     size = math.prod(shape)
     content, values = tensor.tensor_content, getattr(tensor, field)
-    if content and dtype is not object:
+    if content:
         if len(content) != size * item:
             raise BadReply(f"a tensor of shape {list(shape)} came with {len(content)} bytes")
         return np.frombuffer(content, dtype).reshape(shape)
@@ -77,8 +70,7 @@ def to_array(tensor: Any, most_bytes: int = 1 << 31, before: int = 0) -> np.ndar
     found = np.empty(size, dtype)
     found[: len(values)] = values
     # The protocol leaves out repetitions of the last element, and all of them where it is 0.
-    empty = b"" if dtype is object else 0
-    found[len(values) :] = values[-1] if len(values) else empty
+    found[len(values) :] = values[-1] if len(values) else 0
     return found.reshape(shape)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tensorflow_serving.apis import predict_pb2
 
-from serving.bodies import reading, worker, writing
+from serving.bodies import reading, writing
 from serving.bodies.compressed import Buffer, TooLarge, unpacked
 from serving.server import tensors
 from serving.server.uploads import LARGEST
@@ -35,10 +35,7 @@ class Conversions:
         self._slow = Lane(count, niceness=5)
 
     async def read(
-        self,
-        body: Buffer,
-        encoding: str,
-        signatures: Mapping[str, Any] | None,
+        self, body: Buffer, encoding: str, signatures: Mapping[str, Any] | None
     ) -> reading.Document:
         """What a body asks for; see `serving.bodies.reading.read`.
 
@@ -58,17 +55,10 @@ class Conversions:
             lane = self._slow
         if lane is self._quick and len(body) <= _IN_THREAD:
             return await asyncio.to_thread(reading.read, body, "", LARGEST, inputs)
-        head = {
-            "job": "read",
-            "encoding": encoding,
-            "limit": LARGEST,
-            "signatures": inputs,
-        }
-        answer, payload = await lane.perform(head, [body], LARGEST if encoding else len(body))
-        arrays = worker.unpack(answer.get("arrays", ()), payload)
-        return reading.Document(answer["signature"], answer["form"], arrays)
+        job = (body, encoding, LARGEST, inputs)
+        return await lane.perform("read", job, LARGEST if encoding else len(body))
 
-    async def write(self, outputs: Mapping[str, np.ndarray], form: str) -> bytes | memoryview:
+    async def write(self, outputs: Mapping[str, np.ndarray], form: str) -> bytes:
         """A reply's body; see `serving.bodies.writing.reply`.
 
         Raises:
@@ -79,10 +69,8 @@ class Conversions:
         if values <= _WRITTEN_IN_THREAD and strings <= _IN_THREAD:
             return await asyncio.to_thread(writing.reply, outputs, form)
         quick = values <= _QUICKLY_WRITTEN and strings <= _QUICK
-        described, parts = await asyncio.to_thread(worker.pack, outputs)
-        head = {"job": "write", "form": form, "arrays": described}
         lane = self._quick if quick else self._slow
-        return (await lane.perform(head, parts, _VALUE * values + strings))[1]
+        return await lane.perform("write", (outputs, form), _VALUE * values + strings)
 
     def close(self) -> None:
         """Ends all that is under way."""

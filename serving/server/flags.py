@@ -77,22 +77,13 @@ def parser() -> Parser:
     flag("model_base_path", str, "", "folder of its versions")
     flag("model_config_file", str, "", "text ModelServerConfig: several models, policies, labels")
     flag("model_config_file_poll_wait_seconds", int, 0, "seconds between looks at it; 0: one look")
-    flag(
-        "file_system_poll_wait_seconds",
-        int,
-        1,
-        "seconds between looks for versions; 0: one look",
-    )
+    flag("file_system_poll_wait_seconds", int, 1, "seconds between looks for versions; 0: one look")
     flag("allow_version_labels_for_unavailable_models", bool, False,
          "let a new label name a version that is not available yet")  # fmt: skip
     flag("enable_batching", bool, False, "merge requests")
     flag("batching_parameters_file", str, "", "text BatchingParameters")
-    flag(
-        "enable_model_warmup",
-        bool,
-        True,
-        "replay a version's warm-up requests before it is available",
-    )
+    flag("enable_model_warmup", bool, True,
+         "replay a version's warm-up requests before it is available")  # fmt: skip
     flag("num_request_iterations_for_warmup", int, 1, "times that each is replayed")
     flag("num_load_threads", int, 0, "versions loaded at once; 0: one")
     flag("max_num_load_retries", int, 5, "times that loading is tried again")

@@ -42,11 +42,8 @@ class Parameters:
         if list(self.allowed) != sorted(set(self.allowed)):
             raise InputError("allowed_batch_sizes entries must be monotonically increasing")
         if self.allowed and self.allowed[-1] != self.largest:
-            name = (
-                "max_batch_size"
-                if self.largest == self.max_batch_size
-                else ("max_execution_batch_size")
-            )
+            whole = self.largest == self.max_batch_size
+            name = "max_batch_size" if whole else "max_execution_batch_size"
             raise InputError(
                 f"Last entry in allowed_batch_sizes must match {name}; last entry was "
                 f"{self.allowed[-1]}; expected {self.largest}"

@@ -82,7 +82,7 @@ class Server(web.Server):
             return web.Response(body=page, content_type="text/plain")
         if not path.lower().startswith("/v1/"):
             return web.Response(status=404, text="Not Found")
-        body: bytes | memoryview
+        body: bytes
         try:
             status, body = 200, await self._process(request, path)
         except StatusError as error:
@@ -94,7 +94,7 @@ class Server(web.Server):
             status, body = 500, _error(f"{type(error).__name__}: {error}")
         return await _sent(request, status, body, self._headers)
 
-    async def _process(self, request: web.BaseRequest, path: str) -> bytes | memoryview:
+    async def _process(self, request: web.BaseRequest, path: str) -> bytes:
         """The body of the reply."""
         if request.method == "OPTIONS":
             if not re.match("https?://", request.headers.get("Origin", "")):
@@ -133,7 +133,7 @@ class Server(web.Server):
         asked = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
         return _json(self._core.status(asked)).encode()
 
-    async def _in_time(self, match: re.Match, body: bytearray, encoding: str) -> bytes | memoryview:
+    async def _in_time(self, match: re.Match, body: bytearray, encoding: str) -> bytes:
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._predict(_spec(match), body, encoding)
@@ -142,9 +142,7 @@ class Server(web.Server):
         except Refused as error:
             raise StatusError(Code[error.code], error.message) from error
 
-    async def _predict(
-        self, spec: model_pb2.ModelSpec, body: bytearray, encoding: str
-    ) -> bytes | memoryview:
+    async def _predict(self, spec: model_pb2.ModelSpec, body: bytearray, encoding: str) -> bytes:
         signatures: Mapping[str, Any] | None = None
         missing: StatusError | None = None
         try:
@@ -230,11 +228,11 @@ def _reply(status: int, body: bytes, headers: Mapping[str, str]) -> web.Response
 
 
 async def _sent(
-    request: web.BaseRequest, status: int, body: bytes | memoryview, headers: Mapping[str, str]
+    request: web.BaseRequest, status: int, body: bytes, headers: Mapping[str, str]
 ) -> web.StreamResponse:
     """A reply, sent already where it is a large one, as the client takes it."""
     if len(body) <= _PIECE:
-        return _reply(status, bytes(body), headers)
+        return _reply(status, body, headers)
     response = web.StreamResponse(
         status=status, headers={"Content-Type": "application/json", **headers}
     )

@@ -1,7 +1,5 @@
 """One version of a model: its graph in a session of its own, run as TensorFlow Serving runs it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -60,7 +58,7 @@ class Servable:
         tf.errors.OpError, OSError, ValueError: it cannot be loaded.
     """
 
-    def __init__(self, path: Path, config: tf.compat.v1.ConfigProto, *, trust: bool = False):
+    def __init__(self, path: Path, config: "tf.compat.v1.ConfigProto", *, trust: bool = False):
         if not trust:
             check_saved_model(path)
         graph = tf.Graph()
@@ -195,7 +193,7 @@ class Servable:
             self._callables[key] = self._session.make_callable(fetches, feeds)
         return self._callables[key]
 
-    def _fetched(self, name: str) -> tf.Tensor:
+    def _fetched(self, name: str) -> "tf.Tensor":
         tensor = self._tensor(name, f"FetchOutputs node {name}: not found")
         if tensor is None:
             raise invalid(
@@ -205,10 +203,10 @@ class Servable:
             )
         return tensor
 
-    def _fed(self, name: str) -> tf.Tensor | None:
+    def _fed(self, name: str) -> "tf.Tensor | None":
         return self._tensor(name, f"FeedInputs: unable to find feed output {name}")
 
-    def _tensor(self, name: str, missing: str) -> tf.Tensor | None:
+    def _tensor(self, name: str, missing: str) -> "tf.Tensor | None":
         """A tensor of the graph; None: its operation has no output."""
         operation, _, number = name.partition(":")
         try:

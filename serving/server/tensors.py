@@ -1,7 +1,5 @@
 """Between TensorProto and numpy, by TensorFlow's rules."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -86,7 +84,7 @@ def to_array(tensor: tensor_pb2.TensorProto, alias: str) -> np.ndarray:
         raise invalid(f"tensor parsing error: {alias}") from error
 
 
-def _kind(tensor: tensor_pb2.TensorProto) -> tf.DType:
+def _kind(tensor: tensor_pb2.TensorProto) -> "tf.DType":
     kind = tf.as_dtype(tensor.dtype)
     if kind.name not in _FIELD_OF:  # references, resources, variants
         raise TypeError(kind.name)
@@ -100,7 +98,7 @@ def _shape(tensor: tensor_pb2.TensorProto) -> tuple[int, ...]:
     return shape
 
 
-def _values(tensor: tensor_pb2.TensorProto, kind: tf.DType) -> np.ndarray:
+def _values(tensor: tensor_pb2.TensorProto, kind: "tf.DType") -> np.ndarray:
     """The values given, [number of them]."""
     name = _FIELD_OF[kind.name]
     field = getattr(tensor, name)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from serving.bodies import worker
-from serving.bodies.compressed import Buffer
 from serving.bodies.refusals import Refused
 
 MEMORY = 3 * 2**29  # bytes that a process may take: 128 MiB of JSON numbers of ten digits fit
@@ -25,8 +24,6 @@ _KEPT = 2**27  # bytes: a process that has more after a job is ended
 _PIPE = 2**18  # bytes: each time one is full, the thread that writes to it waits for its turn
 _SPEED = 2**23  # bytes of JSON that a process reads in a second, or more
 _ROOT = Path(__file__).parent.parent.parent
-
-Answer = tuple[dict[str, Any], memoryview]
 
 
 class Lane:
@@ -50,11 +47,11 @@ class Lane:
         self._idle: list[_Process] = []
         self._busy: set[_Process] = set()
 
-    async def perform(self, head: dict[str, Any], parts: Sequence[Buffer], size: int = 0) -> Answer:
+    async def perform(self, job: str, arguments: Sequence[Any], size: int = 0) -> Any:
         """What a process answers to a job.
 
         Args:
-            head, parts: see `serving.bodies.worker`.
+            job, arguments: see `serving.bodies.worker`.
             size: bytes of JSON at the most.
 
         Raises:
@@ -65,26 +62,26 @@ class Lane:
             process = self._idle.pop() if self._idle else _Process(*self._limits)
             self._busy.add(process)
             try:
-                answer, payload = await loop.run_in_executor(
-                    self._threads, process.exchange, head, parts
+                answer, resident = await loop.run_in_executor(
+                    self._threads, process.exchange, job, arguments
                 )
             except (OSError, EOFError) as error:
                 self._end(process)
                 raise Refused(
-                    f"The process that was to {head['job']} it was ended", "UNAVAILABLE"
+                    f"The process that was to {job} it was ended", "UNAVAILABLE"
                 ) from error
             except BaseException:  # nobody waits for it any more
                 self._end(process)
                 raise
             finally:
                 self._busy.discard(process)
-            if answer["resident"] <= _KEPT:
+            if resident <= _KEPT:
                 self._idle.append(process)
             else:
                 self._end(process)
-        if "refused" in answer:
-            raise Refused(answer["refused"], answer["code"])
-        return answer, payload
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
 
     @asynccontextmanager
     async def _turn(self, size: int) -> AsyncIterator[None]:
@@ -139,14 +136,14 @@ class _Process:
             pipesize=_PIPE,
         )  # fmt: skip
 
-    def exchange(self, head: dict[str, Any], parts: Sequence[Buffer]) -> Answer:
-        """Hands over a job and waits for the answer, in a thread.
+    def exchange(self, job: str, arguments: Sequence[Any]) -> tuple[Any, int]:
+        """Hands over a job and waits for the answer, in a thread; with the process's memory.
 
         Raises:
             OSError, EOFError: the process has ended.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
-        worker.send(self._process.stdin, head, parts)
+        worker.send(self._process.stdin, (job, arguments))
         return worker.receive(self._process.stdout)
 
     def kill(self) -> None:

@@ -1,7 +1,5 @@
 """What every data set offers, and the seeded order in which training examples come."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, Protocol
 
 from tf_avae.backend import tf
@@ -55,7 +53,7 @@ class ImageData(Protocol):
 
     def train(
         self, batch_size: int, *, seed: int, start: int = 0, part: Part = WHOLE
-    ) -> tf.data.Dataset:
+    ) -> "tf.data.Dataset":
         """An endless stream of full batches, from batch number `start` on.
 
         Batch number n is a function of (seed, n) alone, so a stream that starts at n continues
@@ -64,11 +62,11 @@ class ImageData(Protocol):
         """
         ...
 
-    def train_images(self, batch_size: int) -> tf.data.Dataset:
+    def train_images(self, batch_size: int) -> "tf.data.Dataset":
         """The training images once, in the order of the files, for fitting probes."""
         ...
 
-    def held_out(self, batch_size: int) -> tf.data.Dataset:
+    def held_out(self, batch_size: int) -> "tf.data.Dataset":
         """The test images (or those of the validation part) once, in the order of the files."""
         ...
 

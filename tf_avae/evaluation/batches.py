@@ -1,7 +1,5 @@
 """Functions of batches over arrays of any length."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -35,17 +33,17 @@ def in_batches(
     return tf.nest.map_structure(lambda *pieces: np.concatenate(pieces), *parts)
 
 
-def image_spec(shape: ImageShape) -> tf.TensorSpec:
+def image_spec(shape: ImageShape) -> "tf.TensorSpec":
     """What a compiled function of images [B, H, W, C] takes, for any B."""
     return tf.TensorSpec([None, *shape], tf.float32)
 
 
-def seed_spec() -> tf.TensorSpec:
+def seed_spec() -> "tf.TensorSpec":
     """A stateless seed, as an argument of a compiled function."""
     return tf.TensorSpec([2], tf.int32)
 
 
-def compiled(*arguments: tf.TensorSpec) -> Callable[[Callable], Callable]:
+def compiled(*arguments: "tf.TensorSpec") -> Callable[[Callable], Callable]:
     """A decorator: the function as one graph, traced at once, for arguments of these kinds.
 
     Unlike `tf.function` it does not warn that many graphs are made: each encoder, attack and

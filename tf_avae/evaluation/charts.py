@@ -1,17 +1,12 @@
 """The charts of a report."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tf_avae import plots
 from tf_avae.evaluation import table
 from tf_avae.evaluation.detection import KNOWING, PGD
 from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, plain, tidy, title
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _STYLES = [
     (color, marker, dash)
@@ -20,7 +15,7 @@ _STYLES = [
 ]
 
 
-def accuracy(results: dict[str, Any], task: str) -> Figure:
+def accuracy(results: dict[str, Any], task: str) -> plots.Figure:
     """Accuracy of the first head for a task against the radius, under attack."""
     head = results["settings"]["heads"][0]
     radius = "ε, pixel values" if results["settings"]["norm"] == "linf" else "ε"
@@ -44,7 +39,7 @@ def accuracy(results: dict[str, Any], task: str) -> Figure:
     return figure
 
 
-def shift(results: dict[str, Any]) -> Figure:
+def shift(results: dict[str, Any]) -> plots.Figure:
     """How far the first distance's attack moves the mean, against the radius."""
     task = results["settings"]["tasks"][0]
     figure, axes = _axes(f"shift of the mean, in distances between classes of {task}", "ε", "shift")
@@ -61,7 +56,7 @@ def shift(results: dict[str, Any]) -> Figure:
     return figure
 
 
-def drift(encoders: list[dict[str, Any]], start: str, words: str) -> Figure:
+def drift(encoders: list[dict[str, Any]], start: str, words: str) -> plots.Figure:
     """Squared distance from the start along the chain, and what the coupling allows, dotted."""
     figure, axes = _axes(f"drift along the chain, {words}", "turns", "|z_t − z_0|² / D")
     for number, encoder in enumerate(encoders):
@@ -76,7 +71,7 @@ def drift(encoders: list[dict[str, Any]], start: str, words: str) -> Figure:
     return figure
 
 
-def turns(encoders: list[dict[str, Any]]) -> Figure:
+def turns(encoders: list[dict[str, Any]]) -> plots.Figure:
     """W2^2 between the posteriors of a turn and the next."""
     figure, axes = _axes("W2² from turn to turn", "turn", "W2²")
     for number, encoder in enumerate(encoders):
@@ -87,7 +82,7 @@ def turns(encoders: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def unseen(encoders: list[dict[str, Any]], task: str) -> Figure:
+def unseen(encoders: list[dict[str, Any]], task: str) -> plots.Figure:
     """Share of images broken and not flagged against the radius: by PGD, and dashed by attackers
     who know of the score."""
     figure, axes = _axes(f"{task}: broken and not flagged", "ε", "images, %")
@@ -97,7 +92,7 @@ def unseen(encoders: list[dict[str, Any]], task: str) -> Figure:
     return figure
 
 
-def told(encoders: list[dict[str, Any]], task: str) -> Figure:
+def told(encoders: list[dict[str, Any]], task: str) -> plots.Figure:
     """Area under the ROC curve against the radius: of PGD, and dashed of the best of the
     attackers who know of the score."""
     figure, axes = _axes(f"{task}: attacks told by inconsistency", "ε", "ROC AUC")
@@ -109,7 +104,7 @@ def told(encoders: list[dict[str, Any]], task: str) -> Figure:
 
 
 def _attackers(
-    axes: Axes, encoders: list[dict[str, Any]], task: str, figure: str, scale: float
+    axes: plots.Axes, encoders: list[dict[str, Any]], task: str, figure: str, scale: float
 ) -> None:
     """A figure of detection against the radius, of PGD and, dashed, of those who know."""
     for number, encoder in enumerate(encoders):
@@ -120,7 +115,7 @@ def _attackers(
             _line(axes, number, radii, estimates, f"{encoder['name']}, {attack}", scale, dash)
 
 
-def usage(encoders: list[dict[str, Any]]) -> Figure:
+def usage(encoders: list[dict[str, Any]]) -> plots.Figure:
     """KL to the prior of each latent, largest first."""
     figure, axes = _axes("information in each latent", "latent, by KL", "KL to the prior, nats")
     for number, encoder in enumerate(encoders):
@@ -134,7 +129,7 @@ def usage(encoders: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def _axes(heading: str, x: str, y: str) -> tuple[Figure, Axes]:
+def _axes(heading: str, x: str, y: str) -> tuple[plots.Figure, plots.Axes]:
     figure = new_figure(5.2, 3.4)
     axes = figure.add_subplot()
     title(axes, heading)
@@ -142,13 +137,13 @@ def _axes(heading: str, x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(axes: Axes) -> None:
+def _legend(axes: plots.Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, frameon=False)
 
 
 def _line(
-    axes: Axes, number: int, x: list, estimates: list[dict], name: str, unit: float,
+    axes: plots.Axes, number: int, x: list, estimates: list[dict], name: str, unit: float,
     dash: str | None = None,
 ) -> None:  # fmt: skip
     color, marker, usual = _STYLES[number % len(_STYLES)]

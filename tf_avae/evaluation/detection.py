@@ -15,7 +15,7 @@ from tf_avae.attacks import BALLS, Ball, cross_entropy, margin
 from tf_avae.backend import tf
 from tf_avae.errors import InputError
 from tf_avae.evaluation import statistics
-from tf_avae.evaluation.batches import compiled, image_spec, in_batches, seed_spec
+from tf_avae.evaluation.batches import compiled, image_spec, in_batches
 from tf_avae.evaluation.budgets import (
     BUDGETS,
     Classifier,
@@ -35,6 +35,7 @@ from tf_avae.evaluation.robustness import (
     check_batch_size,
     check_epsilon,
     clean_logits,
+    compiled_trial,
 )
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.tasks import Task
@@ -185,12 +186,15 @@ def detect(
     left = sum(trial.cost for _, trial, _ in searches) * len(images)
     work = 0.0
     graphs: dict[str, Callable] = {}
+    scored = compiled(image_spec(images.shape[1:]))(score)
     for name, trial, number in searches:
         if progress is not None:
             progress(Stand(name, int(right.sum()), work, left - work))
         if trial.name not in graphs:
-            graphs[trial.name] = _compiled(Setting(classify, epsilon, ball), trial, score, images)
-        attacked = _attacked(graphs[trial.name], images, labels, number, seed, batch_size)
+            on = Setting(classify, epsilon, ball)
+            graphs[trial.name] = compiled_trial(on, trial, images.shape[1:])
+        run = graphs[trial.name]
+        attacked = _attacked(run, scored, images, labels, number, seed, batch_size)
         add(name, attacked)
         if name != NOISE:
             found.append(attacked)
@@ -213,25 +217,16 @@ def _searches(steps: int, score: Score, unit: float) -> list[tuple[str, Trial, i
     ]
 
 
-def _compiled(on: Setting, trial: Trial, score: Score, images: np.ndarray) -> Callable:
-    """A trial as one graph: images, labels, number and seed to logits and scores."""
-
-    @compiled(
-        image_spec(images.shape[1:]), tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32),
-        seed_spec(),
-    )  # fmt: skip
-    def run(images: Images, labels: Tensor, number: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-        found = trial.search(on, trial.target(on, images, labels, number), images, seed)
-        return on.classify(found), score(found)
-
-    return run
-
-
 def _attacked(
-    run: Callable, images: np.ndarray, labels: np.ndarray, number: int, seed: int, batch_size: int
-) -> Attacked:
+    run: Callable, score: Callable, images: np.ndarray, labels: np.ndarray, number: int, seed: int,
+    batch_size: int,
+) -> Attacked:  # fmt: skip
+    def logits_and_score(x: Images, y: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+        found, logits = run(x, y, tf.constant(number), seed)
+        return logits, score(found)
+
     logits, scores = in_batches(
-        lambda x, y, seed: run(x, y, tf.constant(number), seed),
+        logits_and_score,
         images, labels.astype(np.int32), batch_size=batch_size, seed=seed,
     )  # fmt: skip
     return Attacked(logits.argmax(1) != labels, _finite(scores))

@@ -8,7 +8,7 @@ from tf_avae.attacks import BALLS
 from tf_avae.evaluation import statistics
 from tf_avae.evaluation.checks import CHECKS, Case, run_checks
 from tf_avae.evaluation.evaluated import EvaluatedEncoder
-from tf_avae.evaluation.neighbours import Neighbours
+from tf_avae.evaluation.neighbours import agreement, nearest
 from tf_avae.evaluation.part_store import Part
 
 
@@ -34,12 +34,11 @@ def probes(evaluated: EvaluatedEncoder) -> dict[str, Any]:
     def neighbours() -> Part:
         embeddings, train_labels = evaluated.train_embeddings
         evaluated.say("finding the nearest training images")
-        index = Neighbours(embeddings, train_labels, evaluated.settings.neighbours)
-        near = index.find(evaluated.posterior.mean)
+        near = nearest(embeddings, evaluated.posterior.mean, evaluated.settings.neighbours)
         values = {}
         for task, of_task in evaluated.tasks.items():
             truth = of_task.classes[of_task.labels]
-            right, share = index.agreement(near[of_task.at], task, truth)
+            right, share = agreement(near[of_task.at], train_labels[task], truth)
             values[task] = {
                 "neighbours": evaluated.settings.neighbours,
                 "accuracy": statistics.proportion(right),

@@ -1,25 +1,16 @@
 """One self-contained HTML page of an evaluation: no script, nothing fetched."""
 
-from __future__ import annotations
-
 import base64
 import html
 import itertools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tf_avae.evaluation import charts, table
 from tf_avae.evaluation.checks import CHECKS
 from tf_avae.evaluation.suite import Evaluation, Pictures
-from tf_avae.plots import (
-    rendered,
-    scaled_change,
-    sheet,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from tf_avae.plots import Figure, rendered, scaled_change, sheet
 
 
 def page(evaluation: Evaluation) -> str:

@@ -126,19 +126,3 @@ def attack_representation(
         )
 
     return in_batches(run, images, others, batch_size=batch_size, seed=seed)
-
-
-def distance_between_classes(embeddings: np.ndarray, labels: np.ndarray) -> float:
-    """The mean Euclidean distance between the mean embeddings of two classes.
-
-    The unit in which a shift of an embedding says something: an encoder that makes all embeddings
-    small moves none of them far.
-
-    Args:
-        embeddings: [N, D].
-        labels: [N].
-    """
-    centres = np.stack([embeddings[labels == k].mean(0) for k in np.unique(labels)])
-    gaps = np.linalg.norm(centres[:, np.newaxis] - centres, axis=-1)
-    count = len(centres)
-    return float(gaps.sum() / (count * (count - 1))) if count > 1 else 0.0

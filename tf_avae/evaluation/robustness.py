@@ -143,7 +143,7 @@ def worst_case(
         unbroken = np.flatnonzero(clean & (broken_by < 0))
         after = sum(t.cost for t, _ in plan[count + 1 :])
         if trial.name not in graphs:
-            graphs[trial.name] = _compiled(on, trial, images.shape[1:])
+            graphs[trial.name] = compiled_trial(on, trial, images.shape[1:])
         for start in range(0, len(unbroken), batch_size):
             among = unbroken[start : start + batch_size]
             if progress is not None:
@@ -179,7 +179,7 @@ def _same(earlier: Outcomes, clean: np.ndarray, names: tuple[str, ...]) -> int:
     return made
 
 
-def _compiled(on: Setting, trial: Trial, shape: tuple) -> Callable:
+def compiled_trial(on: Setting, trial: Trial, shape: tuple) -> Callable:
     """A trial as one graph: images, labels, number and seed to attacked images and logits."""
 
     @compiled(

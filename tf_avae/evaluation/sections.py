@@ -21,13 +21,9 @@ from tf_avae.evaluation.likelihood import (
     sampled_images,
 )
 from tf_avae.evaluation.part_store import Part
-from tf_avae.evaluation.representation import (
-    DISTANCES,
-    Distance,
-    attack_representation,
-    distance_between_classes,
-)
+from tf_avae.evaluation.representation import DISTANCES, Distance, attack_representation
 from tf_avae.evaluation.section import SECTIONS, Section
+from tf_avae.probes import distance_between_classes
 from tf_avae.types import Images, Tensor
 
 FARTHEST = 10

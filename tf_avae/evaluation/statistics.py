@@ -11,13 +11,9 @@ _Z = 1.959963984540054  # the normal's 97.5 % point
 
 def proportion(hits: np.ndarray) -> dict[str, Any]:
     """A share and its 95 % interval (Wilson, 1927), from one bool per example, [N]."""
-    count, share = len(hits), float(np.mean(hits))
-    centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
-    spread = share * (1 - share) / count + _Z**2 / (4 * count**2)
-    half = _Z * math.sqrt(spread) / (1 + _Z**2 / count)
-    # At 0 and 1 the interval ends there; rounding must not put the estimate outside.
-    low, high = min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
-    return {"value": share, "low": low, "high": high, "count": count}
+    found = scipy.stats.binomtest(int(np.sum(hits)), len(hits))
+    low, high = map(float, found.proportion_ci(method="wilson"))
+    return {"value": float(found.statistic), "low": low, "high": high, "count": len(hits)}
 
 
 def mean(values: np.ndarray) -> dict[str, Any]:

@@ -5,13 +5,11 @@ back through all of them, wanted or not. Here the calls are gone, and so is what
 needs.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +19,7 @@ from google.protobuf.message import DecodeError
 from tf_avae import private
 from tf_avae.backend import tf
 from tf_avae.errors import InputError, reason
-from tf_avae.graphs.operations import COMPUTES
+from tf_avae.graphs.operations import COMPUTES, closure, node_of
 from tf_avae.types import Tensor
 
 _WEIGHT = 1024
@@ -62,7 +60,7 @@ class FlatGraph:
     def needs(self, output: str) -> set[str]:
         """The names of the weights that an output is made of."""
         nodes = {node.name: node for node in self._graph.node}
-        return _closure(nodes, [_node(self.outputs[output])], _is_data) & self.weights.keys()
+        return closure(nodes, [node_of(self.outputs[output])], _is_data) & self.weights.keys()
 
     def __call__(self, inputs: Tensor, weights: Iterable[Tensor]) -> dict[str, Tensor]:
         """The outputs, by name; differentiable.
@@ -76,7 +74,7 @@ class FlatGraph:
     @cached_property
     def _function(self) -> Any:
         placed = {node.name: node for node in self._graph.node}
-        head = placed[_node(self._input)].attr
+        head = placed[node_of(self._input)].attr
         spec = tf.TensorSpec(tf.TensorShape(head["shape"].shape), tf.DType(head["dtype"].type))
         weights = [tf.TensorSpec(*kind) for kind in self.weights.values()]
 
@@ -111,7 +109,7 @@ class FlatGraph:
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> FlatGraph:
+    def from_config(cls, config: Mapping[str, Any]) -> "FlatGraph":
         """The graph that `to_config` wrote down.
 
         Raises:
@@ -178,25 +176,25 @@ def flatten(
     return FlatGraph(serialized, kinds, given.name, wanted), [values[name] for name in ordered]
 
 
-def _needed(graph: tf.compat.v1.GraphDef, tensors: Sequence[str]) -> tf.compat.v1.GraphDef:
+def _needed(graph: "tf.compat.v1.GraphDef", tensors: Sequence[str]) -> "tf.compat.v1.GraphDef":
     """The graph without the nodes that these tensors do not depend on.
 
     Each function's results wait for all that was in it, also for what they are not made of. Of that
     only checks are kept, and what they look at.
     """
     nodes = {node.name: node for node in graph.node}
-    outputs = {_node(tensor) for tensor in tensors}
+    outputs = {node_of(tensor) for tensor in tensors}
     checks = {
         name
-        for name in _closure(nodes, outputs, lambda tensor: True)
+        for name in closure(nodes, outputs)
         if nodes[name].op in _CHECKS or nodes[name].op not in COMPUTES
     }
-    needed = _closure(nodes, outputs | checks, _is_data)
+    needed = closure(nodes, outputs | checks, _is_data)
     kept = tf.compat.v1.GraphDef(versions=graph.versions, library=graph.library)
     kept.node.extend(node for node in graph.node if node.name in needed)
     for node in kept.node:
         data = [tensor for tensor in node.input if _is_data(tensor)]
-        first = {_node(tensor) for tensor in node.input if tensor.startswith("^")} & needed
+        first = {node_of(tensor) for tensor in node.input if tensor.startswith("^")} & needed
         if node.name in outputs and data:
             first |= checks
         del node.input[:]
@@ -204,22 +202,6 @@ def _needed(graph: tf.compat.v1.GraphDef, tensors: Sequence[str]) -> tf.compat.v
     return kept
 
 
-def _closure(nodes: Mapping[str, Any], names: Iterable[str], follow: Callable) -> set[str]:
-    """These nodes and all that they depend on, by the inputs that are followed."""
-    left, found = list(names), set[str]()
-    while left:
-        name = left.pop()
-        if name not in found:
-            found.add(name)
-            left += [_node(tensor) for tensor in nodes[name].input if follow(tensor)]
-    return found
-
-
 def _is_data(tensor: str) -> bool:
     """Whether an input is a number, and not only waited for."""
     return not tensor.startswith("^")
-
-
-def _node(tensor: str) -> str:
-    """The node that a tensor, or a control input, comes from."""
-    return tensor.removeprefix("^").partition(":")[0]

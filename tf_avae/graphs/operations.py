@@ -4,13 +4,13 @@ A graph is a program: beside arithmetic it can read and write files, open connec
 Python. What is not on the lists here is taken to do so.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tf_avae import private
-from tf_avae.errors import InputError
+from tf_avae.errors import InputError, first_few
 
 IF_TRUSTED = "if you trust where it comes from, open it with --trust (in Python: trust=True)"
 """The remedy where a model may do more than compute."""
@@ -121,8 +121,8 @@ def check_saved_model(path: Path) -> None:
     beyond = sorted(set[str]().union(*(_MetaGraph(graph).beyond() for graph in graphs)))
     if beyond:
         raise InputError(
-            f"{path} uses {', '.join(beyond[:10])}{' and others' if len(beyond) > 10 else ''}, "
-            f"which may do more than compute: use files or the network, or run code; {IF_TRUSTED}"
+            f"{path} uses {first_few(beyond)}, which may do more than compute: use files or the "
+            f"network, or run code; {IF_TRUSTED}"
         )
 
 
@@ -144,7 +144,7 @@ class _MetaGraph:
         self._functions = {f.signature.name: f for f in library.function}
         if len(self._functions) != len(library.function):
             raise ValueError("two functions have one name")
-        self._filename = _node(meta_graph.saver_def.filename_tensor_name)
+        self._filename = node_of(meta_graph.saver_def.filename_tensor_name)
 
     def beyond(self) -> set[str]:
         """The operations that do more than compute, and more than a saver does where one is."""
@@ -192,12 +192,7 @@ class _MetaGraph:
 
     def _reach(self, names: Iterable[str]) -> _Reach:
         """These nodes, all that they depend on, and the functions called there."""
-        left, found = [_node(name) for name in names], _Reach(set())
-        while left:
-            name = left.pop()
-            if name in self._nodes and name not in found.nodes:
-                found.nodes.add(name)
-                left += [_node(tensor) for tensor in self._nodes[name].input]
+        found = _Reach(closure(self._nodes, map(node_of, names)))
         found.functions = self._called(self._references(found), ())
         return found
 
@@ -247,7 +242,9 @@ class _MetaGraph:
             known = {
                 argument.name
                 for place, argument in enumerate(arguments)
-                if all(_node("".join(c.input[place : place + 1])) == self._filename for c in calls)
+                if all(
+                    node_of("".join(c.input[place : place + 1])) == self._filename for c in calls
+                )
             }
             if self._reads(self._body(name), known):
                 return True
@@ -273,6 +270,20 @@ def _tensors(info: Any) -> list[str]:
     return [*filter(None, names), *(name for part in parts for name in _tensors(part))]
 
 
-def _node(tensor: str) -> str:
+def closure(
+    nodes: Mapping[str, Any], names: Iterable[str], follow: Callable[[str], bool] = lambda _: True
+) -> set[str]:
+    """Those of these names that nodes have, and all that they depend on, by the inputs that are
+    followed."""
+    left, found = list(names), set[str]()
+    while left:
+        name = left.pop()
+        if name in nodes and name not in found:
+            found.add(name)
+            left += [node_of(tensor) for tensor in nodes[name].input if follow(tensor)]
+    return found
+
+
+def node_of(tensor: str) -> str:
     """The node that a tensor, or a control input, comes from."""
     return tensor.removeprefix("^").partition(":")[0]

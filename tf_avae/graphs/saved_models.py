@@ -1,8 +1,6 @@
 """Reading models of others: SavedModels' signatures as plain functions, Keras files; with clear
 words where something is missing."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,7 +46,7 @@ class SavedModel:
                 f"{self.path} is damaged ({reason(error)}); export it again"
             ) from error
 
-    def inputs(self, signature: str) -> dict[str, tf.TensorSpec]:
+    def inputs(self, signature: str) -> "dict[str, tf.TensorSpec]":
         """The named inputs of a signature.
 
         Raises:
@@ -104,7 +102,7 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
 
 
-def load_keras_model(path: Path, *, trust: bool = False) -> keras.Model:
+def load_keras_model(path: Path, *, trust: bool = False) -> "keras.Model":
     """The model in a `.keras` file, not compiled.
 
     Args:

@@ -5,8 +5,6 @@ about the images that it was trained on. Formats are told apart by content, not 
 WebP and BMP. Pixels are those of other decoders, such as Pillow's, to a level.
 """
 
-from __future__ import annotations
-
 import re
 
 from tf_avae.backend import tf
@@ -114,7 +112,7 @@ def decode_jpeg(file: Tensor) -> Tensor:
     return tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-def fault(error: tf.errors.InvalidArgumentError) -> str:
+def fault(error: "tf.errors.InvalidArgumentError") -> str:
     """What `decode_pixels`, called as a function of its own, found wrong with a file."""
     lines = error.message.splitlines()
     # The line before the name of the op that it comes from; others say where that was made.
@@ -124,7 +122,7 @@ def fault(error: tf.errors.InvalidArgumentError) -> str:
     return line.removeprefix("image_bytes holds ")
 
 
-def _check(file: Tensor, head: Tensor, kinds: Tensor) -> tf.Operation:
+def _check(file: Tensor, head: Tensor, kinds: Tensor) -> "tf.Operation":
     """Refuses what is of no kind, what is too large or too much work, and what would be misread."""
     known = tf.debugging.Assert(
         tf.reduce_any(kinds),
@@ -208,10 +206,10 @@ def _laid_on(colour: Tensor, pixels: Tensor) -> Tensor:
     def blended() -> Tensor:
         flat = tf.reshape(pixels, (height * width, 4))
 
-        def goes_on(at: Tensor, done: tf.TensorArray) -> Tensor:
+        def goes_on(at: Tensor, done: "tf.TensorArray") -> Tensor:
             return at < height * width
 
-        def blend(at: Tensor, done: tf.TensorArray) -> tuple[Tensor, tf.TensorArray]:
+        def blend(at: Tensor, done: "tf.TensorArray") -> "tuple[Tensor, tf.TensorArray]":
             part = tf.cast(flat[at : at + _BLENDED], tf.uint16)  # 255 * 255 + 127 is the most
             opacity, colours = part[:, 3:], part[:, :3]
             mixed = colours * opacity + tf.cast(colour, tf.uint16) * (255 - opacity)

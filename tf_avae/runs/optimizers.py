@@ -1,7 +1,5 @@
 """Adam, as one operation a variable."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tf_avae.backend import keras, tf
@@ -38,7 +36,7 @@ class FusedAdam(keras.optimizers.Adam):
         if self.amsgrad:
             raise ValueError("FusedAdam has no amsgrad; use keras.optimizers.Adam for it")
 
-    def update_step(self, gradient: Tensor, variable: tf.Variable, learning_rate: Tensor) -> None:
+    def update_step(self, gradient: Tensor, variable: "tf.Variable", learning_rate: Tensor) -> None:
         index = self._get_variable_index(variable)
         step = tf.cast(self.iterations + 1, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(

@@ -1,7 +1,5 @@
 """A classifier of images as one Keras model: a frozen encoder and a fitted head."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
     from tf_avae.saved.frozen import LoadedEncoder
 
 
-def classifier(encoder: LoadedEncoder, probe: Probe) -> keras.Model:
+def classifier(encoder: "LoadedEncoder", probe: Probe) -> "keras.Model":
     """Encoder and head in one, in float32 whatever the policy; nothing in it is trained.
 
     Args:
@@ -57,7 +55,7 @@ def classifier(encoder: LoadedEncoder, probe: Probe) -> keras.Model:
 
 def _dense(
     name: str, kernel: np.ndarray, bias: np.ndarray, activation: str | None
-) -> keras.layers.Layer:
+) -> "keras.layers.Layer":
     layer = keras.layers.Dense(len(bias), activation=activation, dtype="float32", name=name)
     layer.build((None, len(kernel)))
     layer.set_weights([kernel, bias])

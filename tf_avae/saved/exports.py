@@ -4,8 +4,6 @@ How a version is written, verified and published is `tf_avae.saved.versions`'; h
 signatures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +61,7 @@ def served_encoder(model: AVAE, background: str = WHITE) -> Served:
 
 
 def served_classifier(
-    model: keras.Model, image_shape: ImageShape, background: str = WHITE
+    model: "keras.Model", image_shape: ImageShape, background: str = WHITE
 ) -> Served:
     """A classifier of images and its signatures.
 
@@ -85,14 +83,14 @@ def served_classifier(
     return Served([weight.value for weight in model.weights], functions, image_shape, trials)
 
 
-def _of_images(model: Any, image_shape: ImageShape) -> tuple[Any, tf.TensorSpec]:
+def _of_images(model: Any, image_shape: ImageShape) -> "tuple[Any, tf.TensorSpec]":
     def embed(image: Images) -> dict[str, Tensor]:
         return model(image)  # which refuses pixels that are not numbers in [0, 1]
 
     return embed, tf.TensorSpec([None, *image_shape], tf.float32, "image")
 
 
-def _of_files(model: Any, image_shape: ImageShape, background: str) -> tuple[Any, tf.TensorSpec]:
+def _of_files(model: Any, image_shape: ImageShape, background: str) -> "tuple[Any, tf.TensorSpec]":
     def embed_bytes(image_bytes: Tensor) -> dict[str, Tensor]:
         return model(decode_images(image_bytes, image_shape, background))
 
@@ -136,7 +134,7 @@ def export_run(
 
 
 def export_classifier(
-    model: keras.Model,
+    model: "keras.Model",
     base: str | Path,
     notes: Mapping[str, Any],
     *,

@@ -5,8 +5,6 @@ all. A version is published only after its graph was loaded again, has answered 
 request, and has given the numbers of what it was made from.
 """
 
-from __future__ import annotations
-
 # ruff: noqa: E402 (what is missing is said before it is imported)
 import contextlib
 import errno
@@ -71,8 +69,8 @@ class Served(tf.Module):
 
     def __init__(
         self,
-        variables: Iterable[tf.Variable],
-        signatures: Mapping[str, tuple[Callable[..., dict[str, Tensor]], tf.TensorSpec]],
+        variables: "Iterable[tf.Variable]",
+        signatures: "Mapping[str, tuple[Callable[..., dict[str, Tensor]], tf.TensorSpec]]",
         image_shape: ImageShape,
         trials: Callable[[], Iterable[Trial]],
     ):

@@ -12,8 +12,6 @@ no digits are lost as v goes to 0, and v = 0 is the limit itself: P the projecti
 W, the posterior a point where W has full rank, and the prior in directions that W maps to 0.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +50,7 @@ class AffineGaussian(NamedTuple):
         carried = tf.linalg.matmul(self.gain @ covariance, self.gain, transpose_b=True)
         return self.mean(mean), carried + self.covariance
 
-    def then(self, after: AffineGaussian) -> AffineGaussian:
+    def then(self, after: "AffineGaussian") -> "AffineGaussian":
         """p(w|x) of `after` applied to this one's y."""
         offset, covariance = after.marginal(self.offset, self.covariance)
         return AffineGaussian(after.gain @ self.gain, offset, covariance)
@@ -205,7 +203,7 @@ class PPCA:
         return _outer(self._right, values, self._right)
 
 
-def _fit(name: str, value: Tensor | float, shape: tuple, dtype: tf.DType) -> Tensor:
+def _fit(name: str, value: Tensor | float, shape: tuple, dtype: "tf.DType") -> Tensor:
     """A finite value as a tensor of this shape."""
     array = np.asarray(value, dtype.as_numpy_dtype)
     if not np.isfinite(array).all():

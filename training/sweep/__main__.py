@@ -1,14 +1,12 @@
 """Many runs and evaluations as one piece of work: `python -m training.sweep SWEEP`."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tf_avae import plots
 from tf_avae.console.commands import Parser, run_command, words
@@ -35,9 +33,6 @@ from training.sweep.table3 import chart as table3_chart
 from training.sweep.table3 import figures as table3_figures
 from training.sweep.table3 import page as table3_page
 from training.sweep.table3 import study as table3
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FAILED_CELLS = 1
 """Exit code where a cell failed."""
@@ -71,7 +66,7 @@ class Sweep:
     prepare: Callable[[SweepFolder], None]
     collect: Callable[[SweepFolder], dict[str, Any]]
     page: Callable[[dict[str, Any]], str]
-    picture: Callable[[dict[str, Any]], Figure]
+    picture: Callable[[dict[str, Any]], plots.Figure]
 
 
 SWEEPS: Registry[Sweep] = Registry(

@@ -1,13 +1,10 @@
 """Measures and draws a solvable case: `python -m training.theory ppca --out DIR`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from tf_avae import plots
 from tf_avae.backend import without_warnings
@@ -18,10 +15,9 @@ from tf_avae.errors import InputError
 from tf_avae.files import absolute, write_json, write_text
 from tf_avae.provenance import provenance
 from tf_avae.registry import Registry
+from training.evaluate import writable_folder
+from training.options import listed
 from training.theory import circle, ppca, ppca_figures
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class Case(NamedTuple):
@@ -31,7 +27,7 @@ class Case(NamedTuple):
     summary: str
     steps: int
     measure: Callable[[int, int], dict[str, Any]]
-    figures: Callable[[dict[str, Any]], dict[str, Figure]]
+    figures: Callable[[dict[str, Any]], dict[str, plots.Figure]]
     page_values: Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -66,8 +62,7 @@ def parser() -> Parser:
         "(CASE.json), its figures (CASE-NAME.png and .svg) and a page that explains them "
         "(CASE.md). Files of those names are replaced, others left as they are.",
     )
-    listed = "\n".join(f"- {case.name}: {case.summary}" for case in CASES.values())
-    made.add_argument("case", metavar="{" + ",".join(CASES) + "}", help=listed)
+    made.add_argument("case", metavar="{" + ",".join(CASES) + "}", help=listed(CASES))
     made.add_argument("--out", required=True, metavar="DIR", help="where to write; is made")
     defaults = ", ".join(f"{case.name} {case.steps}" for case in CASES.values())
     made.add_argument("--steps", type=int, metavar="N", help=f"of each training [{defaults}]")
@@ -90,14 +85,8 @@ def _run(arguments: argparse.Namespace) -> int:
     check(seed=arguments.seed)
     if not arguments.out:
         raise InputError("--out is empty; give the folder to write to, such as theory")
-    folder = absolute(arguments.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    # Before the work: what cannot be written is better known now.
-    for path in (folder / f"{case.name}.json", folder / f"{case.name}.md"):
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; give another --out, or remove it")
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    files = (f"{case.name}.json", f"{case.name}.md")
+    folder = writable_folder(absolute(arguments.out), files)
     with without_warnings():  # each training is a graph of its own, which TensorFlow warns of
         numbers = case.measure(steps, arguments.seed)
     write(case, {**provenance(), **numbers}, folder)

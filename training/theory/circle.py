@@ -1,14 +1,12 @@
 """The discrete circle: what each objective makes of an encoder where there are no data."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tf_avae.console.printing import say
-from tf_avae.plots import BLUE, GREEN, ORANGE, PINK, new_figure, tidy, title
+from tf_avae.plots import BLUE, GREEN, ORANGE, PINK, Figure, new_figure, tidy, title
 from tf_avae.theory.circle import (
     CIRCLE_OBJECTIVES,
     Circle,
@@ -19,9 +17,7 @@ from tf_avae.theory.circle import (
     terms,
     train,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from training.sweep.pages import table
 
 STEPS = 4000
 
@@ -240,14 +236,10 @@ _COLUMNS = {
 
 def merit_table(numbers: dict[str, Any]) -> str:
     """Markdown: means over seeds, a row for each objective and coupling width."""
-    lines = [
-        "| objective | ν | " + " | ".join(_COLUMNS.values()) + " |",
-        "|---|---:|" + "---:|" * len(_COLUMNS),
-    ]
+    rows = [["objective", "ν", *_COLUMNS.values()]]
     for name in CIRCLE_OBJECTIVES:
         for width in _widths(name):
             means = _means(numbers, name, width)
             cells = [f"{means[key]:.2f}" if key in means else "" for key in _COLUMNS]
-            nu = "" if name == "vae" else f"{width:g}"
-            lines.append(f"| `{name}` | {nu} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            rows.append([f"`{name}`", "" if name == "vae" else f"{width:g}", *cells])
+    return table(rows)

@@ -1,12 +1,11 @@
 """The real model, with the linear architecture, on data of a known probabilistic PCA."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy
 
 from tf_avae.backend import keras, tf
 from tf_avae.networks import ARCHITECTURES
@@ -67,7 +66,7 @@ class LinearTask:
         """Fresh images, [count, latents, pixels, 1] float32; seed is int32 [2]."""
         return tf.reshape(self.ppca.sample(count, seed), [count, self.latents, self.pixels, 1])
 
-    def model(self, objective: str, seed: int = 0) -> AVAE:
+    def model(self, objective: str, seed: int = 0) -> "AVAE":
         """A linear model with random weights."""
         from tf_avae.model import AVAE
 
@@ -84,7 +83,9 @@ class LinearTask:
             seed=seed,
         )
 
-    def train(self, model: AVAE, steps: int, seed: int = 0, callbacks: list | None = None) -> None:
+    def train(
+        self, model: "AVAE", steps: int, seed: int = 0, callbacks: list | None = None
+    ) -> None:
         """Trains a model on batches of fresh images.
 
         The encoder's weights are about 1/sqrt(v), the decoder's sqrt(v): the steps of LAMB are
@@ -121,7 +122,7 @@ class LinearTask:
             start=_START,
         )
 
-    def set_weights(self, model: AVAE, at: Component) -> None:
+    def set_weights(self, model: "AVAE", at: Component) -> None:
         """Puts a model at a point: encoder a u^T (x - 0.5), variance s, decoder w z u + 0.5."""
         u = self.directions
         encoder, variance = (model.encoder.get_layer(name) for name in ("mean", "variance"))
@@ -129,17 +130,17 @@ class LinearTask:
         variance.set_weights([np.log(at.variance)])
         model.decoder.set_weights([(u * at.decoder).T, np.full(len(u), 0.5)])
 
-    def read_weights(self, model: AVAE) -> tuple[Component, np.ndarray]:
+    def read_weights(self, model: "AVAE") -> tuple[Component, np.ndarray]:
         """The components of a trained model, and what part of the decoder lies outside of each.
 
-        Latents come in any order and with any sign; components and latents are paired by how much
-        they have of one another, the most first.
+        Latents come in any order and with any sign; components and latents are paired so that they
+        have most of one another.
         """
         weights = model.encoder.get_layer("mean").get_weights()[0]
         log_variance = model.encoder.get_layer("variance").get_weights()[0]
         decoder = model.decoder.get_weights()[0]
         along = decoder @ self.directions
-        latent = _match(np.abs(along))
+        latent = scipy.optimize.linear_sum_assignment(np.abs(along).T, maximize=True)[1]
         w = along[latent, np.arange(self.latents)]
         sizes = np.linalg.norm(decoder[latent], axis=1)
         encoder = np.einsum("nd,nd->d", weights[:, latent], self.directions)
@@ -151,13 +152,3 @@ class LinearTask:
             observation_variance=self.observation_variance,
         )
         return found, np.sqrt(np.maximum(1 - (w / sizes) ** 2, 0.0))
-
-
-def _match(along: np.ndarray) -> np.ndarray:
-    """The latent of each component, [D], from sizes [latents, components], each used once."""
-    left, latent = along.copy(), np.zeros(along.shape[1], int)
-    for _ in latent:
-        row, column = np.unravel_index(np.argmax(left), left.shape)
-        latent[column] = row
-        left[row], left[:, column] = -1.0, -1.0
-    return latent

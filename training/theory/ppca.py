@@ -1,7 +1,5 @@
 """Probabilistic PCA: what the objectives do in the linear case, and where the chain goes."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ from tf_avae.objectives import DECODER, OBJECTIVES
 from tf_avae.runs.plan import Stage, copy_networks
 from tf_avae.theory.linear import Attack, Component, grows, resting_point
 from tf_avae.theory.ppca import PPCA, AffineGaussian
+from training.sweep.pages import table
 from training.theory.linear import LinearTask
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ def train_all(steps: int, seed: int) -> dict[str, list[dict[str, float]]]:
     return rows
 
 
-def _telling(model: AVAE, stage: Stage) -> keras.callbacks.Callback:
+def _telling(model: "AVAE", stage: Stage) -> "keras.callbacks.Callback":
     """Says where a training is."""
     from training.session import Progress
 
@@ -182,7 +181,7 @@ def chain(seed: int) -> dict[str, Any]:
     }
 
 
-def _walk(kernel: AffineGaussian, x: tf.Tensor, seed: int) -> list[tf.Tensor]:
+def _walk(kernel: AffineGaussian, x: "tf.Tensor", seed: int) -> "list[tf.Tensor]":
     """x and what `_CHAIN_STEPS` steps of a kernel make of it."""
     path = [x]
     for step in range(_CHAIN_STEPS):
@@ -291,12 +290,7 @@ def page_values(numbers: dict[str, Any]) -> dict[str, Any]:
 
 def bias_table(curves: list[dict[str, Any]]) -> str:
     """Markdown: the bias at the resting points, a column for each rho."""
-    lines = [
-        "| objective | attack moves by | λ/v | "
-        + " | ".join(f"ρ = {rho:g}" for rho in TABLE_RHO)
-        + " |",
-        "|---|---:|---:|" + "---:|" * len(TABLE_RHO),
-    ]
+    rows = [["objective", "attack moves by", "λ/v", *(f"ρ = {rho:g}" for rho in TABLE_RHO)]]
     for curve in curves:
         name = f"`{curve['objective']}`"
         name += ", sampled coupling" if curve["coupling"] == "sampled" else ""
@@ -306,10 +300,8 @@ def bias_table(curves: list[dict[str, Any]]) -> str:
             at = curve["rho"].index(rho)
             value, mark = curve["bias"][at], "" if curve["grows"][at] else " †"
             cells.append("collapsed" if value is None else f"{value:.4f}{mark}")
-        lines.append(
-            f"| {name} | {attack} | {curve['signal_to_noise']:g} | " + " | ".join(cells) + " |"
-        )
-    return "\n".join(lines)
+        rows.append([name, attack, f"{curve['signal_to_noise']:g}", *cells])
+    return table(rows)
 
 
 def _sampled_mean_error(curves: list[dict[str, Any]]) -> float:
@@ -325,15 +317,12 @@ def _sampled_mean_error(curves: list[dict[str, Any]]) -> float:
 
 def error_table(trained: dict[str, list[dict[str, float]]]) -> str:
     """Markdown: the largest relative error of each objective against its resting point."""
-    lines = [
-        "| objective | encoder a | variance s | decoder w | decoder outside its component |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for name, rows in trained.items():
-        errors = [largest_error(rows, key) for key in COMPARED]
-        errors.append(max(row["outside"] for row in rows))
-        lines.append(f"| `{name}` | " + " | ".join(f"{100 * e:.1f} %" for e in errors) + " |")
-    return "\n".join(lines)
+    rows = [["objective", "encoder a", "variance s", "decoder w", "decoder outside its component"]]
+    for name, components in trained.items():
+        errors = [largest_error(components, key) for key in COMPARED]
+        errors.append(max(row["outside"] for row in components))
+        rows.append([f"`{name}`", *(f"{100 * e:.1f} %" for e in errors)])
+    return table(rows)
 
 
 def largest_error(rows: list[dict[str, float]], key: str) -> float:
@@ -344,15 +333,12 @@ def largest_error(rows: list[dict[str, float]], key: str) -> float:
 
 def drift_table(rows: list[dict[str, Any]]) -> str:
     """Markdown: what the spectrum says of a chain, and what the chain does."""
-    lines = [
-        f"| size of Δ | largest eigenvalue of P + WΔ | growth of the mean in step {_LATE - 1} |",
-        "|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['size']:g} | {row['largest_eigenvalue']:.4f} | {row['late_growth']:.4f} |"
+    growth = f"growth of the mean in step {_LATE - 1}"
+    shown = [
+        [f"{row['size']:g}", f"{row['largest_eigenvalue']:.4f}", f"{row['late_growth']:.4f}"]
         for row in rows
     ]
-    return "\n".join(lines)
+    return table([["size of Δ", "largest eigenvalue of P + WΔ", growth], *shown])
 
 
 def _start_gain(rows: list[dict[str, float]]) -> float:

@@ -1,16 +1,10 @@
 """The figures of the page on probabilistic PCA."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, new_figure, tidy, title
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, Axes, Figure, new_figure, tidy, title
 
 _STYLES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, ":"))
 

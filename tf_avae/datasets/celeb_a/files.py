@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_avae.datasets.celeb_a.tasks import ATTRIBUTES
-from tf_avae.errors import InputError
+from tf_avae.errors import InputError, first_few
 
 IMAGES, ATTRIBUTE_LIST, PARTITION = (
     "img_align_celeba.zip",
@@ -196,11 +196,7 @@ def _check_same(one: Path, names: dict[str, np.ndarray], other: Path, listed: se
     """Both lists must name the same images."""
     for path, lacking in ((one, listed - names.keys()), (other, names.keys() - listed)):
         if lacking:
-            raise InputError(f"{path} has no line for {min(lacking)}{_and_more(lacking)}: {_HALF}")
-
-
-def _and_more(names: set[str]) -> str:
-    return f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+            raise InputError(f"{path} has no line for {first_few(sorted(lacking), 1)}: {_HALF}")
 
 
 def _open_archive(path: Path, listed: set[str]) -> zipfile.ZipFile:
@@ -228,7 +224,7 @@ def _open_archive(path: Path, listed: set[str]) -> zipfile.ZipFile:
         )
     if lacking:
         raise InputError(
-            f"{path} has no image {FOLDER}{min(lacking)}{_and_more(lacking)}, which the lists "
+            f"{path} has no image {FOLDER}{first_few(sorted(lacking), 1)}, which the lists "
             f"have: {_HALF}"
         )
     return archive

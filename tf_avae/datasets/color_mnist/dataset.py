@@ -5,8 +5,6 @@ stateless function of (seed, epoch, index), that of a held-out image of its inde
 random state, so a run is reproducible and a resumed run goes on with the same colours.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +103,7 @@ class ColorMNIST:
 
     def train(
         self, batch_size: int, *, seed: int, start: int = 0, part: Part = WHOLE
-    ) -> tf.data.Dataset:
+    ) -> "tf.data.Dataset":
         gray, digits = _tensors(self.train_split)
 
         def batch(number: Tensor) -> tuple[Images, dict[str, Tensor]]:
@@ -118,14 +116,14 @@ class ColorMNIST:
         numbers = tf.data.Dataset.counter(start)
         return numbers.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
 
-    def train_images(self, batch_size: int) -> tf.data.Dataset:
+    def train_images(self, batch_size: int) -> "tf.data.Dataset":
         return _in_order(
             self.train_split,
             batch_size,
             lambda index: training_color(index, seed=0, epoch=tf.zeros_like(index)),
         )
 
-    def held_out(self, batch_size: int) -> tf.data.Dataset:
+    def held_out(self, batch_size: int) -> "tf.data.Dataset":
         return _in_order(self.held_out_split, batch_size, held_out_color)
 
 
@@ -140,7 +138,7 @@ def _batch(
     return colorize(tf.gather(gray, index), color), labels
 
 
-def _in_order(split: Split, batch_size: int, color) -> tf.data.Dataset:
+def _in_order(split: Split, batch_size: int, color) -> "tf.data.Dataset":
     gray, digits = _tensors(split)
     indices = tf.data.Dataset.range(len(split.images)).batch(batch_size)
     return indices.map(lambda index: _batch(gray, digits, index, color(index))).prefetch(2)

@@ -4,8 +4,6 @@ The same files and the same colours as the seeded pipeline: training images in t
 seed 0 and epoch 0, test images in the colours they always have. Nothing is downloaded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,7 +43,9 @@ class ColorMnist(tfds.core.GeneratorBasedBuilder):
             "test": self._generate_examples(data.held_out(1000)),
         }
 
-    def _generate_examples(self, batches: tf.data.Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(
+        self, batches: "tf.data.Dataset"
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         key = 0
         for images, labels in batches.as_numpy_iterator():
             pixels = np.round(images * 255).astype(np.uint8)

@@ -7,8 +7,6 @@ neckline: a convention of these drawings. All else is drawn at random: place, si
 background, clothes, and the shades of what an attribute names.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -53,7 +51,7 @@ class Face:
         self.image = self._background()
         self.draw = ImageDraw.Draw(self.image)
 
-    def _background(self) -> Image.Image:
+    def _background(self) -> "Image.Image":
         """Two colours that run into one another, and a few pale discs."""
         corners = self.rng.integers(30, 226, (2, 2, 3)).astype(np.uint8)
         image = Image.fromarray(corners).resize(
@@ -104,7 +102,7 @@ class Face:
         """A bent line."""
         self.draw.line(self._at(*points), fill, self._width(width), joint="curve")
 
-    def finished(self) -> Image.Image:
+    def finished(self) -> "Image.Image":
         """The picture at the official size, under a light and with the noise of a camera."""
         pixels = np.asarray(self.image.reduce(_SCALE), np.float32)
         left, right = self.rng.uniform(0.85, 1.12, 2)
@@ -134,7 +132,7 @@ class _Look(NamedTuple):
         return not (self.has["Bald"] or self.has["Wearing_Hat"])
 
 
-def draw_face(attributes: np.ndarray, rng: np.random.Generator) -> Image.Image:
+def draw_face(attributes: np.ndarray, rng: np.random.Generator) -> "Image.Image":
     """A face with these attributes, of `WIDTH` by `HEIGHT`.
 
     Args:

@@ -6,8 +6,6 @@ which could not be read, and what the files' contents were, and a checksum of al
 that is not as it was written is made anew.
 """
 
-from __future__ import annotations
-
 import errno
 import functools
 import hashlib
@@ -307,7 +305,7 @@ def _outcome(path: Path, side: int, background: str) -> _Outcome:
 
 
 @functools.cache
-def _decoder(side: int, background: str) -> Callable[[tf.Tensor], tf.Tensor]:
+def _decoder(side: int, background: str) -> "Callable[[tf.Tensor], tf.Tensor]":
     return tf.function(
         lambda file: decode_pixels(file, (side, side, 3), background),
         input_signature=[tf.TensorSpec([], tf.string)],

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from tf_avae.console.printing import note
 from tf_avae.datasets.base import check_validation
 from tf_avae.datasets.image_folder.cache import PictureFile, read_pictures, state_of
 from tf_avae.datasets.indexed import Indexed, IndexedImages
-from tf_avae.errors import InputError
+from tf_avae.errors import InputError, first_few
 from tf_avae.files import absolute
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -28,8 +27,6 @@ SPLITS = ("train", "test")
 
 HELD_OUT = 10
 """One picture in so many is held out where no subfolder says which."""
-
-_NAMED = 10  # files or classes in a message
 
 
 def open_image_folder(
@@ -81,7 +78,7 @@ def open_image_folder(
     if others:
         note(
             f"note: left out: {len(others):,} files whose names do not end with one of "
-            f"{', '.join(SUFFIXES)}: {_listed(list(map(_printable, others)))}"
+            f"{', '.join(SUFFIXES)}: {first_few(map(_printable, others))}"
         )
     if splits:
         files = _in_splits(folder, files)
@@ -106,7 +103,7 @@ def open_image_folder(
     images = Indexed(pictures.fetch, labels, len(paths))
     checksums = {"pictures": pictures.checksum}
     if pictures.unreadable:
-        checksums["pictures left out"] = _listed(sorted(map(_printable, pictures.unreadable)))
+        checksums["pictures left out"] = first_few(sorted(map(_printable, pictures.unreadable)))
     return IndexedImages(
         name="image_folder",
         image_shape=(image_size, image_size, 3),
@@ -183,7 +180,8 @@ def _is_in_split(path: str) -> bool:
 def _tell_of(unreadable: dict[str, str], on_bad_image: str, total: int) -> None:
     """Names the files that cannot be read: in an error, or in a note where they are left out."""
     reasons = [f"{_printable(path)} ({reason})" for path, reason in sorted(unreadable.items())]
-    text = f"{len(unreadable):,} of {total:,} pictures cannot be read: {_listed(reasons, '; ')}"
+    named = first_few(reasons, separator="; ")
+    text = f"{len(unreadable):,} of {total:,} pictures cannot be read: {named}"
     if on_bad_image == "error":
         raise InputError(
             f"{text}. Repair or remove them, or leave them out with --on-bad-image skip"
@@ -203,7 +201,7 @@ def _tell_of_classes(paths: list[str], left_out: list[str], splits: bool) -> Non
     gone = {_class_folder(path, splits) for path in left_out} - there - {""}
     if gone and "" not in there:  # otherwise there are no classes at all
         names = list(map(_printable, sorted(gone)))
-        note(f"note: no classes, for want of a picture in them: {_listed(names)}")
+        note(f"note: no classes, for want of a picture in them: {first_few(names)}")
 
 
 def _split(
@@ -260,14 +258,9 @@ def _classes(folder: Path, paths: list[str], splits: bool, train: np.ndarray) ->
     if unknown:
         raise InputError(
             f"{folder}/test has classes that {folder}/train has not: "
-            f"{_listed(list(map(_printable, unknown)))}; remove them, or add pictures to train/"
+            f"{first_few(map(_printable, unknown))}; remove them, or add pictures to train/"
         )
     return sorted(set(found))
-
-
-def _listed(names: Sequence[str], separator: str = ", ") -> str:
-    more = len(names) - _NAMED
-    return separator.join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _printable(name: str) -> str:

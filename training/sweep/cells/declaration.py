@@ -66,8 +66,9 @@ class Kind:
     Attributes:
         name: the row's name.
         summary: what it does.
-        output: (cell, its folder) to what it makes: a path for the cells that need it.
-        result: (cell, its folder) to the file that is there once the cell is done.
+        output: what it makes, for the cells that need it: a path in its folder; None where that is
+            the option "path".
+        result: what is there once the cell is done, in the same way.
         words: (cell, its folder, the outputs of what it needs) to the arguments of Python that
             begin it, or go on with it where it was stopped; None where there is nothing to do.
         tells: (cell, its folder) to what it tells, once done, of the time that other cells take.
@@ -75,8 +76,8 @@ class Kind:
 
     name: str
     summary: str
-    output: Callable[[Cell, Path], Path]
-    result: Callable[[Cell, Path], Path]
+    output: str | None
+    result: str | None
     words: Callable[[Cell, Path, list[Path]], list[str]] | None
     tells: Callable[[Cell, Path], list[Measured]] = _nothing
 
@@ -157,6 +158,9 @@ def flags(options: Mapping[str, Any]) -> list[str]:
 
 # ---------------------------------------------------------------------- kinds
 
+# What each makes in its folder.
+_RUN, _EVALUATION, _TIMING = "run", "evaluation", "timing.json"
+
 
 def fit_cell(name: str, config: Config, init_from: str | None = None) -> Cell:
     """A run of `training.fit`.
@@ -177,12 +181,8 @@ def _passes(config: Config) -> float:
     return float(2 + len(objective.auxiliaries) + attack)
 
 
-def _run_folder(cell: Cell, folder: Path) -> Path:
-    return folder / "run"
-
-
 def _fit_words(cell: Cell, folder: Path, needs: list[Path]) -> list[str]:
-    run = _run_folder(cell, folder)
+    run = folder / _RUN
     words = ["-m", "training.fit", f"--run-dir={run}"]
     if holds_run(run):
         return [*words, "--resume"]
@@ -192,10 +192,6 @@ def _fit_words(cell: Cell, folder: Path, needs: list[Path]) -> list[str]:
 def taken_cell(name: str, path: str) -> Cell:
     """A model that there is already: a run, a SavedModel or a Keras file."""
     return Cell(name, "taken", {"path": path}, cost=0.0)
-
-
-def _taken_path(cell: Cell, folder: Path) -> Path:
-    return Path(cell.options["path"])
 
 
 def evaluate_cell(name: str, of: str, options: dict[str, Any]) -> Cell:
@@ -209,14 +205,10 @@ def evaluate_cell(name: str, of: str, options: dict[str, Any]) -> Cell:
     return Cell(name, "evaluate", options, (of,))
 
 
-def _evaluation_folder(cell: Cell, folder: Path) -> Path:
-    return folder / "evaluation"
-
-
 def _evaluate_words(cell: Cell, folder: Path, needs: list[Path]) -> list[str]:
     named = [f"{name}={path}" for name, path in zip(cell.needs, needs, strict=True)]
-    out = f"--out={_evaluation_folder(cell, folder)}"
-    return ["-m", "training.evaluate", *named, out, *flags(cell.options)]
+    return ["-m", "training.evaluate", *named, f"--out={folder / _EVALUATION}",
+            *flags(cell.options)]  # fmt: skip
 
 
 def timing_cell(name: str, configs: dict[str, Config], rounds: int, seconds: float) -> Cell:
@@ -232,13 +224,8 @@ def timing_cell(name: str, configs: dict[str, Config], rounds: int, seconds: flo
     return Cell(name, "timing", {"configs": values, "rounds": rounds, "seconds": seconds})
 
 
-def _timing_file(cell: Cell, folder: Path) -> Path:
-    return folder / "timing.json"
-
-
 def _timing_words(cell: Cell, folder: Path, needs: list[Path]) -> list[str]:
-    out = _timing_file(cell, folder)
-    return ["-m", "training.sweep.timing", str(folder / OPTIONS), f"--out={out}"]
+    return ["-m", "training.sweep.timing", str(folder / OPTIONS), f"--out={folder / _TIMING}"]
 
 
 def read_timing(path: Path) -> dict[str, Any]:
@@ -254,7 +241,7 @@ def read_timing(path: Path) -> dict[str, Any]:
 
 
 def _told_by_timing(cell: Cell, folder: Path) -> list[Measured]:
-    rates = read_timing(_timing_file(cell, folder))["rates"]
+    rates = read_timing(folder / _TIMING)["rates"]
     return [
         Measured("fit", config, 1 / statistics.median(rates[name]), _passes(Config(**config)))
         for name, config in cell.options["configs"].items()
@@ -266,30 +253,24 @@ KINDS: Registry[Kind] = Registry(
     Kind(
         "fit",
         "a run of training.fit",
-        output=_run_folder,
-        result=lambda cell, folder: _run_folder(cell, folder) / "result.json",
+        output=_RUN,
+        result=f"{_RUN}/result.json",
         words=_fit_words,
     ),
     Kind(
         "evaluate",
         "an evaluation by training.evaluate",
-        output=_evaluation_folder,
-        result=lambda cell, folder: _evaluation_folder(cell, folder) / "results.json",
+        output=_EVALUATION,
+        result=f"{_EVALUATION}/results.json",
         words=_evaluate_words,
     ),
     Kind(
         "timing",
         "rates of training steps, timed in turn",
-        output=_timing_file,
-        result=_timing_file,
+        output=_TIMING,
+        result=_TIMING,
         words=_timing_words,
         tells=_told_by_timing,
     ),
-    Kind(
-        "taken",
-        "a model that there is already",
-        output=_taken_path,
-        result=_taken_path,
-        words=None,
-    ),
+    Kind("taken", "a model that there is already", output=None, result=None, words=None),
 )

@@ -164,13 +164,14 @@ class SweepFolder:
 
     def output(self, name: str) -> Path:
         """What a cell makes."""
-        cell = self.cells[name]
-        return KINDS[cell.kind].output(cell, self.folder(name))
+        return self._made(name, KINDS[self.cells[name].kind].output)
 
     def result(self, name: str) -> Path:
         """The file that is there once a cell is done."""
-        cell = self.cells[name]
-        return KINDS[cell.kind].result(cell, self.folder(name))
+        return self._made(name, KINDS[self.cells[name].kind].result)
+
+    def _made(self, name: str, file: str | None) -> Path:
+        return self.folder(name) / (file or self.cells[name].options["path"])
 
     def done(self, name: str) -> bool:
         """Whether a cell is done: what its command writes whole or not at all is there."""

@@ -1,20 +1,14 @@
 """The picture of a grid on ColorMNIST: accuracy against the radius, or setting by setting."""
 
-from __future__ import annotations
-
 import itertools
-from typing import TYPE_CHECKING
 
+from tf_avae import plots
 from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, plain, tidy, title
 from training.sweep.colormnist.grids import GRIDS
 from training.sweep.colormnist.measures import accuracies
 from training.sweep.colormnist.page import in_order, label, setting
 from training.sweep.models import Values
 from training.sweep.seeds import half_width
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _COLORS = {"vae": GREY, "avae": BLUE, "se": GREEN, "se_avae": ORANGE, "avae_ss": PINK}
 _MARKERS = {"vae": "o", "avae": "s", "se": "^", "se_avae": "D", "avae_ss": "v"}
@@ -23,7 +17,7 @@ _BETWEEN = 1.8
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1, 1, 1)), (0, (8, 3)))
 
 
-def chart(values: Values) -> Figure:
+def chart(values: Values) -> plots.Figure:
     """A panel for each task and head: curves, or where one setting at a time differs a row for each
     model."""
     first = values["settings"]["budgets"][0]
@@ -37,7 +31,7 @@ def _named(shown: list[Values], what: str) -> list[str]:
     return list(dict.fromkeys(m[what] for m in shown)) or [""]
 
 
-def _curves(values: Values, shown: list[Values]) -> Figure:
+def _curves(values: Values, shown: list[Values]) -> plots.Figure:
     tasks, heads = _named(shown, "task"), _named(shown, "head")
     figure = new_figure(4.3 * len(tasks), 2.9 * len(heads) + 0.7)
     panels = figure.subplots(len(heads), len(tasks), squeeze=False, sharey=True, sharex=True)
@@ -53,10 +47,7 @@ def _curves(values: Values, shown: list[Values]) -> Figure:
         for model in in_order(values):
             found = [(m["epsilon"], model["over_seeds"].get(m["name"])) for m in of]
             _curve(axes, model, [(x, e) for x, e in found if e], next(dashes[model["algo"]]))
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles=handles, labels=labels, ncols=min(5, len(labels)), fontsize=8,
-                      handlelength=3.2, loc="outside lower center", frameon=False)  # fmt: skip
+    plots.legend_below(figure, 5, handlelength=3.2)
     return figure
 
 
@@ -64,7 +55,7 @@ def _panel(task: str, head: str) -> str:
     return f"{task}, {head} head" if head else ""
 
 
-def _curve(axes: Axes, model: Values, found: list, dash) -> None:
+def _curve(axes: plots.Axes, model: Values, found: list, dash) -> None:
     """A model's mean over seeds, and a band for its interval."""
     if not found:
         return
@@ -82,7 +73,7 @@ def _curve(axes: Axes, model: Values, found: list, dash) -> None:
         axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def _dots(values: Values, shown: list[Values]) -> Figure:
+def _dots(values: Values, shown: list[Values]) -> plots.Figure:
     """A row for each model, a mark for each radius: the darker, the larger."""
     groups = list(itertools.product(_named(shown, "task"), _named(shown, "head")))
     models = list(in_order(values))
@@ -122,8 +113,5 @@ def _dots(values: Values, shown: list[Values]) -> Figure:
         tick.set_color(_COLORS[model["algo"]])
         tick.set_fontweight("normal" if model["differs"] else "bold")
     panels[0].set_ylim(rows[-1] + 0.6, -0.6)
-    handles, labels = panels[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles=handles, labels=labels, ncols=len(labels), fontsize=8,
-                      loc="outside lower center", frameon=False)  # fmt: skip
+    plots.legend_below(figure, 8)
     return figure

@@ -14,7 +14,7 @@ from tf_avae.evaluation import BUDGETS
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
 from tf_avae.registry import Registry
-from training.options import add_config_options, given_options
+from training.options import add_choice, add_config_options, given_options
 from training.sweep.cells.declaration import Cell, Declaration, evaluate_cell, fit_cell, timing_cell
 from training.sweep.cells.folder import SweepFolder
 from training.sweep.colormnist.grids import GRIDS, Attacks, Grid, Model, models
@@ -38,12 +38,8 @@ _ROUNDS, _SECONDS = 9, 2.0
 
 def add_options(parser: Parser) -> None:
     """Adds the flags of the sweep."""
-    listed = "\n".join(f"- {grid.name}: {grid.summary}" for grid in GRIDS.values())
     what = parser.add_argument_group("the grid")
-    what.add_argument(
-        "--grid", default="objectives", metavar="{" + ",".join(GRIDS) + "}",
-        help=f"which models [objectives]\n{listed}",
-    )  # fmt: skip
+    add_choice(what, "--grid", GRIDS, "objectives", "which models")
     what.add_argument(
         "--algo", nargs="+", dest="algos", default=[], metavar="NAME",
         help=f"of {', '.join(OBJECTIVES)} [the grid's]",

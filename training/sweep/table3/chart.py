@@ -1,15 +1,7 @@
 """The picture of Table 3: for each model and task, accuracy as images are and under attack."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from tf_avae.plots import BLUE, GREY, ORANGE, new_figure, tidy, title
+from tf_avae.plots import BLUE, GREY, ORANGE, Figure, legend_below, new_figure, tidy, title
 from training.sweep.models import Values
-
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.figure import Figure
 
 _ACROSS = 3
 _INCHES = (3.1, 3.6)
@@ -43,10 +35,5 @@ def chart(values: Values) -> Figure:
         axes.set_yticks(rows, tasks, fontsize=8)
         axes.set_xlim(-3, 103)
     axes.invert_yaxis()
-    labels: dict[str, Artist] = {}
-    for panel in figure.axes:
-        handles, names = panel.get_legend_handles_labels()
-        labels |= dict(zip(names, handles, strict=True))
-    figure.legend(handles=list(labels.values()), loc="outside lower center", ncols=5, fontsize=8,
-                  frameon=False)  # fmt: skip
+    legend_below(figure, 5)
     return figure

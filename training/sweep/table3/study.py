@@ -23,7 +23,7 @@ from tf_avae.runs.plan import resolve
 from tf_avae.runs.run import Run, holds_run
 from tf_avae.saved.encoders import open_encoder
 from tf_avae.types import ImageShape
-from training.options import add_config_options, given_options
+from training.options import add_choice, add_config_options, given_options
 from training.sweep.cells.declaration import Declaration, evaluate_cell, fit_cell, taken_cell
 from training.sweep.cells.folder import SweepFolder
 from training.sweep.models import check_evaluation, evaluated, open_fields
@@ -147,12 +147,8 @@ are the scale's."""
 
 def add_options(parser: Parser) -> None:
     """Adds the flags of the sweep."""
-    listed = "\n".join(f"- {scale.name}: {scale.summary}" for scale in SCALES.values())
     what = parser.add_argument_group("the table")
-    what.add_argument(
-        "--scale", default="paper", metavar="{" + ",".join(SCALES) + "}",
-        help=f"how large [paper]\n{listed}",
-    )  # fmt: skip
+    add_choice(what, "--scale", SCALES, "paper", "how large")
     what.add_argument(
         "--take", nargs="+", default=[], metavar="MODEL=PATH",
         help="models that there are already, instead of training them: a run, a SavedModel or a "
