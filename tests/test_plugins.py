@@ -204,6 +204,9 @@ def test_every_registry_takes_rows(rows):
     assert copy.plugin("mine") == __name__ and copy.plugin(first.name) is None
     with pytest.raises(ValueError, match="'mine' is there already"):
         copy.register(row)
+    for name in ("", "a/b", "../x", "-x", "a\n", None, 3):
+        with pytest.raises(ValueError, match="a name has letters"):
+            copy.register(dataclasses.replace(first, name=name))
     plugins._loaded.pop(__name__)
 
 

@@ -1,6 +1,7 @@
 """Named rows: the one way a name on a command line becomes an object."""
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
@@ -52,10 +53,15 @@ class Registry(Mapping[str, Row], Generic[Row]):
 
         Raises:
             TypeError: it is no such row.
-            ValueError: there is a row of that name.
+            ValueError: there is a row of that name, or a file cannot have it.
         """
         if not isinstance(row, self._row_type):
             raise TypeError(f"{row!r} is no {self._row_type.__name__}: no {self.kind} can be so")
+        if not (isinstance(row.name, str) and re.fullmatch(r"\w[\w .-]*", row.name)):
+            raise ValueError(
+                f"{self.kind} is called {row.name!r}; a name has letters, digits, spaces, '_', '-' "
+                "and '.', and begins with a letter or a digit: files are named after it"
+            )
         if row.name in self._rows:
             raise ValueError(f"{self.kind} {row.name!r} is there already; give another name")
         plugin = plugins.note(sys._getframe(1).f_globals["__name__"])
