@@ -189,6 +189,14 @@ def test_a_plugin_that_fails_is_an_error_in_a_line(text, words, tmp_path, monkey
     assert "broken" not in plugins.loaded()
 
 
+def test_a_file_called_like_a_module_is_refused(tmp_path):
+    (tmp_path / "json.py").write_text("")
+    code, _, complaint = run_module(
+        "training.fit", "--algo", "vae", "--plugin", tmp_path / "json.py"
+    )
+    assert code == 2 and "another module 'json'; rename json.py" in complaint
+
+
 @pytest.mark.parametrize(
     "rows",
     [*REGISTRIES, tf_avae.COUPLINGS, tf_avae.BALLS, tf_avae.HEADS, tf_avae.BUDGETS,

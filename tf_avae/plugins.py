@@ -27,25 +27,32 @@ _loaded: dict[str, ModuleType | None] = {}
 _named: list[str] = []
 
 
-def load(name: str) -> None:
-    """Imports a plugin: a module, or a file `NAME.py`.
+def load(given: str) -> None:
+    """Imports a plugin.
+
+    Args:
+        given: the name of a module, or the path of a file `NAME.py`.
 
     Raises:
-        InputError: it is not there, or cannot be imported.
+        InputError: it is not there, cannot be imported, or is called like another module.
     """
-    path, folder, words = Path(name), Path.cwd(), name
-    if path.suffix == ".py":
-        folder, name, words = path.parent.absolute(), path.stem, str(path.absolute())
+    path = Path(given).absolute()
+    is_file = path.suffix == ".py"
+    name = path.stem if is_file else given
     if name in _loaded:
         return
     # A console script does not look for modules in the folder that it is started in.
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
     import_tensorflow()  # which the plugin would import with its notices
     token = _importing.set(name)
     try:
-        _loaded[name] = importlib.import_module(name)
-        _named.append(words)
+        module = importlib.import_module(name)
+        if is_file and Path(module.__file__ or "").resolve() != path.resolve():
+            raise InputError(f"there is another module {name!r}; rename {path.name}")
+        _loaded[name] = module
+        _named.append(str(path) if is_file else name)
     except Exception as error:
         raise InputError(f"plugin {name} cannot be imported: {_told(error)}") from error
     finally:
