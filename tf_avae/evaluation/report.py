@@ -12,6 +12,8 @@ from tf_avae.evaluation.checks import CHECKS
 from tf_avae.evaluation.suite import Evaluation, Pictures
 from tf_avae.plots import Figure, rendered, scaled_change, sheet
 
+_INTERVALS = "with 95 % intervals"
+
 
 def page(evaluation: Evaluation) -> str:
     """The page, HTML."""
@@ -74,15 +76,12 @@ def _introduction(results: dict[str, Any]) -> str:
 
 
 def _verdict(evaluation: Evaluation) -> str:
-    if not _asked(evaluation.results, "checks"):
-        return (
-            '<p class="verdict bad">The honesty checks were not asked for: whether these figures '
-            "can be trusted is not known.</p>"
-        )
     if not evaluation.checked:
+        asked = _asked(evaluation.results, "checks")
+        why = "could not be made" if asked else "were not asked for"
         return (
-            '<p class="verdict bad">The honesty checks could not be made: whether these figures '
-            "can be trusted is not known.</p>"
+            f'<p class="verdict bad">The honesty checks {why}: whether these figures can be '
+            "trusted is not known.</p>"
         )
     failed = evaluation.failed_checks
     if not failed:
@@ -134,17 +133,11 @@ def _accuracy(results: dict[str, Any]) -> list[str]:
     if not _asked(results, "robustness") or not results["settings"]["tasks"]:
         return []
     head = results["settings"]["heads"][0]
-    return [
-        _charts(
-            [
-                (
-                    charts.accuracy(results, task),
-                    f"Accuracy of the {head} probe of {task}, with 95 % intervals",
-                )
-                for task in results["settings"]["tasks"]
-            ]
-        )
+    shown = [
+        (charts.accuracy(results, task), f"Accuracy of the {head} probe of {task}, {_INTERVALS}")
+        for task in results["settings"]["tasks"]
     ]
+    return [_charts(shown)]
 
 
 def _checks(results: dict[str, Any]) -> list[str]:
@@ -218,7 +211,7 @@ def _sheets(pictures: list[Pictures]) -> str:
     return f'<div class="sheets">{"".join(shown)}</div>'
 
 
-_SHIFT = "Mean shift under the first distance of the table, with 95 % intervals"
+_SHIFT = f"Mean shift under the first distance of the table, {_INTERVALS}"
 
 
 def _representation(results: dict[str, Any]) -> list[str]:
@@ -266,7 +259,7 @@ def _consistency(results: dict[str, Any]) -> list[str]:
     shown = [
         (
             charts.drift(able, start, words),
-            f"Chain of samples z → g(z) → z′, {words}, with 95 % intervals. {dotted}",
+            f"Chain of samples z → g(z) → z′, {words}, {_INTERVALS}. {dotted}",
         )
         for start, words in (("data", "from codes of test images"), ("prior", "from the prior"))
     ]
@@ -299,7 +292,7 @@ def _detection(results: dict[str, Any]) -> list[str]:
         for row in encoder["detection"]["rows"]
         for attack in row["attacks"]
     ]
-    words = "with 95 % intervals. Solid: PGD on the classification; dashed: attacks that know"
+    words = f"{_INTERVALS}. Solid: PGD on the classification; dashed: attacks that know"
     shown = [
         figure
         for task in settings["tasks"]

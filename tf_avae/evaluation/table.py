@@ -93,16 +93,16 @@ def _through_head(results: dict[str, Any], task: str, head: str, add: Add) -> No
     def first(robustness: Record) -> Record:
         return attacked(robustness, task, head, radii[0])["nominal"]
 
+    def under(epsilon: float, robustness: Record) -> Cell:
+        return accuracy(attacked(robustness, task, head, epsilon), "accuracy")
+
     counts = {first(e["robustness"])["count"] for e in results["encoders"] if "robustness" in e}
     for count in counts - {total}:
         # Below stand the first images alone, so their nominal accuracy stands above.
         add(f"{head}, nominal, first {count:,}", "robustness", lambda r: percent(first(r)))
     for epsilon in radii:
-        _under_attack(f"{head}, {settings['budget']}, ε {epsilon:g}", (task, head, epsilon), add)
-
-
-def _under_attack(label: str, where: tuple[str, str, float], add: Add) -> None:
-    add(label, "robustness", lambda r: accuracy(attacked(r, *where), "accuracy"))
+        label = f"{head}, {settings['budget']}, ε {epsilon:g}"
+        add(label, "robustness", partial(under, epsilon))
 
 
 def _retrieval(task: str, probes: Record) -> Cell:
@@ -111,20 +111,14 @@ def _retrieval(task: str, probes: Record) -> Cell:
 
 
 def _told(task: str, epsilon: float, add: Add) -> None:
-    def cell(attack: str, read: Callable[[Record], Cell]) -> Callable[[Record], Cell]:
-        def of(detection: Record) -> Cell:
-            found = told(detection, task, epsilon)
-            return read(found[attack]) if found else NONE
-
-        return of
+    def cell(attack: str, read: Callable[[Record], Cell], detection: Record) -> Cell:
+        found = told(detection, task, epsilon)
+        return read(found[attack]) if found else NONE
 
     for attack in (PGD, KNOWING):
-        add(f"ε {epsilon:g}, {attack}", "detection", cell(attack, success))
-        add(
-            f"ε {epsilon:g}, {attack}, ROC AUC",
-            "detection",
-            cell(attack, lambda found: area(found["auc"])),
-        )
+        label = f"ε {epsilon:g}, {attack}"
+        add(label, "detection", partial(cell, attack, success))
+        add(f"{label}, ROC AUC", "detection", partial(cell, attack, lambda a: area(a["auc"])))
 
 
 def _beside(add: Add) -> None:

@@ -31,13 +31,15 @@ from tf_avae.datasets.celeb_a.images import CROP, SHAPE, cropped
 from tf_avae.datasets.celeb_a.tasks import ATTRIBUTES
 from tf_avae.errors import InputError
 from tf_avae.files import exclusive, sync_folder, write_json
-from tf_avae.records import NUMBER, mismatch
+from tf_avae.records import NUMBER, damaged, read_record
 
 NAME = "celeb_a-64x64"
 """Of the folder."""
 
 _MADE = {"version": 1, "crop": CROP, "shape": list(SHAPE)}
 """How: a store that was made in another way is made anew."""
+
+_REMEDY = "delete that folder, and it is made again from the files"
 
 _PIECE = 2**22  # bytes hashed at a time
 
@@ -94,24 +96,10 @@ def _check_writable(home: Path) -> None:
 
 def _record(folder: Path) -> dict[str, Any] | None:
     """What the store says of itself; none where there is no store, or one of another kind."""
-    if not (folder / "source.json").exists():
+    file = folder / "source.json"
+    if not file.exists() or read_record(file, {}, _REMEDY).get("made") != _MADE:
         return None
-    try:
-        record = read_json(folder / "source.json")
-    except InputError as error:
-        raise _damaged(folder, error) from error
-    if record.get("made") != _MADE:
-        return None
-    wrong = mismatch(record, {"files": {str: {"state": [NUMBER], "sha256": str}}})
-    if wrong:
-        raise _damaged(folder, InputError(f"source.json: {wrong}"))
-    return record
-
-
-def _damaged(folder: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{folder} is damaged ({error}); delete it, and it is made again from the files"
-    )
+    return read_record(file, {"files": {str: {"state": [NUMBER], "sha256": str}}}, _REMEDY)
 
 
 def _is_current(folder: Path, source: Source | None) -> bool:
@@ -248,4 +236,4 @@ def _read(folder: Path) -> Store:
             },
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, error) from error
+        raise damaged(folder, str(error), _REMEDY) from error

@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 from tf_avae.config import read_json
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, clear_drafts, exclusive, shown, write_json
-from tf_avae.records import NUMBER, read_record
+from tf_avae.records import NUMBER, damage_told, read_record
 from training.sweep.cells.declaration import KINDS, OPTIONS, Cell, Declaration, Measured, difference
 
 DONE, RUNNING, READY, STOPPED, FAILED, WAITING = (
@@ -92,13 +92,9 @@ class SweepFolder:
         file = path / "sweep.json"
         if not file.is_file():
             raise InputError(f"{path} holds no sweep: it has no sweep.json")
-        try:
-            declared = read_record(file, _DECLARED, "begin another sweep")
-            return cls(path, Declaration.from_dict(declared))
-        except InputError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{file} is damaged ({error}); begin another sweep") from error
+        remedy = "begin another sweep"
+        with damage_told(file, remedy):
+            return cls(path, Declaration.from_dict(read_record(file, _DECLARED, remedy)))
 
     @classmethod
     def create(cls, path: str | Path, declaration: Declaration) -> "SweepFolder":

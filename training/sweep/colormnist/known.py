@@ -6,7 +6,6 @@ measured. Training is exact, so the same model may be trained again to measure m
 weights are then the same, or figures of it are refused.
 """
 
-import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from tf_avae.config import read_json
 from tf_avae.errors import InputError
 from tf_avae.files import shown
+from tf_avae.records import damage_told
 from training.sweep.cells.declaration import difference
 from training.sweep.cells.folder import KNOWN, SweepFolder
 from training.sweep.colormnist.measures import BESIDE, OF_RUN
@@ -24,6 +24,7 @@ from training.sweep.models import BOUND, Values
 ORIGIN = ("data", "sha256", "trained_at_commit")
 """What a training's record says of where its figures come from."""
 
+_REMEDY = "take the file away"
 _READ = ("settings", "evaluation", "measures", "models", "time")
 
 
@@ -51,7 +52,7 @@ def read_known(folder: Path) -> list[Values]:
         if lacking:
             raise InputError(
                 f"{path} holds no results of a grid on ColorMNIST, it has no "
-                f"{', '.join(lacking)}: take the file away"
+                f"{', '.join(lacking)}: {_REMEDY}"
             )
         found.append(values | {"file": shown(path)})
     return found
@@ -71,18 +72,9 @@ def add_known(values: Values, sweep: SweepFolder, measures: dict[str, Values]) -
     """
     for other in read_known(sweep.path):
         _check(sweep, other)
-        with _damage_told(other):
+        with damage_told(other["file"], _REMEDY):
             _join(values, other, measures)
             _join_times(values, other, sweep)
-
-
-@contextlib.contextmanager
-def _damage_told(other: Values) -> Iterator[None]:
-    """Known results that lack something are refused."""
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{other['file']} is damaged ({error!r}): take the file away") from error
 
 
 def _join(values: Values, other: Values, measures: dict[str, Values]) -> None:
@@ -159,7 +151,7 @@ def _join_times(values: Values, other: Values, sweep: SweepFolder) -> None:
 
 def _check(sweep: SweepFolder, other: Values) -> None:
     """Refuses known results that are not of this grid, these attacks and these models."""
-    with _damage_told(other):
+    with damage_told(other["file"], _REMEDY):
         for where, mine, found in _declared(sweep, other):
             differs = difference(_plain(mine), _plain(found), where)
             if differs:
