@@ -352,7 +352,7 @@ def test_takes_the_containers_flags_and_configs():
     (model,) = flags.read_models(given).config
     assert model.name == MODEL and given.enable_batching and given.port == 8500
     assert flags.read_metrics_path(given.monitoring_config_file) == flags.METRICS_PATH
-    ours = {"host", "demo", "trust", "max_request_mib"}
+    ours = {"host", "demo", "trust", "plugin", "max_request_mib"}
     assert set(vars(given)) - ours == test_container.KNOWN_FLAGS
 
 

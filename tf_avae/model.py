@@ -231,7 +231,8 @@ class AVAE(keras.Model):
         config = dict(config)
         made_with = config.pop("plugins", ())
         for field, rows in _ROWS.items():
-            rows.find(config[field], made_with)
+            if isinstance(config.get(field), str):  # a subclass may choose it itself
+                rows.find(config[field], made_with)
         return super().from_config(config, custom_objects)
 
     def twin(self) -> AVAE:
