@@ -37,6 +37,10 @@ class Split(NamedTuple):
     labels: np.ndarray
     checksums: dict[str, str]
 
+    @property
+    def size(self) -> int:
+        return len(self.images)
+
 
 @functools.cache
 def load_split(split: str, directory: Path | None = None) -> Split:
