@@ -136,7 +136,7 @@ def _is_current(folder: Path, source: Source | None) -> bool:
 
 
 def _state(path: Path) -> list[int]:
-    """Size and time of change: what tells cheaply that a file is as it was."""
+    """Size and time of change, by which an unchanged file is known without reading it."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 

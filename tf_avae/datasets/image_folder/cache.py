@@ -1,9 +1,8 @@
 """Picture files as arrays: decoded once, in parallel, and kept in a cache where they fit.
 
 The cache is a folder of this user's, never that of the pictures. It holds one entry for each folder
-of pictures, size and background: the pixels, with a footer that says which files they are from,
-which could not be read, and what the files' contents were, and a checksum of all that. An entry
-that is not as it was written is made anew.
+of pictures, size and background: the pixels, a footer with digests of the files and the names of
+those that could not be read, and a checksum. An entry that was changed is made anew.
 """
 
 import errno
@@ -41,7 +40,7 @@ _MAGIC = b"tf_avae pictures"
 _LENGTH, _CHECKSUM = 8, 4  # bytes of the footer's length and of the checksum, before the magic
 _AT_ONCE = 2**20  # bytes read at a time
 _LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR)
-"""What keeps a file from being read until somebody mends it; other failures of a disk pass."""
+"""Errors that make a file unreadable until it is mended; other errors of a disk may pass."""
 
 _PROCESSORS = len(os.sched_getaffinity(0))
 _AHEAD = 4  # pictures under way for each processor
@@ -49,7 +48,7 @@ _KEPT = 40  # letters of a folder's name in that of its entry
 
 
 class PictureFile(NamedTuple):
-    """A file that may be a picture, and what tells that it was changed.
+    """A file that may be a picture, and the state by which a change is noticed.
 
     Attributes:
         path: relative to the folder of pictures, with "/" between its parts.
@@ -87,7 +86,7 @@ class Pictures(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """An entry of the cache: the pixels, if they fit, and what the footer says."""
+    """An entry of the cache: the pixels, if they fit, and the footer's values."""
 
     pixels: np.ndarray | None
     unreadable: dict[str, str]
@@ -191,9 +190,9 @@ def _key(folder: Path, files: Sequence[PictureFile], side: int, background: str)
 
 
 def _open(path: Path, key: str, side: int, fits: bool) -> _Entry | None:
-    """The entry with this key; None where there is none, or a better one can be made.
+    """The entry with this key; None where there is none, or one with pixels can be made.
 
-    All of it is read: what changed on the disk meanwhile would otherwise be trained on.
+    All of it is read and checked, so that damaged pixels are never trained on.
     """
     end = _CHECKSUM + _LENGTH + len(_MAGIC)
     try:
@@ -319,7 +318,7 @@ def _in_parallel(
 def _decoding(
     folder: Path, files: list[PictureFile], decode: Callable[[Path], _Outcome]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Pictures decoded when they are asked for."""
+    """A `fetch` that decodes the pictures of each batch."""
     executor = ThreadPoolExecutor(_PROCESSORS)
 
     def fetch(index: np.ndarray) -> np.ndarray:

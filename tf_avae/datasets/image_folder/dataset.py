@@ -16,8 +16,8 @@ from tf_avae.errors import InputError, first_few
 from tf_avae.files import absolute
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-"""Names of files that are taken for pictures end with one of these, in any case; what is in them
-is told by their content."""
+"""Files with these endings, in small or capital letters, are taken for pictures; their content
+decides the format."""
 
 LABEL = "folder"
 """Name of the label: the subfolder that a picture is in."""
@@ -26,7 +26,7 @@ SPLITS = ("train", "test")
 """Subfolders that are the splits where both are there."""
 
 HELD_OUT = 10
-"""One picture in so many is held out where no subfolder says which."""
+"""One picture in so many is held out where there are no subfolders for the splits."""
 
 
 def open_image_folder(
