@@ -7,7 +7,7 @@ What is offered here is imported when it is first used: TensorFlow takes seconds
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tf_avae import backend  # before TensorFlow: it says how that is imported
+from tf_avae import backend  # before TensorFlow: it decides how that is imported
 from tf_avae.registered import register_when_imported
 
 if TYPE_CHECKING:
@@ -36,28 +36,26 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "attacks": ("BALLS", "apgd", "pgd", "square"),
-    "config": ("Config",),
-    "datasets": ("DATASETS", "DatasetRow", "ImageData"),
-    "distributions": ("Posterior",),
-    "errors": ("InputError", "TrainingDiverged"),
-    "evaluation": ("BUDGETS", "Budget", "SECTIONS", "Section"),
-    "model": ("AVAE",),
-    "networks": ("ARCHITECTURES", "Architecture", "Build"),
-    "objectives": (
-        "COUPLINGS", "OBJECTIVES", "Coupling", "Hyperparameters", "Objective", "Passes",
-    ),
-    "probes": ("HEADS", "Head"),
-    "saved.frozen": ("FrozenEncoder", "TrainableEncoder", "load_encoder"),
-}  # fmt: skip
-"""Where each name lives."""
+    "attacks": "BALLS apgd pgd square",
+    "config": "Config",
+    "datasets": "DATASETS DatasetRow ImageData",
+    "distributions": "Posterior",
+    "errors": "InputError TrainingDiverged",
+    "evaluation": "BUDGETS SECTIONS Budget Section",
+    "model": "AVAE",
+    "networks": "ARCHITECTURES Architecture Build",
+    "objectives": "COUPLINGS OBJECTIVES Coupling Hyperparameters Objective Passes",
+    "probes": "HEADS Head",
+    "saved.frozen": "FrozenEncoder TrainableEncoder load_encoder",
+}
+"""The names that each module offers."""
 
-__all__ = sorted(name for names in _HOMES.values() for name in names)
+__all__ = sorted(" ".join(_HOMES.values()).split())
 
 
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
-        if name in names:
+        if name in names.split():
             return getattr(import_module(f"tf_avae.{home}"), name)
     raise AttributeError(f"module 'tf_avae' has no attribute {name!r}")
 

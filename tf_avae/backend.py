@@ -152,7 +152,7 @@ def _check_backend() -> None:
 
 
 def _chosen_backend() -> tuple[str, object]:
-    """Where Keras will be told its backend, and what."""
+    """The place where Keras reads its backend, and the backend."""
     if os.environ.get("KERAS_BACKEND"):
         return "KERAS_BACKEND", os.environ["KERAS_BACKEND"]
     path = _settings()

@@ -41,8 +41,8 @@ class Option:
         above: every value must be larger than this.
         below: every value must be smaller than this.
         choices: the values allowed, where no registry has them.
-        form: a text to the one way to write what it says, which is kept; raises `InputError`.
-        metavar: how `--help` calls the value, where its type does not say it.
+        form: a text to its one normal form, which is kept; raises `InputError`.
+        metavar: the name of the value in `--help`, where that of its type is too general.
     """
 
     help: str
@@ -58,16 +58,12 @@ class Option:
 
     def limit(self) -> str:
         """The range in words, for an error message."""
-        bounds = [
+        bounds = {"at least": self.low, "above": self.above, "below": self.below}
+        return " and ".join(
             f"{word} {value if isinstance(value, int) else format(value, 'g')}"
-            for word, value in (
-                ("at least", self.low),
-                ("above", self.above),
-                ("below", self.below),
-            )
+            for word, value in bounds.items()
             if value is not None
-        ]
-        return " and ".join(bounds)
+        )
 
     def check(self, name: str, value: Any) -> None:
         """Raises `InputError` where a number is not finite or out of range, or a text is not a
@@ -113,19 +109,14 @@ class Config:
 
     dataset: str = _option("color_mnist", "data set", DATA, source=PAPER)
     data_dir: str | None = _option(
-        None,
-        "folder of the data set's files (color_mnist: four idx files, gzipped or not; celeb_a: the "
-        "three official files; image_folder: pictures)",
-        DATA,
+        None, "folder of the data set's files (color_mnist: four idx files, gzipped or not; "
+        "celeb_a: the three official files; image_folder: pictures)", DATA,
         default="color_mnist: the MNIST that ships with the package",
-    )
+    )  # fmt: skip
     validation: int = _option(
-        0,
-        "images to hold out for measurements instead of the test images: the last so many training "
-        "images (celeb_a: the first of its own validation split)",
-        DATA,
-        low=0,
-    )
+        0, "images to hold out for measurements instead of the test images: the last so many "
+        "training images (celeb_a: the first of its own validation split)", DATA, low=0,
+    )  # fmt: skip
     image_size: int | None = _option(
         None, "height and width that images are resized to (image_folder)", DATA,
         default="none: say which", low=1, below=2**12,
@@ -135,13 +126,10 @@ class Config:
         choices=("error", "skip"),
     )  # fmt: skip
     background: str = _option(
-        "white",
-        "colour that transparent pictures are laid on, in training and by the served model: black, "
-        "grey, white, or a number such as #ffffff (image_folder)",
-        DATA,
-        form=colour,
-        metavar="COLOUR",
-    )
+        "white", "colour that transparent pictures are laid on, in training and by the served "
+        "model: black, grey, white, or a number such as #ffffff (image_folder)", DATA,
+        form=colour, metavar="COLOUR",
+    )  # fmt: skip
     split_seed: int = _option(
         0, "which tenth of the pictures is held out where no folder test/ says so (image_folder)",
         DATA, low=0, below=2**31,
@@ -156,18 +144,13 @@ class Config:
         0.5, "observation variance v of p(x|z) = N(g(z), v I)", MODEL, source=AUTHORS, above=0
     )
     batch_norm: str = _option(
-        "data",
-        "which encoder passes update batch normalisation's statistics: the pass over the data, "
-        "or all passes but the attack's",
-        MODEL,
-        choices=("data", "all"),
-    )
+        "data", "which encoder passes update batch normalisation's statistics: the pass over the "
+        "data, or all passes but the attack's", MODEL, choices=("data", "all"),
+    )  # fmt: skip
     precision: str = _option(
-        "float32",
-        "Keras dtype policy; weights, heads, densities and attacks are float32 under each",
-        MODEL,
-        choices=("float32", "mixed_bfloat16", "mixed_float16"),
-    )
+        "float32", "Keras dtype policy; weights, heads, densities and attacks are float32 under "
+        "each", MODEL, choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )  # fmt: skip
 
     rho: float = _option(
         0.975, "coupling rho of (z, z') in avae, se, se_avae and avae_ss", OBJECTIVE,
@@ -178,11 +161,9 @@ class Config:
         source="Fig. 9", low=0, below=1,
     )  # fmt: skip
     coupling: str = _option(
-        "analytic",
-        "E log p_rho(z'|z): in closed form over q(z|x), or for the z that was decoded",
-        OBJECTIVE,
-        source="eq. 13",
-    )
+        "analytic", "E log p_rho(z'|z): in closed form over q(z|x), or for the z that was decoded",
+        OBJECTIVE, source="eq. 13",
+    )  # fmt: skip
     reconstruction_weight: float = _option(
         1.0, "weight of log p(x|z) in avae_ss; 0 is eq. 34 as printed, which collapses", OBJECTIVE,
         low=0,
@@ -301,16 +282,12 @@ def read_json(path: str | Path) -> dict[str, Any]:
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {_reason(error)}") from error
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds a {type(values).__name__}; it must hold a JSON object")
     return values
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 @functools.cache  # resolving the hints takes longer than all checks of a config

@@ -21,7 +21,7 @@ from tf_avae.types import Images, Latents, PerExample, Tensor
 
 
 class Posterior(NamedTuple):
-    """q(z|x) = N(mean, diag(variance)), what the encoder says of a batch of images.
+    """q(z|x) = N(mean, diag(variance)), the encoder's output for a batch of images.
 
     Attributes:
         mean: mu, shape [B, D]; the "embedding" that encoders give.
@@ -90,30 +90,20 @@ def entropy(q: Posterior) -> PerExample:
 
 
 def couple(q: Posterior, other: Posterior, rho: float) -> PerExample:
-    """E_{q(z) q'(z')} log p_rho(z'|z), the analytic coupling of eq. 13.
+    """E_{q(z) q'(z')} log p_rho(z'|z), the analytic coupling of eq. 13; `other` is q'.
 
     p_rho(z'|z) = N(rho z, (1 - rho^2) I): the pair is zero-mean Gaussian with unit marginals and
-    correlation rho.
-
-    Args:
-        q: the posterior of z.
-        other: q', the posterior of z'.
-        rho: in [0, 1).
+    correlation rho in [0, 1).
     """
     spread = other.variance + rho**2 * q.variance
     return _log_kernel(other.mean, q.mean, rho) - _expected_square(spread, rho)
 
 
 def couple_sampled(z: Latents, other: Posterior, rho: float) -> PerExample:
-    """E_{q'(z')} log p_rho(z'|z) for one given z: the expectation over q(z) left to the sample.
+    """E_{q'(z')} log p_rho(z'|z) for given z [B, D]; `other` is q', and rho in [0, 1).
 
     Its mean over z ~ q is `couple`. With the z that was decoded into the image behind `other`, it
     is the bound's own expectation, which the analytic form replaces by that of an independent z.
-
-    Args:
-        z: [B, D].
-        other: q', the posterior of z'.
-        rho: in [0, 1).
     """
     return _log_kernel(other.mean, z, rho) - _expected_square(other.variance, rho)
 
@@ -150,7 +140,7 @@ class Joint(NamedTuple):
 
 
 def joint(q: Posterior, other: Posterior, rho: float) -> Joint:
-    """The tighter joint bound of C.3.1, with the optimal cross-covariance.
+    """The tighter joint bound of C.3.1, with the optimal cross-covariance, for rho in [0, 1).
 
     With gamma = rho/(1-rho^2), u = 2 gamma sigma sigma' and r = sqrt(1 + u^2) the optimum is
     psi = sigma sigma' u/(1 + r). Everything below is a sum of terms of one sign, so it is exact
@@ -160,11 +150,6 @@ def joint(q: Posterior, other: Posterior, rho: float) -> Joint:
         sigma sigma' - rho psi = sigma sigma' (1 + 1/(r + u) + (1 - rho) u)/(1 + r)
         mu^2 + mu'^2 - 2 rho mu mu' = (1 - rho)(mu^2 + mu'^2) + rho (mu - mu')^2
         sigma^2 sigma'^2 - psi^2 = 2 sigma^2 sigma'^2/(1 + r)
-
-    Args:
-        q: the posterior of z.
-        other: the posterior of z'.
-        rho: in [0, 1).
     """
     noise = _noise_variance(rho)
     s, t = q.stddev, other.stddev

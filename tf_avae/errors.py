@@ -1,4 +1,4 @@
-"""The errors that a user of the package is meant to see, and what others say."""
+"""The errors that a user of the package is meant to see, and the messages of others."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ class InputError(ValueError):
 
 
 class NotInstalled(InputError, ModuleNotFoundError):
-    """Something that the work needs is not installed. The message says what brings it."""
+    """Something that the work needs is not installed. The message names the remedy."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -16,7 +16,7 @@ class TrainingDiverged(RuntimeError):
 
 
 def reason(error: Exception) -> str:
-    """The line of an error that says what is wrong: one made inside a graph ends with it."""
+    """The line of an error's message that gives the reason: inside a graph, it is the last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

@@ -90,7 +90,7 @@ def clear_drafts(folder: Path, *suffixes: str) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Makes an `OSError` of the block that names no file name this one: of a full disk, say."""
+    """Adds this path to an `OSError` of the block that names no file, such as of a full disk."""
     try:
         yield
     except OSError as error:

@@ -117,7 +117,7 @@ def _plain_name(variable: keras.Variable) -> str:
 def quantised_config(networks: Mapping[str, keras.Model]) -> dict[str, Any]:
     """`networks`, each as Keras saves it, where a layer of one is quantised; otherwise nothing.
 
-    What a network was built from no longer says what it is then.
+    The arguments that a network was built with do not describe it then.
     """
     if not any(layer.quantization_mode for n in networks.values() for layer in _layers(n)):
         return {}

@@ -1,4 +1,4 @@
-"""What comes in: the one definition of images, of labels and of seeds, for every public door.
+"""The one definition of images, of labels and of seeds, for all public functions.
 
 Arrays and eager tensors are looked at as they are, and refused by an `InputError`. Inside a graph
 the rank, the shape and the dtype are looked at when it is traced, and the values by one pass over
@@ -27,10 +27,8 @@ rounding may do. Training, evaluation and attacks allow nothing."""
 
 _SAYS = " must hold finite numbers in "
 _SAID = re.compile(r"\[([^\[\]]+" + _SAYS + r"\[.*?)\](?:\s*\n|$)")
-_SIDES = re.compile(
-    r"Shape of tensor \S+ (\[.*?\]) is not compatible with expected shape (\[.*?\])"
-)
-"""What a graph says of images, among what TensorFlow adds: of their values and of their shape."""
+_SIDES = re.compile(r"Shape of tensor \S+ (\[.*?]) is not compatible with expected shape (\[.*?])")
+"""The messages of a graph about the values and the shape of images, within TensorFlow's own."""
 
 
 def images_of(
@@ -190,7 +188,7 @@ def seed_of(value: Any) -> Tensor:
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """What a graph that runs inside this block refuses is an `InputError`, in words."""
+    """Turns what a graph refuses inside this block into an `InputError`."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -205,14 +203,13 @@ def refusals() -> Iterator[None]:
 
 
 def _limits(bounds: tuple[float, float], margin: float) -> tuple[np.float32, np.float32]:
-    """The least and the greatest value allowed; where there is no bound, infinity is outside all
-    the same."""
+    """The least and the greatest value allowed. Infinity is never allowed."""
     low, high = max(bounds[0] - margin, tf.float32.min), min(bounds[1] + margin, tf.float32.max)
     return np.float32(low), np.float32(high)
 
 
 def _tensor(value: Any, what: str) -> Tensor:
-    """A tensor of what is one, or can be."""
+    """A value as a tensor."""
     try:
         return tf.convert_to_tensor(value)
     except (ValueError, TypeError) as error:
@@ -220,11 +217,11 @@ def _tensor(value: Any, what: str) -> Tensor:
 
 
 def _array(value: Any, what: str) -> np.ndarray:
-    """An array of what is one, or can be."""
+    """A value as an array."""
     try:
         array = np.asarray(value)
         if not hasattr(value, "dtype") and array.dtype == np.float64:
-            array = array.astype(np.float32)  # numbers of Python's, as TensorFlow takes them
+            array = array.astype(np.float32)  # Python's numbers, as TensorFlow converts them
     except (ValueError, TypeError) as error:
         raise _no_array(value, what) from error
     if array.dtype.kind == "O":
@@ -247,48 +244,47 @@ def _check_kind(
     none: bool,
     what: str,
 ) -> None:
-    """Raises `InputError` for what the shape and the dtype say."""
+    """Raises `InputError` for a wrong shape or dtype."""
     if dtype != "float32":
         scale = ", and divide by 255 if they go up to 255" if bounds == UNIT else ""
         raise InputError(
             f"{what} are {dtype}; they must be float32 in {_span(bounds)}: convert them with "
             f"astype(np.float32) or tf.cast{scale}"
         )
-    sides = list(shape) if getattr(shape, "rank", 0) is not None else None
     wanted = "[N, " + ", ".join("any" if s is None else str(s) for s in image_shape or "HWC") + "]"
     remedy = ""
-    if sides is None:
+    if getattr(shape, "rank", 0) is None:
         remedy = "set its shape with tf.ensure_shape"
-    elif len(sides) == 3:
+    elif len(shape) == 3:
         remedy = "give grey images a last axis, images[..., np.newaxis], or one image a first"
-    elif len(sides) != 4:
+    elif len(shape) != 4:
         remedy = "reshape them"
     elif image_shape is not None and any(
-        None not in (a, b) and a != b for a, b in zip(sides[1:], image_shape, strict=True)
+        None not in (a, b) and a != b for a, b in zip(shape[1:], image_shape, strict=True)
     ):
         remedy = "resize them, or make a model for this shape"
-    elif sides[0] == 0 and not none:
+    elif shape[0] == 0 and not none:
         remedy = "give at least one"
     if remedy:
         raise InputError(f"{what} have shape {_shape(shape)}; they must be {wanted}: {remedy}")
 
 
 def _check_values(images: np.ndarray, bounds: tuple[float, float], what: str) -> None:
-    """Raises the `InputError` for values of which some are not as they must be."""
-    finite = np.isfinite(images)
+    """Raises the `InputError` for images of which some values are out of range or not finite."""
+    finite, rule = np.isfinite(images), f"they must be finite and in {_span(bounds)}"
     if not finite.all():
         raise InputError(
             f"{what} hold {np.sum(~finite):,} values that are not finite numbers (the first in "
-            f"number {np.argmin(finite.reshape(len(images), -1).all(1))}); {_rule(bounds)}: leave "
-            "those images out, or mend what made them"
+            f"number {np.argmin(finite.reshape(len(images), -1).all(1))}); {rule}: leave those "
+            "images out, or mend what made them"
         )
     raise InputError(
-        f"{what} go from {images.min():g} to {images.max():g}; {_rule(bounds)}: {_remedy(bounds)}"
+        f"{what} go from {images.min():g} to {images.max():g}; {rule}: {_remedy(bounds)}"
     )
 
 
 def _assertion(sound: Tensor, images: Images, bounds: tuple[float, float], what: str) -> Any:
-    """The same inside a graph; what is wrong is looked at where something is."""
+    """The same inside a graph; the message's numbers are computed only if it fails."""
 
     def refuse() -> "tf.Operation":
         return tf.raw_ops.Assert(
@@ -305,10 +301,6 @@ def _assertion(sound: Tensor, images: Images, bounds: tuple[float, float], what:
     return tf.cond(sound, tf.no_op, refuse)
 
 
-def _rule(bounds: tuple[float, float]) -> str:
-    return f"they must be finite and in {_span(bounds)}"
-
-
 def _remedy(bounds: tuple[float, float]) -> str:
     if bounds == UNIT:
         return "divide by 255 what goes up to 255, and clip what rounding has put outside"
@@ -320,7 +312,6 @@ def _span(bounds: tuple[float, float]) -> str:
 
 
 def _shape(shape: Any) -> str:
-    sides = list(shape) if getattr(shape, "rank", 0) is not None else None
-    if sides is None:
+    if getattr(shape, "rank", 0) is None:
         return "of unknown rank"
-    return "[" + ", ".join("N" if side is None else str(side) for side in sides) + "]"
+    return "[" + ", ".join("N" if side is None else str(side) for side in shape) + "]"

@@ -45,7 +45,6 @@ _POSTERIOR, _PRIOR, _ATTACK, _USES = 0, 1, 2, 3  # uses of random numbers within
 
 _TRACED = 97  # images to trace a subclass' terms with: as long as no other axis is likely to be
 
-
 _PLAIN = (list, dict, str, numbers.Number)
 """Of what is given to `fit`, what is neither an array nor a stream of batches."""
 
@@ -284,11 +283,8 @@ class AVAE(keras.Model):
         images = images_of(images, **self._looks_like, margin=MARGIN, none=True)
         q = self.encode(images, float32=True)
         again = self.encode(self.decode(q.mean, float32=True), float32=True)
-        return {
-            "embedding": q.mean,
-            "variance": q.variance,
-            "inconsistency": w2_squared(q, again),
-        }
+        inconsistency = w2_squared(q, again)
+        return {"embedding": q.mean, "variance": q.variance, "inconsistency": inconsistency}
 
     def attack(self, images: Images, *, seed: Tensor, q: Posterior | None = None) -> Images:
         """x^a, the images that the objective's own attack finds, [B, H, W, C].
@@ -387,7 +383,7 @@ class AVAE(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def _report_on(self, names: Iterable[str]) -> None:
-        """Sees to it that there is a mean of each of these terms, and of no other."""
+        """Makes a mean of each of these terms, and of no other."""
         if list(names) == list(self.term_means):
             return
         make = functools.partial(_Mean, dtype="float32")
@@ -398,11 +394,7 @@ class AVAE(keras.Model):
         )  # fmt: skip
 
     def _checked(self, images: Images, **how: Any) -> Terms:
-        """The terms, [B] each, found to be so when this is traced.
-
-        Raises:
-            InputError: they are not.
-        """
+        """The terms; raises `InputError`, when this is traced, where they are not [B] each."""
         found, of = self.terms(images, **how), type(self).__name__
         if not isinstance(found, Mapping) or "bound" not in found or "loss" in found:
             given = ", ".join(found) if isinstance(found, Mapping) else f"a {type(found).__name__}"
@@ -477,7 +469,7 @@ class AVAE(keras.Model):
         return [self.loss_mean, *self.term_means.values()]
 
     def _report(self, terms: Terms) -> dict[str, Tensor]:
-        """Adds the terms of the global batch to the means, and says where those stand."""
+        """Adds the terms of the global batch to the means, and returns those."""
         for name, mean in self.term_means.items():
             mean.update_state(terms[name])
         self.loss_mean.update_state(-terms["bound"])
@@ -488,21 +480,17 @@ class AVAE(keras.Model):
         return {name: value[tf.newaxis] for name, value in results.items()}
 
     def _note_nonfinite(self, terms: Terms) -> None:
-        finite = tf.stack(
-            [tf.reduce_all(tf.math.is_finite(terms[name])) for name in self.term_means]
-        )
-        first = self._first_nonfinite
-        first.assign(tf.where(finite | (first >= 0), first, tf.convert_to_tensor(self.step)))
+        finite = [tf.reduce_all(tf.math.is_finite(terms[name])) for name in self.term_means]
+        first, step = self._first_nonfinite, tf.convert_to_tensor(self.step)
+        first.assign(tf.where(tf.stack(finite) | (first >= 0), first, step))
 
     def nonfinite(self) -> tuple[int, list[str]] | None:
         """The first training step (from 1) at which terms were not finite, and those terms."""
         steps = self._first_nonfinite.numpy()
         if (steps < 0).all():
             return None
-        first = steps[steps >= 0].min()
-        return int(first) + 1, [
-            n for n, s in zip(self.term_means, steps, strict=True) if s == first
-        ]
+        first = int(steps[steps >= 0].min())
+        return first + 1, [n for n, s in zip(self.term_means, steps, strict=True) if s == first]
 
     def get_config(self) -> dict[str, Any]:
         h = self.hyperparameters
@@ -531,14 +519,14 @@ class AVAE(keras.Model):
 
 
 class _Mean(keras.metrics.Mean):
-    """A mean over examples of which every replica sees all: what they know is not added up."""
+    """A mean over all examples on every replica, so that Keras must not add up the replicas'."""
 
     def add_variable(self, *arguments: Any, **named: Any) -> keras.Variable:
         return super().add_variable(*arguments, **named, aggregation="only_first_replica")
 
 
 def _of_bits(images: Any) -> Any:
-    """The images of which `_door` has given Keras the bits; others as they are."""
+    """Images from the bits that `_door` gave Keras; others as they are."""
     bits = keras.config.floatx() != "float32" and getattr(images, "dtype", None) == tf.uint32
     return tf.bitcast(images, tf.float32) if bits else images
 

@@ -9,6 +9,7 @@ built outside of them.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Mapping
@@ -85,10 +86,9 @@ class Architecture:
         build = Build(image_shape, policy, seed)
         images = keras.Input(image_shape, name="image", dtype="float32")
         features = _flat(self.encoder_body(images, build), build)
+        dense = functools.partial(keras.layers.Dense, latent_dim, dtype="float32")
         # The layer keeps the name it had: paths of variables, and get_layer, go by it.
-        embedding = keras.layers.Dense(
-            latent_dim, dtype="float32", kernel_initializer=build.initializer(), name="mean"
-        )
+        embedding = dense(kernel_initializer=build.initializer(), name="mean")
         variance: keras.layers.Layer
         if self.constant_variance:
             from tf_avae.layers import ConstantVariance
@@ -96,12 +96,8 @@ class Architecture:
             variance = ConstantVariance(latent_dim, dtype="float32", name="variance")
         else:
             # The network's last layer is log sigma^2, as in the authors' code.
-            variance = keras.layers.Dense(
-                latent_dim,
-                activation="exponential",
-                dtype="float32",
-                kernel_initializer=build.initializer(),
-                name="variance",
+            variance = dense(
+                activation="exponential", kernel_initializer=build.initializer(), name="variance"
             )
         outputs = {"embedding": embedding(features), "variance": variance(features)}
         return keras.Model(images, outputs, name="encoder")
@@ -184,10 +180,7 @@ def _flat(x: Tensor, build: Build) -> Tensor:
 def _dense_stack(x: Tensor, build: Build, units: tuple[int, ...]) -> Tensor:
     for count in units:
         x = keras.layers.Dense(
-            count,
-            activation="relu",
-            dtype=build.policy,
-            kernel_initializer=build.initializer(),
+            count, activation="relu", dtype=build.policy, kernel_initializer=build.initializer()
         )(x)
     return x
 

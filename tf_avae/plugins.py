@@ -66,7 +66,7 @@ def load_installed() -> None:
 
 
 def flags() -> list[str]:
-    """The words that have another command load what this one was told to."""
+    """The options with which another command loads the plugins that this one was given."""
     return [f"--plugin={words}" for words in _named]
 
 

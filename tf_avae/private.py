@@ -1,5 +1,5 @@
-"""What TensorFlow and Keras have and do not offer: all that this package takes from behind their
-public names, with the reason. A new release may move it; tests of each use would say so.
+"""The private names of TensorFlow and Keras that this package uses, with the reason of each. A new
+release may move them; tests of each use would fail.
 """
 
 from importlib import import_module

@@ -126,7 +126,7 @@ def fit_linear(
         embeddings: [N, D].
         labels: [N] class numbers, at least 0; two classes or more, each at least twice. Numbers may
             be missing between them: the logits have a column for each class that there is, in
-            ascending order, and `Probe.classes` says which.
+            ascending order, which `Probe.classes` gives.
         seed: of the held-out part.
         strengths: values of C, above 0.
 
@@ -153,8 +153,8 @@ def fit_margin(
     hardly varies counts as much as any, and an attack moves it as far. The C is the one with the
     largest `latent_radius` on the held-out sixth, so no attack is looked at: the mean over classes
     of the mean over their examples, where no example counts for more than half of the mean
-    distance between class means. Uncapped, or with a mean over all examples, a head that says the
-    commonest class of everything would have the largest.
+    distance between class means. Uncapped, or with a mean over all examples, a head that always
+    predicts the commonest class would have the largest.
 
     Args:
         weights: values of C times the number of examples, above 0.
@@ -175,12 +175,8 @@ def fit_margin(
 def distance_between_classes(embeddings: np.ndarray, labels: np.ndarray) -> float:
     """The mean Euclidean distance between the mean embeddings of two classes; 0 of one class.
 
-    The unit in which a shift of an embedding says something: an encoder that makes all embeddings
-    small moves none of them far.
-
-    Args:
-        embeddings: [N, D].
-        labels: [N].
+    It is the unit of shifts of embeddings: without it, an encoder of small embeddings would seem
+    robust. Embeddings are [N, D], labels [N].
     """
     means = [embeddings[labels == label].mean(0) for label in np.unique(labels)]
     return float(scipy.spatial.distance.pdist(means).mean()) if len(means) > 1 else 0.0
@@ -188,7 +184,7 @@ def distance_between_classes(embeddings: np.ndarray, labels: np.ndarray) -> floa
 
 def latent_radius(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """How far an embedding can move, by Euclidean distance and whatever the direction, before a
-    linear probe says another class: min over j of (l_y - l_j) / |w_y - w_j|.
+    linear probe predicts another class: min over j of (l_y - l_j) / |w_y - w_j|.
 
     Args:
         probe: of one layer.
@@ -251,22 +247,15 @@ HEADS: Registry[Head] = Registry(
 )  # fmt: skip
 
 PROTOCOL_HEADS = ("linear", "mlp")
-"""Through these an encoder is evaluated unless told otherwise."""
+"""The heads that an evaluation fits by default."""
 
 
 class _Given(NamedTuple):
-    """What a head is fitted to.
+    """What a head is fitted to."""
 
-    Attributes:
-        embeddings: [N, D] float64.
-        columns: of the labels, [N] in [0, K).
-        classes: the class number of each column, [K].
-        seed: an integer.
-    """
-
-    embeddings: np.ndarray
-    columns: np.ndarray
-    classes: np.ndarray
+    embeddings: np.ndarray  # [N, D] float64
+    columns: np.ndarray  # of the labels, [N] in [0, K)
+    classes: np.ndarray  # the class number of each column, [K]
     seed: int
 
 
@@ -291,9 +280,9 @@ def _checked(embeddings: np.ndarray, labels: np.ndarray, seed: int) -> _Given:
     if counts.min() < LEAST_EXAMPLES:
         lone = first_few(classes[counts < LEAST_EXAMPLES])
         raise InputError(
-            f"there is one example each of the classes {lone};"
-            " a probe needs 2 classes or more, each with 2 examples or more, to fit to and to hold "
-            "out: leave those examples out, or add others of their classes"
+            f"there is one example each of the classes {lone}; a probe needs 2 classes or more, "
+            "each with 2 examples or more, to fit to and to hold out: leave those examples out, or "
+            "add others of their classes"
         )
     return _Given(embeddings, columns, classes, int(seed_of(seed)[0]))
 
@@ -305,9 +294,8 @@ def _held_out(columns: np.ndarray) -> int:
 
 def _split(columns: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the examples that are fitted, and of those held out."""
-    splits = model_selection.StratifiedShuffleSplit(
-        1, test_size=_held_out(columns), random_state=seed
-    )
+    size = _held_out(columns)
+    splits = model_selection.StratifiedShuffleSplit(1, test_size=size, random_state=seed)
     return next(splits.split(np.zeros((len(columns), 1)), columns))
 
 
@@ -353,8 +341,8 @@ def _fit_logistic(
 
 
 def _accuracy(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> float:
-    said = np.asarray(probe(tf.constant(embeddings, tf.float32))).argmax(1)
-    return float(np.mean(said == labels))
+    predicted = np.asarray(probe(tf.constant(embeddings, tf.float32))).argmax(1)
+    return float(np.mean(predicted == labels))
 
 
 def _one_scale(embeddings: np.ndarray) -> Any:
@@ -368,17 +356,9 @@ def _logistic_probe(scaler: Any, model: Any, classes: np.ndarray | None = None) 
     return _probe(scaler, [(model.coef_.T, model.intercept_)], classes)
 
 
-def _fit(
-    model: Any,
-    x: np.ndarray,
-    y: np.ndarray,
-    most: int = _MOST_ITERATIONS,
-) -> bool:
-    """Fits, and tells whether the solver ended before its most iterations."""
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", exceptions.ConvergenceWarning
-        )  # told by the number of iterations
+def _fit(model: Any, x: np.ndarray, y: np.ndarray, most: int = _MOST_ITERATIONS) -> bool:
+    """Fits, and returns whether the solver ended before its most iterations."""
+    with warnings.catch_warnings(action="ignore", category=exceptions.ConvergenceWarning):
         model.fit(x, y)
     return bool(np.max(model.n_iter_) < most)
 

@@ -16,15 +16,8 @@ from tf_avae.backend import tf
 from tf_avae.console.commands import words
 
 _PACKAGES = (
-    "tf-avae",
-    "tensorflow",
-    "keras",
-    "tensorflow-probability",
-    "tf-keras",
-    "tensorflow-datasets",
-    "numpy",
-    "scikit-learn",
-    "scipy",
+    "tf-avae tensorflow keras tensorflow-probability tf-keras tensorflow-datasets numpy "
+    "scikit-learn scipy".split()
 )
 
 
@@ -81,7 +74,7 @@ _SECRET = re.compile(
     r"|(api|access|account|private|storage|encryption|session)[-_]?key",
     re.IGNORECASE,
 )
-"""Names of options whose values are nobody's business."""
+"""Names of options whose values are secret."""
 
 _HIDDEN = "***"
 

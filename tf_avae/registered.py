@@ -45,7 +45,7 @@ def _register(library: str) -> None:
     modules = _WAITING.pop(library, ())
     keras = sys.modules.get("keras")
     if library == "keras" and keras and keras.config.backend() != "tensorflow":
-        return  # nothing of this package works there: it says so where it is used
+        return  # nothing of this package works there, and using it raises an error
     for module in modules:
         importlib.import_module(f"tf_avae.{module}")
 

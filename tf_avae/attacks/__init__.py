@@ -2,23 +2,11 @@
 
 from tf_avae.attacks.apgd import apgd
 from tf_avae.attacks.balls import BALLS, Ball
-from tf_avae.attacks.classification import (
-    cross_entropy,
-    logit_ratio,
-    margin,
-    targeted_logit_ratio,
-)
+from tf_avae.attacks.classification import cross_entropy, logit_ratio, margin, targeted_logit_ratio
 from tf_avae.attacks.pgd import pgd
 from tf_avae.attacks.square import square
 
 __all__ = [
-    "BALLS",
-    "Ball",
-    "apgd",
-    "cross_entropy",
-    "logit_ratio",
-    "margin",
-    "pgd",
-    "square",
+    "BALLS", "Ball", "apgd", "cross_entropy", "logit_ratio", "margin", "pgd", "square",
     "targeted_logit_ratio",
-]
+]  # fmt: skip

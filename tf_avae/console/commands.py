@@ -47,7 +47,11 @@ class Parser(argparse.ArgumentParser):
         self._rest = rest
         self.prog = _PROGRAM.get() or self.prog
         if plugins:
-            self._add_plugins()
+            self.add_argument(
+                "--plugin", action="append", default=[], metavar="MODULE",
+                help="import a module, or a file NAME.py, that registers rows of your own: "
+                "objectives, architectures, data sets ...; may be given several times [none]",
+            )  # fmt: skip
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
         """The arguments that words of a command line give."""
@@ -56,13 +60,6 @@ class Parser(argparse.ArgumentParser):
         given, rest = self.parse_known_args(words)
         given.rest = rest
         return given
-
-    def _add_plugins(self) -> None:
-        self.add_argument(
-            "--plugin", action="append", default=[], metavar="MODULE",
-            help="import a module, or a file NAME.py, that registers rows of your own: objectives, "
-            "architectures, data sets ...; may be given several times [none]",
-        )  # fmt: skip
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE_ERROR, f"error: {message}; see {self.prog} --help\n")
@@ -111,7 +108,7 @@ def import_plugins(given: Sequence[str]) -> None:
     plugins.load_installed()
     flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     flag.add_argument("--plugin", action="append", default=[])
-    with contextlib.suppress(argparse.ArgumentError):  # which the command's own parser tells
+    with contextlib.suppress(argparse.ArgumentError):  # which the command's own parser reports
         for name in flag.parse_known_args(given)[0].plugin:
             plugins.load(name)
 
@@ -159,10 +156,8 @@ def exit_code(command: Callable[[], int]) -> int:
         return 1
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
-        note(
-            f"error: cannot use{place}: {error.strerror or error}; check the path, its "
-            "permissions and the space on its disk"
-        )
+        remedy = "check the path, its permissions and the space on its disk"
+        note(f"error: cannot use{place}: {error.strerror or error}; {remedy}")
         return USAGE_ERROR
     except KeyboardInterrupt:  # where signals are not noted
         note("\nstopped")

@@ -1,5 +1,4 @@
-"""What commands print: text reaches any stream, whatever its encoding, and work outlives whoever
-reads it."""
+"""Printing of commands: to streams of any encoding; a stream that closes does not end the work."""
 
 import os
 import sys
@@ -7,39 +6,31 @@ from typing import Any, TextIO
 
 
 def say(text: str, end: str = "\n") -> None:
-    """A line for the user, beside what a command makes: where it cannot be written, the command
-    goes on (`| head`)."""
-    try:
-        _put(sys.stdout, text, end)
-    except OSError as error:
-        _give_up(sys.stdout, error)
-
-
-def answer(text: str, end: str = "\n") -> None:
-    """What a command was asked for, where that is text.
-
-    Raises:
-        OSError: it cannot be written. A reader who has gone has all that was wanted.
-    """
-    try:
-        _put(sys.stdout, text, end)
-    except OSError as error:
-        _give_up(sys.stdout, error)
-        if not isinstance(error, BrokenPipeError):
-            raise OSError(error.errno, error.strerror or str(error), "standard output") from error
+    """Prints a line beside what a command makes: if it cannot be written, the command goes on
+    (`| head`)."""
+    _put(sys.stdout, text, end)
 
 
 def note(text: str, end: str = "\n") -> None:
-    """A line for whoever is watching, apart from what a program prints as its result."""
-    try:
-        _put(sys.stderr, text, end)
-    except OSError as error:
-        _give_up(sys.stderr, error)
+    """Prints a line on the standard error, apart from the result of a program."""
+    _put(sys.stderr, text, end)
 
 
-def _put(stream: TextIO | None, text: str, end: str) -> None:
+def answer(text: str, end: str = "\n") -> None:
+    """Prints the result of a command.
+
+    Raises:
+        OSError: it cannot be written. A closed pipe is no error: its reader has enough.
+    """
+    error = _put(sys.stdout, text, end)
+    if error and not isinstance(error, BrokenPipeError):
+        raise OSError(error.errno, error.strerror or str(error), "standard output") from error
+
+
+def _put(stream: TextIO | None, text: str, end: str) -> OSError | None:
+    """Writes a text; returns the error where that is not possible."""
     if stream is None:  # as it is where a process starts with the descriptor closed
-        return
+        return None
     text, encoding = text + end, getattr(stream, "encoding", None)
     if encoding:
         try:
@@ -47,8 +38,13 @@ def _put(stream: TextIO | None, text: str, end: str) -> None:
         except UnicodeEncodeError:
             # Also file names that are no text, which Python holds as characters of no encoding.
             text = text.encode(encoding, "backslashreplace").decode(encoding)
-    stream.write(text)
-    stream.flush()
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        _give_up(stream, error)
+        return error
+    return None
 
 
 def _give_up(stream: Any, error: OSError) -> None:

@@ -1,4 +1,4 @@
-"""What libraries say of long work: how much is done, how fast, and how much time is left."""
+"""The progress of long work: how much is done, how fast, and how much time is left."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ def duration(seconds: float) -> str:
 
 
 class StatusLine:
-    """A line that says where work is: rewritten on a terminal, added to what is no terminal.
+    """A line of progress: rewritten on a terminal, added to anything else.
 
     Args:
         write: shows a text and what ends it.
@@ -40,7 +40,7 @@ class StatusLine:
 
 
 class Counter:
-    """The line that says where work on a known number of items is.
+    """The progress of work on a number of items.
 
     On a terminal one line is rewritten five times a second; in a log a line is added every ten
     seconds. Work that is over sooner shows none.

@@ -27,7 +27,7 @@ class ImageData(Protocol):
         name: the data set's name.
         image_shape: (H, W, C).
         labels: number of classes of each label.
-        tasks: the labels that an evaluation predicts unless told otherwise.
+        tasks: the labels that an evaluation predicts by default.
         class_names: what the classes of each label are called, in order.
         train_size: number of training images.
         held_out_size: number of held-out images.

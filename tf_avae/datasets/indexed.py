@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from tf_avae.inputs import label_array
 from tf_avae.types import Images, ImageShape, Tensor
 
 _ORDER = 0  # stream of the training seed
+
+Maker = Callable[[Tensor, Tensor], tuple[Images, dict[str, Tensor]]]
 
 
 class Indexed(NamedTuple):
@@ -46,14 +48,14 @@ class IndexedImages:
     """A data set over two splits; see `ImageData` for what it offers.
 
     Attributes:
-        train_split: training images.
+        train_split: training images: an `Indexed`, or what the `_maker` of a subclass takes.
         held_out_split: test images, or those of the validation part.
     """
 
     name: str
     image_shape: ImageShape
-    train_split: Indexed
-    held_out_split: Indexed
+    train_split: Any
+    held_out_split: Any
     class_names: dict[str, tuple[str, ...]]
     tasks: tuple[str, ...]
     checksums: dict[str, str] = field(default_factory=dict)
@@ -73,11 +75,10 @@ class IndexedImages:
     def train(
         self, batch_size: int, *, seed: int, start: int = 0, part: Part = WHOLE
     ) -> tf.data.Dataset:
-        def positions(number: Tensor) -> Tensor:
-            return shuffled_positions(self.train_size, batch_size, number, seed, _ORDER, part)[1]
+        def places(number: Tensor) -> tuple[Tensor, Tensor]:
+            return shuffled_positions(self.train_size, batch_size, number, seed, _ORDER, part)
 
-        numbers = tf.data.Dataset.counter(start)
-        return self._batches(self.train_split, numbers.map(positions))
+        return self._batches(self.train_split, tf.data.Dataset.counter(start).map(places), seed)
 
     def train_images(self, batch_size: int) -> tf.data.Dataset:
         return self._in_order(self.train_split, batch_size)
@@ -85,15 +86,21 @@ class IndexedImages:
     def held_out(self, batch_size: int) -> tf.data.Dataset:
         return self._in_order(self.held_out_split, batch_size)
 
-    def _in_order(self, split: Indexed, batch_size: int) -> tf.data.Dataset:
-        return self._batches(split, tf.data.Dataset.range(split.size).batch(batch_size))
+    def _in_order(self, split: Any, batch_size: int) -> tf.data.Dataset:
+        positions = tf.data.Dataset.range(split.size).batch(batch_size)
+        return self._batches(split, positions.map(lambda index: (tf.zeros_like(index), index)), 0)
 
-    def _batches(self, split: Indexed, positions: tf.data.Dataset) -> tf.data.Dataset:
+    def _batches(self, split: Any, places: tf.data.Dataset, seed: int) -> tf.data.Dataset:
+        batch = self._maker(split, seed)
+        return places.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+    def _maker(self, split: Any, seed: int) -> Maker:
+        """A function of (epoch, index), int64 [B] each, to the batch of these images of a split."""
         # In one table, [size, labels]: a data set may have dozens, or none.
         rows = np.array(list(split.labels.values()), np.int32).reshape(-1, split.size)
         table = tf.constant(rows.T)
 
-        def batch(index: Tensor) -> tuple[Images, dict[str, Tensor]]:
+        def batch(epoch: Tensor, index: Tensor) -> tuple[Images, dict[str, Tensor]]:
             pixels = tf.numpy_function(split.fetch, [index], tf.uint8, stateful=False)
             pixels = tf.ensure_shape(pixels, (None, *self.image_shape))
             images = tf.cast(pixels, tf.float32) / 255.0
@@ -102,7 +109,7 @@ class IndexedImages:
             values = tf.unstack(tf.gather(table, index), axis=1)
             return images, dict(zip(split.labels, values, strict=True))
 
-        return positions.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
+        return batch
 
 
 Arrays = tuple[np.ndarray, Mapping[str, np.ndarray]]

@@ -26,7 +26,7 @@ _WEIGHT = 1024
 """Constants of more bytes are weights; what is smaller (shapes, axes) stays in the graph."""
 
 _CHECKS = frozenset({"Assert", "If"})
-"""Operations that something may wait for without using what they give."""
+"""Operations that others may depend on without using their outputs."""
 
 
 class FlatGraph:
@@ -63,12 +63,7 @@ class FlatGraph:
         return closure(nodes, [node_of(self.outputs[output])], _is_data) & self.weights.keys()
 
     def __call__(self, inputs: Tensor, weights: Iterable[Tensor]) -> dict[str, Tensor]:
-        """The outputs, by name; differentiable.
-
-        Args:
-            inputs: the input.
-            weights: in the order of the weights' names.
-        """
+        """The outputs, by name, for weights in the order of `self.weights`; differentiable."""
         return self._function(inputs, *weights)
 
     @cached_property
@@ -110,11 +105,7 @@ class FlatGraph:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "FlatGraph":
-        """The graph that `to_config` wrote down.
-
-        Raises:
-            InputError: it did not.
-        """
+        """The graph of a config from `to_config`; raises `InputError` for any other."""
         try:
             return cls(
                 zlib.decompress(base64.b64decode(config["graph"])),

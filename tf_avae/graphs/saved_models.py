@@ -1,5 +1,4 @@
-"""Reading models of others: SavedModels' signatures as plain functions, Keras files; with clear
-words where something is missing."""
+"""Reading models of others: the signatures of SavedModels as plain functions, and Keras files."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,13 +12,13 @@ from tf_avae.graphs.operations import IF_TRUSTED, check_saved_model
 from tf_avae.types import Tensor
 
 PROVENANCE = "assets.extra/provenance.json"
-"""Where an export says what it comes from."""
+"""The file of an export with its origin."""
 
 
 class SavedModel:
     """A SavedModel folder, or the newest version below a folder of numbered versions.
 
-    Loading a SavedModel runs what it says, and so does calling it.
+    Loading a SavedModel runs code of its graph, and so does calling it.
 
     Args:
         path: of the folder.
@@ -133,7 +132,7 @@ def _refused(error: Exception) -> str:
 
 def holds_saved_model(path: Path) -> bool:
     """Whether a folder is a SavedModel, or one of numbered versions."""
-    return path.is_dir() and _newest(path) is not None
+    return _newest(path) is not None
 
 
 def newest_version(path: Path) -> Path:
@@ -142,7 +141,7 @@ def newest_version(path: Path) -> Path:
     Raises:
         InputError: it is neither.
     """
-    found = _newest(path) if path.is_dir() else None
+    found = _newest(path)
     if found is None:
         raise InputError(
             f"{path} holds no SavedModel: neither saved_model.pb nor a numbered version with one"

@@ -1,8 +1,8 @@
 """Image files to images inside a graph, with nothing decoded before its size is known.
 
-Served models and data sets of files read them by this one function, so that an encoder is asked
-about the images that it was trained on. Formats are told apart by content, not by name: PNG, JPEG,
-WebP and BMP. Pixels are those of other decoders, such as Pillow's, to a level.
+Served models and data sets of files share this decoding, so that an encoder gets the images that it
+was trained on. The content, not the name, decides the format: PNG, JPEG, WebP or BMP. Pixels differ
+from those of other decoders, such as Pillow's, by at most one level.
 """
 
 import re
@@ -21,12 +21,12 @@ DECODING = 2
 """
 
 MOST_PIXELS = 2**24
-"""Files of more pixels (4096 x 4096) are refused by their header: they would decompress to more
-than 50 MB each, from a few kilobytes if somebody wants it so."""
+"""Files of more pixels (4096 x 4096) are refused by their header: a few kilobytes can decompress to
+more than 50 MB."""
 
 MOST_SCANS = 100
-"""JPEGs of more scans are refused: each goes over all pixels again, for 33 bytes of file if
-somebody wants it so. Encoders write about ten."""
+"""JPEGs of more scans are refused: each scan, of as few as 33 bytes, goes over all pixels again.
+Encoders write about ten."""
 
 _AT_ONCE = 2  # decoded in parallel, which bounds the memory that a batch of large files takes
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG and Pillow make grey
@@ -77,7 +77,7 @@ def decode_pixels(file: Tensor, image_shape: ImageShape, background: str = WHITE
     Raises:
         InputError: `background` is no colour.
         tf.errors.InvalidArgumentError: the file is of another kind, damaged, animated, or has more
-            than `MOST_PIXELS` pixels or `MOST_SCANS` scans; `fault` says it in a line.
+            than `MOST_PIXELS` pixels or `MOST_SCANS` scans; `fault` gives the reason in a line.
     """
     height, width, channels = image_shape
     colour = tf.constant(levels(background), tf.uint8)
@@ -113,9 +113,9 @@ def decode_jpeg(file: Tensor) -> Tensor:
 
 
 def fault(error: "tf.errors.InvalidArgumentError") -> str:
-    """What `decode_pixels`, called as a function of its own, found wrong with a file."""
+    """Why `decode_pixels`, called as a function of its own, refused a file."""
     lines = error.message.splitlines()
-    # The line before the name of the op that it comes from; others say where that was made.
+    # The line before the name of the op that raised it; other lines tell where the op was made.
     named = [n for n, line in enumerate(lines) if line.startswith("\t [[")]
     line = re.sub(r"\{\{[^}]*\}\}\s*", "", lines[named[0] - 1] if named else lines[-1])
     line = line.removeprefix("assertion failed: ").replace("] [", " ").strip("[]")
@@ -123,7 +123,8 @@ def fault(error: "tf.errors.InvalidArgumentError") -> str:
 
 
 def _check(file: Tensor, head: Tensor, kinds: Tensor) -> "tf.Operation":
-    """Refuses what is of no kind, what is too large or too much work, and what would be misread."""
+    """Refuses files of an unknown format, files that are too large, and files that TensorFlow would
+    misread."""
     known = tf.debugging.Assert(
         tf.reduce_any(kinds),
         [
@@ -160,9 +161,9 @@ def _check(file: Tensor, head: Tensor, kinds: Tensor) -> "tf.Operation":
 
 
 def _png_pixels(file: Tensor, head: Tensor) -> Tensor:
-    """Pixels, uint8 [H, W, 3], or [H, W, 4] where the file says how opaque they are."""
+    """Pixels, uint8 [H, W, 3], or [H, W, 4] where the file has opacity."""
     colour_type = head[25]
-    # In each pixel, or for levels of a palette, or one that is all transparent.
+    # Opacity is in each pixel, or in the chunk tRNS: for levels of a palette, or of one colour.
     opacity = (colour_type >= 4) | tf.not_equal(png_chunk(file, b"tRNS", before=b"IDAT"), b"")
     return tf.cond(
         opacity,
@@ -183,24 +184,16 @@ def _bmp_pixels(file: Tensor, head: Tensor) -> Tensor:
 
 
 def _webp_exif(file: Tensor, head: Tensor) -> Tensor:
-    said = image_headers.webp_has_exif(head)
-    return tf.cond(said, lambda: webp_chunk(file, b"EXIF"), lambda: tf.constant(b""))
+    has_exif = image_headers.webp_has_exif(head)
+    return tf.cond(has_exif, lambda: webp_chunk(file, b"EXIF"), lambda: tf.constant(b""))
 
 
 def _laid_on(colour: Tensor, pixels: Tensor) -> Tensor:
-    """Pixels as they look on a colour.
+    """Pixels, uint8 [H, W, 1, 3 or 4], on a colour, uint8 [3]: uint8 [H, W, 3].
 
-    Before they are resized: afterwards the colours that lie hidden under full transparency would
-    have run into those that are seen.
-
-    Args:
-        colour: uint8 [3].
-        pixels: uint8 [H, W, 1, 3 or 4]; the fourth channel is opacity.
-
-    Returns:
-        uint8 [H, W, 3].
+    The fourth channel is opacity. This comes before resizing, which would mix the hidden colours of
+    transparent pixels into those that are seen.
     """
-
     height, width = tf.unstack(tf.shape(pixels)[:2])
 
     def blended() -> Tensor:

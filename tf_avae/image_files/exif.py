@@ -1,8 +1,8 @@
 """Which way up a camera held a picture: EXIF's orientation, read inside a graph.
 
-Only operations of stock TensorFlow, so that every server has them. What EXIF says is looked for
-where each format keeps it: JPEG in a segment APP1, PNG in the chunk eXIf, WebP in the chunk EXIF.
-A file that says nothing of it, or says it in no way that can be read, is taken as it is stored.
+Only operations of stock TensorFlow are used, so that every server has them. EXIF is read where each
+format keeps it: JPEG in a segment APP1, PNG in the chunk eXIf, WebP in the chunk EXIF. A file whose
+orientation cannot be read is taken as it is stored.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from tf_avae.image_files.file_bytes import are, cut, length, number, numbers, st
 from tf_avae.types import Tensor
 
 MOST_PARTS = 4096
-"""Segments or chunks of a file that are looked at: a tenth of a second's work where somebody wants
-it so. Cameras write about ten."""
+"""Segments or chunks of a file that are read: at most a tenth of a second of work. Cameras write
+about ten."""
 
 _MARK = b"Exif\0\0"  # before EXIF in JPEG; some write it in PNG and WebP too
 _TAG = 0x0112
@@ -26,15 +26,12 @@ _UPRIGHT = 1
 
 
 def turned(pixels: Tensor, orientation: Tensor) -> Tensor:
-    """Pixels as they are to be seen.
+    """Pixels [H, W, C] turned upright: [H, W, C], or [W, H, C] for the orientations 5 to 8.
 
     Args:
-        pixels: [H, W, C] as stored.
-        orientation: int64 [], 1 to 8: on which sides of what is to be seen the first row and the
-            first column lie (EXIF 2.32, 4.6.4).
-
-    Returns:
-        [H, W, C], or [W, H, C] for 5 to 8.
+        pixels: as stored.
+        orientation: int64 [], 1 to 8: the sides of the upright picture on which the first row and
+            the first column lie (EXIF 2.32, 4.6.4).
     """
 
     def turn() -> Tensor:
@@ -55,7 +52,7 @@ def orientation(exif: Tensor) -> Tensor:
         exif: string [], with or without its mark; empty where there is none.
 
     Returns:
-        int64 [], 1 to 8; 1 where the block is damaged, says nothing, or says something else.
+        int64 [], 1 to 8; 1 where the block is damaged or has no valid orientation.
     """
     marked = tf.cast(starts(exif, _MARK), tf.int64)
     block = cut(exif, len(_MARK) * marked, length(exif))
@@ -65,9 +62,9 @@ def orientation(exif: Tensor) -> Tensor:
         return tf.where(little, number(values), number(values, big_endian=True))
 
     at = either(numbers(block, 4, 4))
-    said = either(numbers(block, at, 2))
-    there = tf.maximum(length(block) - at - 2, 0) // _ENTRY  # more may be said than there are
-    body = cut(block, at + 2, tf.minimum(said, there) * _ENTRY)
+    count = either(numbers(block, at, 2))
+    there = tf.maximum(length(block) - at - 2, 0) // _ENTRY  # the count may be larger
+    body = cut(block, at + 2, tf.minimum(count, there) * _ENTRY)
     entries = tf.reshape(tf.cast(tf.io.decode_raw(body, tf.uint8), tf.int64), (-1, _ENTRY))
     entries = tf.where(little, entries, tf.gather(entries, _SWAPPED, axis=1))
     kind, value = number(entries[:, 2:4]), entries[:, 8:]
@@ -86,31 +83,18 @@ def orientation(exif: Tensor) -> Tensor:
 
 
 class _Part(NamedTuple):
-    """A segment or chunk.
+    """A segment or chunk."""
 
-    Attributes:
-        size: bytes to the next one, int64, at least 1.
-        found: whether it is the one that is looked for.
-        last: whether none that could be comes after it.
-        start: of its content, from its own start.
-        length: of its content, int64.
-    """
-
-    size: Tensor
-    found: Tensor
-    last: Tensor
-    start: int
-    length: Tensor
+    size: Tensor  # bytes to the next one, int64, at least 1
+    found: Tensor  # whether it is the one that is looked for
+    last: Tensor  # whether the search ends here
+    start: int  # of its content, from its own start
+    length: Tensor  # of its content, int64
 
 
 def jpeg_segment(file: Tensor, marker: int, mark: bytes) -> Tensor:
-    """The content of the first segment of a kind before the first scan; empty where there is none.
-
-    Args:
-        file: string [], a JPEG.
-        marker: the segment's, 0xE0 to 0xEF for those of applications.
-        mark: up to six bytes that its content begins with.
-    """
+    """The content of a JPEG's first segment of a marker (0xE0 to 0xEF for applications), before the
+    first scan, that begins with a mark of up to six bytes; empty where there is none."""
 
     def read(part: Tensor) -> _Part:
         kind, size = part[1], number(part[2:4], big_endian=True)
@@ -133,13 +117,8 @@ def jpeg_segment(file: Tensor, marker: int, mark: bytes) -> Tensor:
 
 
 def png_chunk(file: Tensor, name: bytes, before: bytes = b"IEND") -> Tensor:
-    """The content of the first chunk of a name; empty where there is none.
-
-    Args:
-        file: string [], a PNG.
-        name: four letters.
-        before: the name of a chunk behind which it cannot be.
-    """
+    """The content of a PNG's first chunk of a name, of four letters; empty where there is none
+    before the chunk `before`."""
 
     def read(part: Tensor) -> _Part:
         size = number(part[:4], big_endian=True)
@@ -149,12 +128,7 @@ def png_chunk(file: Tensor, name: bytes, before: bytes = b"IEND") -> Tensor:
 
 
 def webp_chunk(file: Tensor, name: bytes) -> Tensor:
-    """The content of the first chunk of a name; empty where there is none.
-
-    Args:
-        file: string [], a WebP.
-        name: four letters.
-    """
+    """The content of a WebP's first chunk of a name, of four letters; empty where there is none."""
 
     def read(part: Tensor) -> _Part:
         size = number(part[4:8])
@@ -164,12 +138,10 @@ def webp_chunk(file: Tensor, name: bytes) -> Tensor:
 
 
 def _content(file: Tensor, start: int, read: Callable[[Tensor], _Part]) -> Tensor:
-    """The content of the first part that is the one looked for; empty where there is none.
+    """The content of the part that is looked for; empty where there is none.
 
-    Args:
-        file: string [].
-        start: where the first part is.
-        read: the first ten bytes of a part, int64 [10], to what it is; zeros follow the file.
+    `start` is where the first part is. `read` takes the first ten bytes of a part, int64 [10]; past
+    the end of the file they are zeros.
     """
     end, nothing = length(file), tf.constant(0, tf.int64)
 
@@ -184,12 +156,9 @@ def _content(file: Tensor, start: int, read: Callable[[Tensor], _Part]) -> Tenso
             tf.where(part.found, part.length, size),
         )
 
+    places = (tf.constant(start, tf.int64), nothing, nothing)
     _, start_of, size = tf.while_loop(
-        goes_on,
-        look,
-        (tf.constant(start, tf.int64), nothing, nothing),
-        maximum_iterations=MOST_PARTS,
-        parallel_iterations=1,
+        goes_on, look, places, maximum_iterations=MOST_PARTS, parallel_iterations=1
     )
     return cut(file, start_of, size)
 

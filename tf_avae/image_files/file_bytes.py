@@ -1,4 +1,4 @@
-"""Bytes of a file, read inside a graph: past its end is nothing, and no position is an error."""
+"""Bytes of a file, read inside a graph; a position past its end is no error."""
 
 from tf_avae.backend import tf
 from tf_avae.types import Tensor
@@ -10,7 +10,7 @@ def starts(text: Tensor, mark: bytes) -> Tensor:
 
 
 def length(text: Tensor) -> Tensor:
-    """Number of bytes, in the 64 bits that what a header says needs too."""
+    """Number of bytes, int64 [], as the numbers of a header are."""
     return tf.cast(tf.strings.length(text), tf.int64)
 
 

@@ -1,4 +1,4 @@
-"""What the first bytes of an image file say, before anything of it is decoded."""
+"""The headers of image files, read before anything is decoded."""
 
 from typing import NamedTuple
 
@@ -8,10 +8,10 @@ from tf_avae.image_files.file_bytes import are, cut, length, number, starts
 from tf_avae.types import Tensor
 
 HEAD = 70
-"""Bytes that hold what is asked of each format, but for JPEG."""
+"""Bytes that hold the header of each format but JPEG."""
 
 MOST_COUNTED = 1000
-"""Scans, at most: the rest of such a file is not worth the time and memory."""
+"""Scans are counted up to this number, to save time and memory."""
 
 FAULTS = (
     "none",
@@ -36,17 +36,11 @@ _WITH_OPACITY = 56  # bytes of a BMP's header that has a fourth mask
 
 
 class Header(NamedTuple):
-    """What a file says it is.
+    """What the header of a file gives."""
 
-    Attributes:
-        sides: height and width, int64 [2].
-        scans: passes over all pixels, int64.
-        fault: which of `FAULTS`, int32.
-    """
-
-    sides: Tensor
-    scans: Tensor
-    fault: Tensor
+    sides: Tensor  # height and width, int64 [2]
+    scans: Tensor  # passes over all pixels, int64
+    fault: Tensor  # which of `FAULTS`, int32
 
 
 def kinds(file: Tensor) -> Tensor:
@@ -57,21 +51,17 @@ def kinds(file: Tensor) -> Tensor:
 
 
 def png(head: Tensor) -> Header:
-    """What a PNG says in its header chunk, which it begins with.
-
-    Args:
-        head: its first bytes, int64 [HEAD].
-    """
+    """The header chunk of a PNG, of which `head` is the first bytes, int64 [HEAD]; so below."""
     sides = [number(head[at : at + 4], big_endian=True) for at in (20, 16)]
     return _header(sides, tf.constant(SOUND))
 
 
 def jpeg(file: Tensor) -> Header:
-    """What a JPEG says before its first scan, and how many it has.
+    """The header of a JPEG, and the number of its scans.
 
-    What looks like the start of a scan is counted, up to `MOST_COUNTED`. A start is FF DA and a
-    length of two bytes, which is at most 14 or no decoder takes it. With its first byte, chance
-    makes one in 16 MB of metadata or of a film behind the image, not in 64 KB.
+    All that looks like the start of a scan is counted, up to `MOST_COUNTED`. A start is FF DA and a
+    length of two bytes, which is at most 14 or no decoder takes it. Three bytes are looked for:
+    chance makes them once in 16 MB of metadata or of a film behind the image.
     """
     height, width, channels = tf.unstack(tf.image.extract_jpeg_shape(file, output_type=tf.int64))
     parts = tf.strings.split(file, b"\xff\xda\0", maxsplit=MOST_COUNTED)
@@ -86,9 +76,9 @@ def jpeg(file: Tensor) -> Header:
 
 
 def webp(file: Tensor, head: Tensor) -> Header:
-    """What a WebP says in its first chunk; no side where that is of no known kind.
+    """The first chunk of a WebP; the sides are 0 where it is of no known kind.
 
-    Of an extended file these are the canvas's: the decoder refuses a picture of another size in it.
+    The sides of an extended file are those of its canvas: the decoder refuses another size in it.
     """
     # RFC 9649: 14 bits each in VP8 and (less 1) in VP8L, 24 bits each (less 1) in VP8X.
     lossless = number(head[21:25])
@@ -102,21 +92,21 @@ def webp(file: Tensor, head: Tensor) -> Header:
         for name, sides in chunks.items()
     ])  # fmt: skip
     whole = length(file) >= 8 + number(head[4:8])
-    fault = tf.where(_webp_says(head, 2), _ANIMATED, tf.where(whole, SOUND, _CUT_SHORT))
+    fault = tf.where(_webp_flag(head, 2), _ANIMATED, tf.where(whole, SOUND, _CUT_SHORT))
     return _header(tf.unstack(sides), fault)
 
 
 def webp_has_exif(head: Tensor) -> Tensor:
-    """Whether a WebP says that it has a chunk EXIF."""
-    return _webp_says(head, 8)
+    """Whether the header of a WebP announces a chunk EXIF."""
+    return _webp_flag(head, 8)
 
 
-def _webp_says(head: Tensor, flag: int) -> Tensor:
+def _webp_flag(head: Tensor, flag: int) -> Tensor:
     return are(head[12:16], b"VP8X") & tf.equal(head[20] // flag % 2, 1)
 
 
 def bmp(file: Tensor, head: Tensor) -> Header:
-    """What a BMP says; a height below 0 says that the first row is the top one."""
+    """The header of a BMP; a height below 0 means that the first row is the top one."""
     height = number(head[22:26])
     size, bits = number(head[14:18]), number(head[28:30])
     packing, colours = number(head[30:34]), number(head[46:50])

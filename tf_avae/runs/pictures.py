@@ -1,21 +1,18 @@
 """Pictures of a model: rows of images under one another, each row named."""
 
 import functools
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tf_avae.backend import tf
 from tf_avae.plots import scaled_change, sheet
 from tf_avae.types import Images
 
-if TYPE_CHECKING:
-    from tf_avae.model import AVAE
 
-
-def model_pictures(model: "AVAE", images: Images, title: str) -> dict[str, bytes]:
+def model_pictures(model: Any, images: Images, title: str) -> dict[str, bytes]:
     """PNGs by name: "reconstructions", "samples", "decoded" and, with an attack, "adversarial".
 
     Args:
-        model: any trained or untrained model.
+        model: an `AVAE`, trained or untrained.
         images: [N, H, W, C] in [0, 1].
         title: which model this is; put before each picture's own title.
     """
@@ -30,8 +27,7 @@ def model_pictures(model: "AVAE", images: Images, title: str) -> dict[str, bytes
     samples = model.generate(4 * count, seed=seed, float32=True).numpy()
     pictures = {
         "reconstructions": sheet(
-            {"x": images, "g(μ(x))": reconstructed},
-            f"{title}: images and their reconstructions",
+            {"x": images, "g(μ(x))": reconstructed}, f"{title}: images and their reconstructions"
         ),
         "samples": sheet(
             {f"g(z), z ~ p(z)  {r + 1}": samples[r * count :][:count] for r in range(4)},

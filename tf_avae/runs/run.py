@@ -39,8 +39,8 @@ _FOLDERS = ("checkpoints", "pictures", "tensorboard")
 _WRITES = (
     (".", ".json", ".jsonl", ".keras"), ("checkpoints", ".ckpt"), ("pictures", ".png"),
 )  # fmt: skip
-"""The folders in which a run writes files that are there whole or not at all, and their suffixes.
-Others may write below a run too: an export, say."""
+"""The folders in which a run writes files atomically, and their suffixes. Other commands may write
+below a run too."""
 
 
 class Run:
@@ -49,11 +49,17 @@ class Run:
     Attributes:
         path: the directory.
         config: the resolved config.
+        metrics_path: one JSON object a line: stage, step, split and the mean of each term, in nats.
+            No times, so that a resumed run's file is that of an uninterrupted one, to the byte.
+        model_path: the trained model, for `keras.saving.load_model`.
+        encoder_path: the trained encoder alone: plain Keras, images to {"embedding", "variance"}.
+        result_path: terms on all held-out images; it is there when the run is complete.
     """
 
     def __init__(self, path: Path, config: Config):
-        self.path = path
-        self.config = config
+        self.path, self.config = path, config
+        self.metrics_path, self.result_path = path / "metrics.jsonl", path / "result.json"
+        self.model_path, self.encoder_path = path / "model.keras", path / "encoder.keras"
         self._lock: IO[bytes] | None = None
 
     # ------------------------------------------------------------------ opening
@@ -172,14 +178,6 @@ class Run:
 
     # ------------------------------------------------------------------ metrics
 
-    @property
-    def metrics_path(self) -> Path:
-        """One JSON object a line: stage, step, split and the mean of each term, in nats.
-
-        No times, so that a resumed run's file is that of an uninterrupted one, to the byte.
-        """
-        return self.path / "metrics.jsonl"
-
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Adds a row to metrics.jsonl."""
         with naming(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
@@ -275,21 +273,6 @@ class Run:
             self.metrics_path.touch()
 
     # ------------------------------------------------------------------ results
-
-    @property
-    def model_path(self) -> Path:
-        """The trained model, for `keras.saving.load_model`."""
-        return self.path / "model.keras"
-
-    @property
-    def encoder_path(self) -> Path:
-        """The trained encoder alone: plain Keras, images to {"embedding", "variance"}."""
-        return self.path / "encoder.keras"
-
-    @property
-    def result_path(self) -> Path:
-        """Terms on all held-out images; it is there when the run is complete."""
-        return self.path / "result.json"
 
     def result(self) -> dict[str, Any] | None:
         """The terms on all held-out images by name as "held_out", and the number of these as

@@ -1,6 +1,6 @@
 """A classifier of images as one Keras model: a frozen encoder and a fitted head."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -8,11 +8,8 @@ from tf_avae.backend import keras
 from tf_avae.errors import InputError
 from tf_avae.probes import Probe
 
-if TYPE_CHECKING:
-    from tf_avae.saved.frozen import LoadedEncoder
 
-
-def classifier(encoder: "LoadedEncoder", probe: Probe) -> "keras.Model":
+def classifier(encoder: Any, probe: Probe) -> "keras.Model":
     """Encoder and head in one, in float32 whatever the policy; nothing in it is trained.
 
     Args:

@@ -6,9 +6,8 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -137,18 +136,17 @@ def _of_saved_model(path: Path, name: str, trust: bool) -> Encoder:
 
 
 def _trained_as(path: Path) -> dict[str, Any]:
-    """The config that an exported encoder was trained with, and the colour that it lays transparent
-    pictures on, where the export says so."""
+    """The training config, background and plugins of an exported encoder, where they are noted."""
     if not (path / PROVENANCE).is_file():
         return {}
-    said = read_json(path / PROVENANCE)
-    config = said.get("config")
+    record = read_json(path / PROVENANCE)
+    config = record.get("config")
     wrong = None if config is None else mismatch(config, {"dataset": str}, "config")
     if wrong:
         raise damaged(path / PROVENANCE, wrong, "export it again")
-    background = said.get("background") or (config or {}).get("background")
+    background = record.get("background") or (config or {}).get("background")
     noted = {n: v for n, v in (("config", config), ("background", background)) if v}
-    return noted | _plugins((said.get("trained") or {}).get("sessions") or ())
+    return noted | _plugins((record.get("trained") or {}).get("sessions") or ())
 
 
 def _plugins(sessions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -161,7 +159,7 @@ def _of_keras_model(path: Path, name: str, trust: bool) -> Encoder:
     model = load_keras_model(path, trust=trust)
     shape = _shape(getattr(model, "input_shape", None), path)
     run = Float32View(model)
-    # Asked of an image: what a model says of its outputs differs from kind to kind.
+    # Found by a call: the kinds of Keras models describe their outputs differently.
     sides = shape or (_ANY_SIDE, _ANY_SIDE, model.input_shape[3] or 3)
     output = run(tf.zeros((1, *sides)))
     keys = set(output) if isinstance(output, dict) else set()
@@ -199,31 +197,19 @@ def _files_of_run(path: Path) -> list[Path]:
     return [path / "config.json", *files]
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """Something that an encoder may be on disk.
-
-    Attributes:
-        is_at: whether it is what is at a path.
-        open: a path, a name and whether to trust what is there, to the encoder.
-        files: a path to the files that decide its embeddings.
-        newest: a path to that of the newest of several.
-    """
+class _Kind(NamedTuple):
+    """Something that an encoder may be on disk."""
 
     is_at: Callable[[Path], bool]
-    open: Callable[[Path, str, bool], Encoder]
-    files: Callable[[Path], list[Path]]
-    newest: Callable[[Path], Path] = lambda path: path
+    open: Callable[[Path, str, bool], Encoder]  # path, name, trust
+    files: Callable[[Path], list[Path]]  # those that decide its embeddings
+    newest: Callable[[Path], Path] = lambda path: path  # of several in a folder
 
 
 _KINDS = (
     _Kind(holds_run, _of_run, _files_of_run),
     _Kind(holds_saved_model, _of_saved_model, saved_model_files, newest_version),
-    _Kind(
-        lambda path: path.is_file() and path.suffix == ".keras",
-        _of_keras_model,
-        lambda path: [path],
-    ),
+    _Kind(lambda p: p.is_file() and p.suffix == ".keras", _of_keras_model, lambda p: [p]),
 )
 
 

@@ -64,7 +64,8 @@ class LoadedEncoder(keras.layers.Layer):
             values = next((layer._numbers() for layer in list(_LIVE) if layer._holds(sha256)), None)
         kinds = self._graph.weights.values()
         if values is None:
-            values = [np.full(shape, _unknown(dtype)) for shape, dtype in kinds]
+            unknown = {"f": np.nan}  # by the kind of a dtype
+            values = [np.full(s, unknown.get(np.dtype(d).kind, 0), d) for s, d in kinds]
         numbered = ((f"weight_{number}", False) for number in range(len(kinds)))
         self._named = tuple((name, trained) for name, trained in variables or numbered)
         self._values: list[Any] = [
@@ -96,7 +97,7 @@ class LoadedEncoder(keras.layers.Layer):
         return [np.asarray(weight) for weight in self._values]
 
     def _holds(self, sha256: str) -> bool:
-        """Whether its weights are those of this digest, and not what somebody has set."""
+        """Whether its weights still have this digest."""
         return self.sha256 == sha256 == self._graph.digest(self._numbers())
 
     def get_config(self) -> dict[str, Any]:
@@ -167,10 +168,6 @@ class TrainableEncoder(LoadedEncoder):
 
 _LIVE: weakref.WeakSet[LoadedEncoder] = weakref.WeakSet()
 """The layers of this process, so that clones have weights."""
-
-
-def _unknown(dtype: str) -> Any:
-    return np.array(np.nan if np.dtype(dtype).kind == "f" else 0, dtype)
 
 
 def load_encoder(

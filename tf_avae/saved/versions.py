@@ -5,7 +5,7 @@ all. A version is published only after its graph was loaded again, has answered 
 request, and has given the numbers of what it was made from.
 """
 
-# ruff: noqa: E402 (what is missing is said before it is imported)
+# ruff: noqa: E402 (a missing package is reported before it is imported)
 import contextlib
 import errno
 import os
@@ -44,13 +44,7 @@ _SAME = 1e-5  # largest difference, over the largest value where that is above 1
 
 
 class Trial(NamedTuple):
-    """What a signature must answer.
-
-    Attributes:
-        signature: its name.
-        given: its input.
-        expected: its outputs, by name.
-    """
+    """The name of a signature, an input, and the outputs that it must give, by name."""
 
     signature: str
     given: Tensor
@@ -104,8 +98,7 @@ class Served(tf.Module):
 def check_target(
     base: str | Path, version: int | None, batch_sizes: Sequence[int] = BATCH_SIZES
 ) -> Path:
-    """The model's folder, found fit for a new version: what cannot be published is not worth the
-    wait.
+    """The model's folder, checked before the work of an export.
 
     Raises:
         InputError: it is not, or the version is taken or out of range.
@@ -163,8 +156,8 @@ def publish(
                 write_json(draft / PROVENANCE, published(dict(notes)))
                 _verify(served, draft)
             except tf.errors.OpError as error:  # of a full disk, for one
-                said = re.sub(r"{{.*?}}|\[Op:.*?\]", "", reason(error)).rpartition("; ")[2].strip()
-                raise OSError(errno.EIO, said, str(base)) from error
+                why = re.sub(r"{{.*?}}|\[Op:.*?\]", "", reason(error)).rpartition("; ")[2].strip()
+                raise OSError(errno.EIO, why, str(base)) from error
             return _publish(draft, base, version)
     except BaseException:
         for folder in made:
@@ -206,31 +199,23 @@ def _verify(served: Served, folder: Path) -> None:
     """Raises unless the graph answers each warm-up request and agrees with what it is made from."""
     saved = SavedModel(folder, trust=True)  # it was written here, from what is in memory
     for request in warm_up_requests(folder):
-        inputs = {alias: tf.make_ndarray(tensor) for alias, tensor in request.inputs.items()}
-        saved.call(request.model_spec.signature_name, **_tensors(inputs))
+        inputs = {name: tf.constant(tf.make_ndarray(t)) for name, t in request.inputs.items()}
+        saved.call(request.model_spec.signature_name, **inputs)
     for signature, given, expected in served.trials():
         (alias,) = saved.inputs(signature)
         found = saved.call(signature, **{alias: given})
         for name, value in expected.items():
-            _must_agree(name, value, found[name])
-
-
-def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    return {name: tf.constant(array) for name, array in arrays.items()}
-
-
-def _must_agree(name: str, expected: Tensor, found: Tensor) -> None:
-    largest = max(1.0, float(tf.reduce_max(tf.abs(expected))))
-    off = float(tf.reduce_max(tf.abs(expected - found)))
-    if not off <= _SAME * largest:
-        raise RuntimeError(
-            f"the exported graph's {name} differs from the model's by {off:g}, more than "
-            f"{_SAME * largest:g}; nothing was published"
-        )
+            most = _SAME * max(1.0, float(tf.reduce_max(tf.abs(value))))
+            off = float(tf.reduce_max(tf.abs(value - found[name])))
+            if not off <= most:
+                raise RuntimeError(
+                    f"the exported graph's {name} differs from the model's by {off:g}, more than "
+                    f"{most:g}; nothing was published"
+                )
 
 
 def _publish(draft: Path, base: Path, version: int | None) -> Path:
-    """Gives a finished draft its number, which nobody else can then have."""
+    """Gives a finished draft its number, which no other process can take then."""
     for folder, _, files in os.walk(draft):
         Path(folder).chmod(_FOLDER)
         for name in files:
@@ -252,11 +237,7 @@ def _publish(draft: Path, base: Path, version: int | None) -> Path:
 
 
 def _number(base: Path, version: int | None) -> int:
-    """The number of the next version: the one asked for, or one more than the largest.
-
-    Raises:
-        InputError: it is taken, or no server would read it.
-    """
+    """The number of the next version: the one asked for, or one more than the largest."""
     # As servers read names: 007 is 7, and what has more than 63 bits is no version. Files count
     # too: they are in the way as folders are.
     names = [path.name for path in base.iterdir()]

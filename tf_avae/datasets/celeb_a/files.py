@@ -15,13 +15,10 @@ import numpy as np
 from tf_avae.datasets.celeb_a.tasks import ATTRIBUTES
 from tf_avae.errors import InputError, first_few
 
-IMAGES, ATTRIBUTE_LIST, PARTITION = (
-    "img_align_celeba.zip",
-    "list_attr_celeba.txt",
-    "list_eval_partition.txt",
-)
-OFFICIAL = (IMAGES, ATTRIBUTE_LIST, PARTITION)
+OFFICIAL = ("img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt")
 """Names of the files."""
+
+IMAGES, ATTRIBUTE_LIST, PARTITION = OFFICIAL
 
 FOLDER = "img_align_celeba/"
 """What the names of images begin with inside `IMAGES`."""
@@ -40,13 +37,7 @@ _AGAIN = "download it again (docs/celeba.md says how)"
 
 
 class Record(NamedTuple):
-    """One image.
-
-    Attributes:
-        name: what to call it in an error.
-        jpeg: the file.
-        attributes: bool [40], in the order of `ATTRIBUTES`.
-    """
+    """One image: its name in errors, its file, and bool [40] in the order of `ATTRIBUTES`."""
 
     name: str
     jpeg: bytes
@@ -67,12 +58,7 @@ class Stream(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where images come from.
-
-    Attributes:
-        files: of which the content decides what the images are.
-        read: checks them as far as can be done without reading images.
-    """
+    """The files that images come from, and what checks them without reading images."""
 
     files: tuple[Path, ...]
     read: Callable[[], Stream]
@@ -170,25 +156,21 @@ def _read_attributes(path: Path) -> dict[str, np.ndarray]:
             f"{path} says that it has {count} images and has the lines of {len(rows)}: it is cut "
             f"short or altered; {_AGAIN}"
         )
-    values = np.empty((count, len(ATTRIBUTES)), bool)
     attributes = {}
-    for index, line in enumerate(rows):
+    for number, line in enumerate(rows, 3):
         name, *words = line.split() or [""]
         if len(words) != len(ATTRIBUTES):
             raise InputError(
-                f"{path}, line {index + 3}, has {len(words)} values for {name or 'no image'}; it "
+                f"{path}, line {number}, has {len(words)} values for {name or 'no image'}; it "
                 f"must have {len(ATTRIBUTES)}; {_AGAIN}"
             )
-        bad = set(words) - {"1", "-1"}
-        if bad:
+        if bad := set(words) - {"1", "-1"}:
             raise InputError(
-                f"{path}, line {index + 3}, has {bad.pop()!r} for {name}; it must be 1 or -1; "
-                f"{_AGAIN}"
+                f"{path}, line {number}, has {bad.pop()!r} for {name}; it must be 1 or -1; {_AGAIN}"
             )
         if name in attributes:
-            raise InputError(f"{path}, line {index + 3}, lists {name} a second time; {_AGAIN}")
-        values[index] = [word == "1" for word in words]
-        attributes[name] = values[index]
+            raise InputError(f"{path}, line {number}, lists {name} a second time; {_AGAIN}")
+        attributes[name] = np.array([word == "1" for word in words])
     return attributes
 
 

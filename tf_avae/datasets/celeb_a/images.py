@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,20 +26,8 @@ _AT_ONCE = 4  # images decoded in parallel
 _CHUNK = 128  # images in memory
 
 
-class Cropped(NamedTuple):
-    """Some images in order.
-
-    Attributes:
-        images: uint8 [N, 64, 64, 3].
-        attributes: bool [N, 40].
-    """
-
-    images: np.ndarray
-    attributes: np.ndarray
-
-
-def cropped(records: Iterable[Record]) -> Iterator[Cropped]:
-    """The images of a stream, a few at a time.
+def cropped(records: Iterable[Record]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The images of a stream, a few at a time: uint8 [N, 64, 64, 3], and attributes, bool [N, 40].
 
     Raises:
         InputError: one is no JPEG image, is damaged or is of another size, by its name.
@@ -53,7 +41,7 @@ def cropped(records: Iterable[Record]) -> Iterator[Cropped]:
             for record in chunk:
                 _check(record)
             raise
-        yield Cropped(images, np.stack([record.attributes for record in chunk]))
+        yield images, np.stack([record.attributes for record in chunk])
 
 
 def crop(jpegs: Tensor) -> Tensor:

@@ -41,8 +41,6 @@ _MADE = {"version": 1, "crop": CROP, "shape": list(SHAPE)}
 
 _REMEDY = "delete that folder, and it is made again from the files"
 
-_PIECE = 2**22  # bytes hashed at a time
-
 
 class Store(NamedTuple):
     """A store that was read.
@@ -95,7 +93,7 @@ def _check_writable(home: Path) -> None:
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
-    """What the store says of itself; none where there is no store, or one of another kind."""
+    """The store's own record; None where there is no store, or one that was made in another way."""
     file = folder / "source.json"
     if not file.exists() or read_record(file, {}, _REMEDY).get("made") != _MADE:
         return None
@@ -127,31 +125,19 @@ def _is_current(folder: Path, source: Source | None) -> bool:
 
 
 def _state(path: Path) -> list[int]:
-    """Size and time of change: what tells cheaply that a file is as it was."""
+    """Size and time of change, by which an unchanged file is known without reading it."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 
 
-def _sha256(path: Path, counter: Counter | None = None, before: int = 0) -> str:
-    """The digest of a file.
-
-    Args:
-        counter: counts bytes.
-        before: where it stands.
-    """
-    digest = hashlib.sha256()
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-            if counter:
-                counter.update(before + file.tell())
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _make(folder: Path, source: Source) -> None:
     stream = source.read()
-    states = {path.name: _state(path) for path in source.files}
-    checksums = _checksums(source)
+    states, checksums = [_state(path) for path in source.files], _checksums(source)
     count = sum(stream.counts.values())
     needed, free = count * int(np.prod(SHAPE)), shutil.disk_usage(folder.parent).free
     if needed > free:
@@ -165,7 +151,8 @@ def _make(folder: Path, source: Source) -> None:
     try:
         _write_arrays(half, stream, Counter(f"images prepared in {folder}", count))
         files = {
-            name: {"state": state, "sha256": checksums[name]} for name, state in states.items()
+            name: {"state": state, "sha256": digest}
+            for (name, digest), state in zip(checksums.items(), states, strict=True)
         }
         write_json(half / "source.json", {"made": _MADE, "files": files})
         if folder.exists():
@@ -177,21 +164,16 @@ def _make(folder: Path, source: Source) -> None:
 
 
 def _checksums(source: Source) -> dict[str, str]:
-    """The digests of the files by name; that of the official archive must be the official one."""
-    sizes = [path.stat().st_size for path in source.files]
-    counter, checksums, before = Counter("bytes of the files checked", sum(sizes)), {}, 0
-    for path, size in zip(source.files, sizes, strict=True):
-        checksums[path.name] = _sha256(path, counter, before)
-        before += size
-    for path, size in zip(source.files, sizes, strict=True):
-        if path.name != IMAGES:
-            continue
-        if size != OFFICIAL_BYTES:
+    """The digests of the files by name; an archive of the official size must have its digest."""
+    checksums = {path.name: _sha256(path) for path in source.files}
+    for path in source.files:
+        size = path.stat().st_size
+        if path.name == IMAGES and size != OFFICIAL_BYTES:
             note(
                 f"note: {path} holds {size:,} bytes, CelebA's own {OFFICIAL_BYTES:,}: it is another"
                 " archive and taken as it is"
             )
-        elif checksums[IMAGES] != OFFICIAL_SHA256:
+        elif path.name == IMAGES and checksums[IMAGES] != OFFICIAL_SHA256:
             raise InputError(
                 f"{path} is altered (SHA-256 {checksums[IMAGES]}, official {OFFICIAL_SHA256}); "
                 "download it again"
@@ -207,10 +189,10 @@ def _write_arrays(folder: Path, stream: Stream, counter: Counter) -> None:
             _array(folder / f"{split}-images.npy", (count, *SHAPE), np.uint8) as images,
             _array(folder / f"{split}-attributes.npy", (count, len(ATTRIBUTES)), bool) as present,
         ):
-            for some in cropped(stream.records(split)):
-                images.write(some.images.tobytes())
-                present.write(some.attributes.tobytes())
-                done += len(some.images)
+            for pixels, attributes in cropped(stream.records(split)):
+                images.write(pixels.tobytes())
+                present.write(attributes.tobytes())
+                done += len(pixels)
                 counter.update(done)
 
 
@@ -227,13 +209,11 @@ def _array(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[IO[bytes]
 
 def _read(folder: Path) -> Store:
     try:
+        files = read_json(folder / "source.json")["files"]
         return Store(
             {split: np.load(folder / f"{split}-images.npy", mmap_mode="r") for split in SPLITS},
             {split: np.load(folder / f"{split}-attributes.npy") for split in SPLITS},
-            {
-                name: known["sha256"]
-                for name, known in read_json(folder / "source.json")["files"].items()
-            },
+            {name: known["sha256"] for name, known in files.items()},
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(folder, str(error), _REMEDY) from error

@@ -35,11 +35,6 @@ class Task:
     negated: bool = False
     classes: tuple[str, str] = NO_YES
 
-    @property
-    def derivation(self) -> str:
-        """What class 1 is, in words."""
-        return f"not {self.attribute}" if self.negated else self.attribute
-
     def labels(self, attributes: np.ndarray) -> np.ndarray:
         """The classes, int32 [N], of attributes bool [N, 40] in the order of `ATTRIBUTES`."""
         present = attributes[:, ATTRIBUTES.index(self.attribute)]

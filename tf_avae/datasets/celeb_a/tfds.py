@@ -59,7 +59,7 @@ class CelebA64(tfds.core.ShardBasedBuilder):
 def _examples(stream: Stream, split: str, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """The images of a shard."""
     key = start
-    for some in cropped(stream.records(split, start, start + _SHARD)):
-        for image, present in zip(some.images, some.attributes, strict=True):
+    for images, attributes in cropped(stream.records(split, start, start + _SHARD)):
+        for image, present in zip(images, attributes, strict=True):
             yield key, {"image": image, "attributes": dict(zip(ATTRIBUTES, present, strict=True))}
             key += 1

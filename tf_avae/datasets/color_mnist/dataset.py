@@ -5,24 +5,17 @@ stateless function of (seed, epoch, index), that of a held-out image of its inde
 random state, so a run is reproducible and a resumed run goes on with the same colours.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tf_avae.backend import tf
-from tf_avae.datasets.base import (
-    WHOLE,
-    ImageData,
-    Part,
-    check_validation,
-    keyed_permutation,
-    shuffled_positions,
-)
+from tf_avae.datasets.base import ImageData, check_validation, keyed_permutation
 from tf_avae.datasets.color_mnist.idx import Split, load_split
+from tf_avae.datasets.indexed import IndexedImages, Maker
 from tf_avae.errors import InputError
 from tf_avae.files import absolute
-from tf_avae.types import Images, ImageShape, Tensor
+from tf_avae.types import Images, Tensor
 
 COLORS = ("red", "green", "yellow", "blue", "magenta", "cyan", "white")
 """Names of the classes of the label "color", in order."""
@@ -30,7 +23,7 @@ COLORS = ("red", "green", "yellow", "blue", "magenta", "cyan", "white")
 CHANNELS = np.array([[code >> bit & 1 for bit in range(3)] for code in range(1, 8)], np.float32)
 """Which of the channels R, G and B each colour lights, [7, 3]: the bits of 1 to 7, red lowest."""
 
-_ORDER, _COLOR = 0, 1  # streams of the training seed
+_COLOR = 1  # stream of the training seed; 0 is that of the order
 _HELD_OUT_KEY = (0, 0, 2)
 _SPREAD = 7 * 2**40
 
@@ -47,7 +40,7 @@ def color_of(index: Tensor, key: tuple[int | Tensor, ...]) -> Tensor:
     return keyed_permutation(index, _SPREAD, key) % len(COLORS)
 
 
-def training_color(index: Tensor, *, seed: int, epoch: Tensor) -> Tensor:
+def training_color(index: Tensor, seed: int, epoch: Tensor) -> Tensor:
     """The colours of training images in an epoch of a run, int64 [B]."""
     return color_of(index, (seed, epoch, _COLOR))
 
@@ -63,85 +56,19 @@ def colorize(gray: Tensor, color: Tensor) -> Images:
     return tf.cast(gray, tf.float32)[..., tf.newaxis] * light[:, tf.newaxis, tf.newaxis, :]
 
 
-@dataclass(frozen=True)
-class ColorMNIST:
-    """ColorMNIST over idx files; see `ImageData` for what it offers."""
+class ColorMNIST(IndexedImages):
+    """ColorMNIST over the `Split`s of idx files."""
 
-    train_split: Split
-    held_out_split: Split
-    name: str = "color_mnist"
+    def _maker(self, split: Split, seed: int) -> Maker:
+        gray, digits = tf.constant(split.images), tf.constant(split.labels.astype(np.int32))
 
-    @property
-    def image_shape(self) -> ImageShape:
-        height, width = self.train_split.images.shape[1:]
-        return height, width, 3
+        def batch(epoch: Tensor, index: Tensor) -> tuple[Images, dict[str, Tensor]]:
+            held_out = split is self.held_out_split
+            color = held_out_color(index) if held_out else training_color(index, seed, epoch)
+            labels = {"digit": tf.gather(digits, index), "color": tf.cast(color, tf.int32)}
+            return colorize(tf.gather(gray, index), color), labels
 
-    @property
-    def labels(self) -> dict[str, int]:
-        return {name: len(classes) for name, classes in self.class_names.items()}
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return tuple(self.labels)
-
-    @property
-    def class_names(self) -> dict[str, tuple[str, ...]]:
-        digits = range(int(self.train_split.labels.max()) + 1)
-        return {"digit": tuple(map(str, digits)), "color": COLORS}
-
-    @property
-    def train_size(self) -> int:
-        return len(self.train_split.images)
-
-    @property
-    def held_out_size(self) -> int:
-        return len(self.held_out_split.images)
-
-    @property
-    def checksums(self) -> dict[str, str]:
-        return self.train_split.checksums | self.held_out_split.checksums
-
-    def train(
-        self, batch_size: int, *, seed: int, start: int = 0, part: Part = WHOLE
-    ) -> "tf.data.Dataset":
-        gray, digits = _tensors(self.train_split)
-
-        def batch(number: Tensor) -> tuple[Images, dict[str, Tensor]]:
-            epoch, index = shuffled_positions(
-                self.train_size, batch_size, number, seed, _ORDER, part
-            )
-            color = training_color(index, seed=seed, epoch=epoch)
-            return _batch(gray, digits, index, color)
-
-        numbers = tf.data.Dataset.counter(start)
-        return numbers.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
-
-    def train_images(self, batch_size: int) -> "tf.data.Dataset":
-        return _in_order(
-            self.train_split,
-            batch_size,
-            lambda index: training_color(index, seed=0, epoch=tf.zeros_like(index)),
-        )
-
-    def held_out(self, batch_size: int) -> "tf.data.Dataset":
-        return _in_order(self.held_out_split, batch_size, held_out_color)
-
-
-def _tensors(split: Split) -> tuple[Tensor, Tensor]:
-    return tf.constant(split.images), tf.constant(split.labels.astype(np.int32))
-
-
-def _batch(
-    gray: Tensor, digits: Tensor, index: Tensor, color: Tensor
-) -> tuple[Images, dict[str, Tensor]]:
-    labels = {"digit": tf.gather(digits, index), "color": tf.cast(color, tf.int32)}
-    return colorize(tf.gather(gray, index), color), labels
-
-
-def _in_order(split: Split, batch_size: int, color) -> "tf.data.Dataset":
-    gray, digits = _tensors(split)
-    indices = tf.data.Dataset.range(len(split.images)).batch(batch_size)
-    return indices.map(lambda index: _batch(gray, digits, index, color(index))).prefetch(2)
+        return batch
 
 
 def open_color_mnist(data_dir: str | Path | None = None, validation: int = 0) -> ImageData:
@@ -164,10 +91,14 @@ def open_color_mnist(data_dir: str | Path | None = None, validation: int = 0) ->
             f"{directory}: training images are {train.images.shape[1:]}, test images "
             f"{test.images.shape[1:]}; take all four files from one set"
         )
-    check_validation(validation, len(train.images))
+    check_validation(validation, train.size)
     if validation:
-        kept = len(train.images) - validation
-        held_out = Split(train.images[kept:], train.labels[kept:], train.checksums)
+        kept = train.size - validation
+        test = Split(train.images[kept:], train.labels[kept:], train.checksums)
         train = Split(train.images[:kept], train.labels[:kept], train.checksums)
-        return ColorMNIST(train, held_out)
-    return ColorMNIST(train, test)
+    height, width = train.images.shape[1:]
+    classes = {"digit": tuple(map(str, range(int(train.labels.max()) + 1))), "color": COLORS}
+    checksums = train.checksums | test.checksums
+    return ColorMNIST(
+        "color_mnist", (height, width, 3), train, test, classes, tuple(classes), checksums
+    )

@@ -37,18 +37,22 @@ class Split(NamedTuple):
     labels: np.ndarray
     checksums: dict[str, str]
 
+    @property
+    def size(self) -> int:
+        return len(self.images)
+
 
 @functools.cache
 def load_split(split: str, directory: Path | None = None) -> Split:
-    """Reads "train" or "test".
+    """Reads the split "train" or "test".
 
     Args:
-        split: "train" or "test".
+        split: which of the two.
         directory: folder of the four idx files, plain or gzipped; None for the MNIST that ships
             with the package, whose checksums are verified.
 
     Raises:
-        InputError: a file is missing, cut short, damaged or not what its name says.
+        InputError: a file is missing, cut short, damaged or of another kind.
     """
     prefix = _PREFIXES[split]
     checksums: dict[str, str] = {}

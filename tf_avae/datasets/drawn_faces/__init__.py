@@ -1,1 +1,1 @@
-"""Drawn faces in CelebA's format, where the photographs cannot be had."""
+"""Drawn faces in CelebA's format, a stand-in for the photographs."""

@@ -4,7 +4,7 @@ import io
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +13,7 @@ from tf_avae.datasets.celeb_a.files import ATTRIBUTE_LIST, FOLDER, IMAGES, OFFIC
 from tf_avae.datasets.celeb_a.tasks import ATTRIBUTES
 from tf_avae.datasets.drawn_faces.face import draw_face
 from tf_avae.errors import InputError
-from tf_avae.files import absolute, replacing, write_bytes
-
-if TYPE_CHECKING:
-    from PIL import Image
+from tf_avae.files import absolute, replacing, write_text
 
 FEWEST = 100
 """Images in an archive, at least: of the rarest attributes no less than four in every part."""
@@ -39,8 +36,7 @@ _FREQUENCIES: tuple[tuple[str, float, str], ...] = (
 )
 """Of attributes among the photographs, and who of the drawn faces has them."""
 
-_MALE, _BEARD = 0.417, 0.165
-_BANGS = 0.152
+_MALE, _BEARD, _BANGS = 0.417, 0.165, 0.152
 _HAIR = (("Black_Hair", 0.239), ("Brown_Hair", 0.205), ("Blond_Hair", 0.148), ("Gray_Hair", 0.042))
 _TEXTURE = (("Wavy_Hair", 0.32), ("Straight_Hair", 0.208))
 
@@ -70,9 +66,8 @@ def draw_celeb_a(folder: str | Path, images: int = 600, seed: int = 0) -> None:
             raise InputError(f"{folder} holds {name} already; give another folder")
     sizes = [round(images * part / sum(_PARTS)) for part in _PARTS[1:]]
     sizes = [images - sum(sizes), *sizes]
-    attributes = np.concatenate(
-        [_attributes(np.random.default_rng((seed, part)), size) for part, size in enumerate(sizes)]
-    )
+    generators = (np.random.default_rng((seed, part)) for part in range(len(sizes)))
+    attributes = np.concatenate(list(map(_attributes, generators, sizes)))
     counter = Counter("faces drawn", images)
 
     def faces() -> Iterator[bytes]:
@@ -101,25 +96,18 @@ def write_archive(
         for name, jpeg in zip(names, jpegs, strict=True):
             # An entry made by hand is of 1980; others would have the time of writing.
             archive.writestr(zipfile.ZipInfo(FOLDER + name), jpeg)
-    lines = [str(len(names)), " ".join(ATTRIBUTES) + " "]
-    lines += [
-        " ".join([name, *(f"{1 if present else -1:2d}" for present in row)])
-        for name, row in zip(names, attributes, strict=True)
-    ]
-    _write_lines(folder / ATTRIBUTE_LIST, lines)
-    _write_lines(
-        folder / PARTITION, [f"{name} {part}" for name, part in zip(names, parts, strict=True)]
-    )
+    lines = [f"{len(names)}\n", " ".join(ATTRIBUTES) + " \n"]
+    for name, row in zip(names, attributes, strict=True):
+        lines.append(" ".join([name, *(f"{1 if present else -1:2d}" for present in row)]) + "\n")
+    write_text(folder / ATTRIBUTE_LIST, "".join(lines))
+    lines = [f"{name} {part}\n" for name, part in zip(names, parts, strict=True)]
+    write_text(folder / PARTITION, "".join(lines))
 
 
-def _jpeg(image: "Image.Image") -> bytes:
+def _jpeg(image: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
-    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _attributes(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -137,9 +125,8 @@ def _attributes(rng: np.random.Generator, size: int) -> np.ndarray:
     groups = {_EVERYBODY: everybody, _MEN: has["Male"], _WOMEN: ~has["Male"]}
     for name, frequency, group in _FREQUENCIES:
         give(name, frequency, groups[group] & ~(has["Bald"] & (name == "Wearing_Hat")))
-    beard = "No_Beard"
-    give(beard, _BEARD, has["Male"])
-    has[beard] = ~has[beard]
+    give("No_Beard", _BEARD, has["Male"])
+    has["No_Beard"] = ~has["No_Beard"]
     for kinds in (_HAIR, _TEXTURE):
         left = ~has["Bald"]
         for name, frequency in kinds:

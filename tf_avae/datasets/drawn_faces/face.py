@@ -1,4 +1,4 @@
-"""Faces drawn from CelebA's attributes: a stand-in for photographs where those cannot be had.
+"""Faces drawn from CelebA's attributes: a stand-in for the photographs.
 
 What the 17 tasks ask for is in each picture: hair colour and texture, baldness, bangs, glasses,
 hat, smile, lipstick, earrings, necklace, necktie, mustache, beard. A drawn man has a square jaw,

@@ -1,9 +1,8 @@
 """Picture files as arrays: decoded once, in parallel, and kept in a cache where they fit.
 
 The cache is a folder of this user's, never that of the pictures. It holds one entry for each folder
-of pictures, size and background: the pixels, with a footer that says which files they are from,
-which could not be read, and what the files' contents were, and a checksum of all that. An entry
-that is not as it was written is made anew.
+of pictures, size and background: the pixels, a footer with digests of the files and the names of
+those that could not be read, and a checksum. An entry that was changed is made anew.
 """
 
 import errno
@@ -18,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from tf_avae.colours import WHITE, colour
 from tf_avae.console.printing import note
 from tf_avae.console.progress import Counter
 from tf_avae.errors import InputError
-from tf_avae.files import absolute, exclusive, replacing
+from tf_avae.files import absolute, clear_drafts, exclusive, replacing
 from tf_avae.image_files.decoding import DECODING, decode_pixels, fault
 
 MOST_BYTES = 2**28
@@ -41,14 +40,15 @@ _MAGIC = b"tf_avae pictures"
 _LENGTH, _CHECKSUM = 8, 4  # bytes of the footer's length and of the checksum, before the magic
 _AT_ONCE = 2**20  # bytes read at a time
 _LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR)
-"""What keeps a file from being read until somebody mends it; other failures of a disk pass."""
+"""Errors that make a file unreadable until it is mended; other errors of a disk may pass."""
 
+_PROCESSORS = len(os.sched_getaffinity(0))
 _AHEAD = 4  # pictures under way for each processor
 _KEPT = 40  # letters of a folder's name in that of its entry
 
 
 class PictureFile(NamedTuple):
-    """A file that may be a picture, and what tells that it was changed.
+    """A file that may be a picture, and the state by which a change is noticed.
 
     Attributes:
         path: relative to the folder of pictures, with "/" between its parts.
@@ -86,7 +86,7 @@ class Pictures(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """What the cache has of a folder: the pixels, if they fit, and what the footer says."""
+    """An entry of the cache: the pixels, if they fit, and the footer's values."""
 
     pixels: np.ndarray | None
     unreadable: dict[str, str]
@@ -129,17 +129,16 @@ def read_pictures(
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         fits = shutil.disk_usage(place).free >= room + SPARE
-        entry = _open(place / "pixels", key, side, fits)
+        look = functools.partial(_open, place / "pixels", key, side, fits)
+        entry = look()
         if entry is None:
             wait = lambda: note(f"another process is decoding {folder}; waiting for it")  # noqa: E731
             with exclusive(place / "lock", wait):
-                for left_over in place.glob(".tmp-*"):  # of a process that was killed while writing
-                    left_over.unlink()
-                # Another process may have made it meanwhile.
-                entry = _open(place / "pixels", key, side, fits)
+                clear_drafts(place, "no suffix")  # of a process that was killed while writing
+                entry = look()  # another process may have made it meanwhile
                 if entry is None:
                     _make(place / "pixels", key, folder, files, decode, fits)
-                    entry = _open(place / "pixels", key, side, fits)
+                    entry = look()
     except OSError as error:
         raise InputError(
             f"cannot keep decoded pictures in {place}: {error.strerror or error}; set "
@@ -191,9 +190,9 @@ def _key(folder: Path, files: Sequence[PictureFile], side: int, background: str)
 
 
 def _open(path: Path, key: str, side: int, fits: bool) -> _Entry | None:
-    """The entry with this key; None where there is none, or a better one can be made.
+    """The entry with this key; None where there is none, or one with pixels can be made.
 
-    All of it is read: what changed on the disk meanwhile would otherwise be trained on.
+    All of it is read and checked, so that damaged pixels are never trained on.
     """
     end = _CHECKSUM + _LENGTH + len(_MAGIC)
     try:
@@ -205,7 +204,7 @@ def _open(path: Path, key: str, side: int, fits: bool) -> _Entry | None:
             if file.read() != _MAGIC or room < 0:
                 return None
             file.seek(room)
-            footer = _footer(file.read(size - end - room))
+            footer = json.loads(file.read(size - end - room))
             if footer.get("key") != key:
                 return None
             if _checksum(file, size - end) != expected:
@@ -220,17 +219,8 @@ def _open(path: Path, key: str, side: int, fits: bool) -> _Entry | None:
                 # From the open file: another process may put a new entry in this one's place.
                 pixels = np.memmap(file, np.uint8, "r", shape=shape) if room else np.zeros(shape)
             return _Entry(pixels, footer["unreadable"], footer["checksum"])
-    except FileNotFoundError:
-        return None
-
-
-def _footer(text: bytes) -> dict[str, Any]:
-    """What a footer says; nothing where it is damaged."""
-    try:
-        footer = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return footer if isinstance(footer, dict) else {}
+    except (FileNotFoundError, ValueError, RecursionError, AttributeError):
+        return None  # there is none, or its footer is no JSON object
 
 
 def _checksum(file: BinaryIO, size: int) -> int:
@@ -256,7 +246,11 @@ def _make(
     counter = Counter("decoding pictures", len(files))
     names = [file.path for file in files]
     written = 0
-    with replacing(path) as draft, draft.open("wb") as out, _executor() as executor:
+    with (
+        replacing(path) as draft,
+        draft.open("wb") as out,
+        ThreadPoolExecutor(_PROCESSORS) as executor,
+    ):
         read = _in_parallel(executor, lambda name: decode(folder / name), names)
         for done, (name, outcome) in enumerate(zip(names, read, strict=True), 1):
             if isinstance(outcome, _Decoded):
@@ -268,14 +262,9 @@ def _make(
             else:
                 unreadable[name] = outcome
             counter.update(done)
-        footer = {
-            "key": key,
-            "holds_pixels": fits,
-            "count": len(names) - len(unreadable),
-            "unreadable": unreadable,
-            "checksum": checksum.hexdigest(),
-        }
-        text = json.dumps(footer).encode()
+        count = len(names) - len(unreadable)
+        footer = {"key": key, "holds_pixels": fits, "count": count, "unreadable": unreadable}
+        text = json.dumps(footer | {"checksum": checksum.hexdigest()}).encode()
         out.write(text)
         out.write(zlib.crc32(text, written).to_bytes(_CHECKSUM, "big"))
         out.write(len(text).to_bytes(_LENGTH, "big") + _MAGIC)
@@ -313,14 +302,6 @@ def _decoder(side: int, background: str) -> "Callable[[tf.Tensor], tf.Tensor]":
     )
 
 
-def _executor() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_processors())
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def _in_parallel(
     executor: ThreadPoolExecutor, function: Callable, arguments: Iterable
 ) -> Iterator[_Outcome]:
@@ -328,7 +309,7 @@ def _in_parallel(
     waiting: deque[Future] = deque()
     for argument in arguments:
         waiting.append(executor.submit(function, argument))
-        if len(waiting) == _AHEAD * _processors():
+        if len(waiting) == _AHEAD * _PROCESSORS:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
@@ -337,12 +318,12 @@ def _in_parallel(
 def _decoding(
     folder: Path, files: list[PictureFile], decode: Callable[[Path], _Outcome]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Pictures decoded when they are asked for."""
-    executor = _executor()
+    """A `fetch` that decodes the pictures of each batch."""
+    executor = ThreadPoolExecutor(_PROCESSORS)
 
     def fetch(index: np.ndarray) -> np.ndarray:
         chosen = [files[position] for position in index]
-        read = list(executor.map(lambda file: decode(folder / file.path), chosen))
+        read = executor.map(lambda file: decode(folder / file.path), chosen)
         pixels = []
         for file, outcome in zip(chosen, read, strict=True):
             if not isinstance(outcome, _Decoded):

@@ -16,8 +16,8 @@ from tf_avae.errors import InputError, first_few
 from tf_avae.files import absolute
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-"""Names of files that are taken for pictures end with one of these, in any case; what is in them
-is told by their content."""
+"""Files with these endings, in small or capital letters, are taken for pictures; their content
+decides the format."""
 
 LABEL = "folder"
 """Name of the label: the subfolder that a picture is in."""
@@ -26,7 +26,7 @@ SPLITS = ("train", "test")
 """Subfolders that are the splits where both are there."""
 
 HELD_OUT = 10
-"""One picture in so many is held out where no subfolder says which."""
+"""One picture in so many is held out where there are no subfolders for the splits."""
 
 
 def open_image_folder(
@@ -87,9 +87,10 @@ def open_image_folder(
             f"{folder} holds no picture; names of pictures end with one of {', '.join(SUFFIXES)}"
         )
     pictures = read_pictures(folder, files, image_size, background)
+    paths, checksums = pictures.paths, {"pictures": pictures.checksum}
     if pictures.unreadable:
         _tell_of(pictures.unreadable, on_bad_image, len(files))
-    paths = pictures.paths
+        checksums["pictures left out"] = first_few(sorted(map(_printable, pictures.unreadable)))
     _tell_of_classes(paths, [*others, *pictures.unreadable], splits)
     train, held_out = _split(folder, paths, splits, split_seed)
     classes = _classes(folder, paths, splits, train)
@@ -101,9 +102,6 @@ def open_image_folder(
         number = {name: index for index, name in enumerate(classes)}
         labels[LABEL] = np.array([number[_class_of(path, splits)] for path in paths], np.int32)
     images = Indexed(pictures.fetch, labels, len(paths))
-    checksums = {"pictures": pictures.checksum}
-    if pictures.unreadable:
-        checksums["pictures left out"] = first_few(sorted(map(_printable, pictures.unreadable)))
     return IndexedImages(
         name="image_folder",
         image_shape=(image_size, image_size, 3),
@@ -144,9 +142,7 @@ def find_files(folder: Path) -> tuple[list[PictureFile], list[str]]:
                 "permissions, or move it away"
             ) from error
         ahead += [(f"{prefix}{entry.name}/", entry) for entry in sorted(folders, reverse=True)]
-        for entry in entries:
-            if entry in folders:
-                continue
+        for entry in set(entries) - folders:
             if entry.name.lower().endswith(SUFFIXES):
                 found.append(PictureFile(prefix + entry.name, state_of(entry)))
             else:
@@ -155,11 +151,7 @@ def find_files(folder: Path) -> tuple[list[PictureFile], list[str]]:
 
 
 def _in_splits(folder: Path, files: list[PictureFile]) -> list[PictureFile]:
-    """The files of the two splits.
-
-    Raises:
-        InputError: a split has none.
-    """
+    """The files of the two splits, each of which must have some."""
     counts = {name: sum(f.path.startswith(f"{name}/") for f in files) for name in SPLITS}
     if not all(counts.values()):
         listed = " and ".join(f"{count} in {name}/" for name, count in counts.items())
@@ -167,8 +159,7 @@ def _in_splits(folder: Path, files: list[PictureFile]) -> list[PictureFile]:
             f"{folder} has {listed} of its {len(files)} pictures; it must have some in both, or "
             "neither subfolder: rename the one that is there, or name it as the folder"
         )
-    beside = len(files) - sum(counts.values())
-    if beside:
+    if beside := len(files) - sum(counts.values()):
         note(f"note: {beside:,} pictures outside train/ and test/ are not used")
     return [file for file in files if _is_in_split(file.path)]
 
@@ -190,13 +181,7 @@ def _tell_of(unreadable: dict[str, str], on_bad_image: str, total: int) -> None:
 
 
 def _tell_of_classes(paths: list[str], left_out: list[str], splits: bool) -> None:
-    """Names the subfolders that would be classes and are none: all that is in them is left out.
-
-    Args:
-        paths: of the pictures.
-        left_out: of files that are none, or that cannot be read.
-        splits: whether the folder's subfolders are the splits.
-    """
+    """Notes the subfolders that hold files, and no picture: they are no classes."""
     there = {_class_folder(path, splits) for path in paths}
     gone = {_class_folder(path, splits) for path in left_out} - there - {""}
     if gone and "" not in there:  # otherwise there are no classes at all
@@ -207,11 +192,7 @@ def _tell_of_classes(paths: list[str], left_out: list[str], splits: bool) -> Non
 def _split(
     folder: Path, paths: list[str], splits: bool, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the training and of the held-out pictures, int64 each.
-
-    Raises:
-        InputError: a split would be empty.
-    """
+    """Positions of the training and of the held-out pictures, int64, at least one each."""
 
     def rank(position: int) -> bytes:
         return hashlib.sha256(f"{seed}/".encode() + os.fsencode(paths[position])).digest()
@@ -243,11 +224,7 @@ def _class_folder(path: str, splits: bool) -> str:
 
 
 def _classes(folder: Path, paths: list[str], splits: bool, train: np.ndarray) -> list[str]:
-    """The classes in order; none unless each picture is in one and there are several.
-
-    Raises:
-        InputError: a class of the folder test/ is not in train/.
-    """
+    """The classes in order; none unless each picture is in one and there are several."""
     found = [_class_of(path, splits) for path in paths]
     loose = found.count("")
     if loose < len(found) and loose:
