@@ -16,6 +16,7 @@ from tf_avae.errors import InputError
 from tf_avae.files import absolute, shown, write_json, write_text
 from tf_avae.registry import Registry, unknown
 from training.signals import Interrupted, StopSignals
+from training.sweep import models
 from training.sweep.cells.declaration import Cell, Declaration
 from training.sweep.cells.engine import run_cells
 from training.sweep.cells.folder import DONE, RUNNING, SweepFolder
@@ -91,7 +92,7 @@ SWEEPS: Registry[Sweep] = Registry(
         add_options=precision.add_options,
         folder=precision.default_folder,
         declare=precision.declare,
-        check=precision.check_data,
+        check=models.check_data,
         prepare=lambda sweep: None,
         collect=precision_figures.collect,
         page=precision_page.page,
