@@ -68,11 +68,6 @@ def add_options(parser: Parser) -> None:
     add_config_options(parser, registries, _OPEN)
 
 
-def default_folder(arguments: argparse.Namespace) -> Path:
-    """Where the sweep is kept unless told otherwise."""
-    return Path("sweeps") / f"colormnist-{arguments.grid}"
-
-
 def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
     """The sweep of given options.
 

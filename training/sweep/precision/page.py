@@ -131,7 +131,7 @@ def _times(values: Values, notes: Notes) -> str:
 def _models(values: Values, notes: Notes) -> str:
     rows = [["model", "trained in", "evaluated in"]]
     for name, model in values["models"].items():
-        trained, evaluated = (time_taken(seconds) for seconds in model["seconds"].values())
-        missing = model["missing"]
-        rows.append([name, trained, evaluated if missing is None else notes.missing(missing)])
+        seconds, missing = model["seconds"], model["missing"]
+        evaluated = time_taken(seconds["evaluated_in"]) if not missing else notes.missing(missing)
+        rows.append([name, time_taken(seconds["trained_in"]), evaluated])
     return table(rows)

@@ -74,10 +74,9 @@ def add_options(parser: Parser) -> None:
     add_config_options(parser, registries, _OPEN)
 
 
-def default_folder(arguments: argparse.Namespace) -> Path:
-    """Where the sweep is kept unless told otherwise."""
-    arch = given_options(arguments).get("arch", DATASETS[DATASET].architecture)
-    return Path("sweeps") / f"precision-{arch}"
+def default_folder(arguments: argparse.Namespace) -> str:
+    """The name of the folder where the sweep is kept unless told otherwise."""
+    return f"precision-{given_options(arguments).get('arch', DATASETS[DATASET].architecture)}"
 
 
 def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
