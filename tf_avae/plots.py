@@ -58,7 +58,7 @@ def legend_below(figure: Figure, columns: int, **options: Any) -> None:
     shown: dict[str, Any] = {}
     for panel in figure.axes:
         handles, labels = panel.get_legend_handles_labels()
-        shown = dict(zip(labels, handles, strict=True)) | shown
+        shown |= dict(zip(labels, handles, strict=True))
     if shown:
         figure.legend(handles=list(shown.values()), labels=list(shown),
                       ncols=min(columns, len(shown)), loc="outside lower center", fontsize=8,

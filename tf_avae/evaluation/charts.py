@@ -21,11 +21,8 @@ def accuracy(results: dict[str, Any], task: str) -> plots.Figure:
     radius = "ε, pixel values" if results["settings"]["norm"] == "linf" else "ε"
     figure, axes = _axes(f"{task}: accuracy under attack", radius, "accuracy, %")
     for number, encoder in enumerate(results["encoders"]):
-        rows = [
-            row
-            for row in encoder["robustness"]["rows"]
-            if (row["task"], row["head"]) == (task, head)
-        ]
+        rows = encoder["robustness"]["rows"]
+        rows = [row for row in rows if (row["task"], row["head"]) == (task, head)]
         estimates = [rows[0]["nominal"], *(row["accuracy"] for row in rows)]
         x = [0.0, *(row["epsilon"] for row in rows)]
         _line(axes, number, x, estimates, encoder["name"], 100.0)
@@ -35,8 +32,7 @@ def accuracy(results: dict[str, Any], task: str) -> plots.Figure:
         axes.annotate("commonest class", (1, majority), xycoords=("axes fraction", "data"),
                       ha="right", va="bottom", fontsize=7, color=GREY)  # fmt: skip
     axes.set_ylim(-3, 103)
-    _legend(axes)
-    return figure
+    return _with_legend(figure, axes)
 
 
 def shift(results: dict[str, Any]) -> plots.Figure:
@@ -52,8 +48,7 @@ def shift(results: dict[str, Any]) -> plots.Figure:
             name = f"{encoder['name']}, {rows[0]['distance']}"
             _line(axes, number, [r["epsilon"] for r in rows], estimates, name, 1.0)
     axes.set_ylim(bottom=0)
-    _legend(axes)
-    return figure
+    return _with_legend(figure, axes)
 
 
 def drift(encoders: list[dict[str, Any]], start: str, words: str) -> plots.Figure:
@@ -67,8 +62,7 @@ def drift(encoders: list[dict[str, Any]], start: str, words: str) -> plots.Figur
             color = _STYLES[number % len(_STYLES)][0]
             axes.plot(turns, found["expected"], ":", color=color, linewidth=1)
     axes.set_ylim(bottom=0)
-    _legend(axes)
-    return figure
+    return _with_legend(figure, axes)
 
 
 def turns(encoders: list[dict[str, Any]]) -> plots.Figure:
@@ -78,8 +72,7 @@ def turns(encoders: list[dict[str, Any]]) -> plots.Figure:
         moved = encoder["consistency"]["data"]["w2"]
         _line(axes, number, list(range(2, len(moved) + 2)), moved, encoder["name"], 1.0)
     axes.set_yscale("log")
-    _legend(axes)
-    return figure
+    return _with_legend(figure, axes)
 
 
 def unseen(encoders: list[dict[str, Any]], task: str) -> plots.Figure:
@@ -88,8 +81,7 @@ def unseen(encoders: list[dict[str, Any]], task: str) -> plots.Figure:
     figure, axes = _axes(f"{task}: broken and not flagged", "ε", "images, %")
     _attackers(axes, encoders, task, "undetected", 100.0)
     axes.set_ylim(-3, 103)
-    _legend(axes)
-    return figure
+    return _with_legend(figure, axes)
 
 
 def told(encoders: list[dict[str, Any]], task: str) -> plots.Figure:
@@ -99,8 +91,7 @@ def told(encoders: list[dict[str, Any]], task: str) -> plots.Figure:
     _attackers(axes, encoders, task, "auc", 1.0)
     axes.axhline(0.5, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_ylim(-0.03, 1.03)
-    _legend(axes)
-    return figure
+    return _with_legend(figure, axes)
 
 
 def _attackers(
@@ -121,12 +112,10 @@ def usage(encoders: list[dict[str, Any]]) -> plots.Figure:
     for number, encoder in enumerate(encoders):
         color, _, dash = _STYLES[number % len(_STYLES)]
         values = encoder["latents"]["kl"]
-        axes.plot(
-            range(1, len(values) + 1), values, dash, color=color, label=plain(encoder["name"])
-        )
+        at = range(1, len(values) + 1)
+        axes.plot(at, values, dash, color=color, label=plain(encoder["name"]))
     axes.set_ylim(bottom=0)
-    _legend(axes)
-    return figure
+    return _with_legend(figure, axes)
 
 
 def _axes(heading: str, x: str, y: str) -> tuple[plots.Figure, plots.Axes]:
@@ -137,9 +126,10 @@ def _axes(heading: str, x: str, y: str) -> tuple[plots.Figure, plots.Axes]:
     return figure, axes
 
 
-def _legend(axes: plots.Axes) -> None:
+def _with_legend(figure: plots.Figure, axes: plots.Axes) -> plots.Figure:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, frameon=False)
+    return figure
 
 
 def _line(

@@ -19,6 +19,7 @@ def page(evaluation: Evaluation) -> str:
     """The page, HTML."""
     results = evaluation.results
     heading = "Robustness of " + ", ".join(encoder["name"] for encoder in results["encoders"])
+    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     body = [
         f"<h1>{_safe(heading)}</h1>",
         _introduction(results),
@@ -40,14 +41,10 @@ def page(evaluation: Evaluation) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
-        f"<title>{_safe(heading)}</title><style>{_css()}</style></head>\n<body>\n"
+        f"<title>{_safe(heading)}</title><style>{css}</style></head>\n<body>\n"
         + "\n".join(body)
         + "\n</body></html>\n"
     )
-
-
-def _css() -> str:
-    return Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 
 
 def _safe(words: Any) -> str:
@@ -62,11 +59,10 @@ def _introduction(results: dict[str, Any]) -> str:
     settings, data = results["settings"], results["data"]
     of = f" of {_safe(data['name'])}" if "name" in data else ""
     images = f"{data['test_images']:,} test images{of}"
-    rows = [
-        row for e in results["encoders"] if "robustness" in e for row in e["robustness"]["rows"]
-    ]
-    if rows:
-        images = f"{max(row['accuracy']['count'] for row in rows):,} attacked of {images}"
+    able = [encoder for encoder in results["encoders"] if "robustness" in encoder]
+    counts = [row["accuracy"]["count"] for e in able for row in e["robustness"]["rows"]]
+    if counts:
+        images = f"{max(counts):,} attacked of {images}"
     return (
         f"<p>Budget <b>{_safe(settings['budget'])}</b>, {_safe(settings['norm'])} ball, {images}. "
         "Encoders never saw a label; each head was fitted to embeddings of the training split. "
@@ -100,10 +96,16 @@ def _verdict(evaluation: Evaluation) -> str:
     )
 
 
-def _cell(cell: table.Cell) -> str:
+def _cell(cell: table.Cell | str) -> str:
+    if isinstance(cell, str):
+        return f"<td>{_safe(cell)}</td>"
     interval = f" <small>[{_safe(cell.interval)}]</small>" if cell.interval else ""
     beside = f" / {_safe(cell.beside)}" if cell.beside else ""
     return f"<td>{_safe(cell.text)}{interval}{beside}</td>"
+
+
+def _row(*cells: table.Cell | str) -> str:
+    return f"<tr>{''.join(map(_cell, cells))}</tr>"
 
 
 def _table(heads: list[str], rows: list[str], kind: str = "") -> str:
@@ -122,10 +124,7 @@ def _main_table(results: dict[str, Any]) -> list[str]:
     rows = []
     for group, members in itertools.groupby(figures, key=lambda row: row.group):
         rows.append(f'<tr class="group"><th colspan="{len(names) + 1}">{_safe(group)}</th></tr>')
-        rows += [
-            f"<tr><td>{_safe(row.label)}</td>{''.join(map(_cell, row.cells))}</tr>"
-            for row in members
-        ]
+        rows += [_row(row.label, *row.cells) for row in members]
     return ["<h2>Accuracy, nominal and under attack</h2>", _table(["", *names], rows)]
 
 
@@ -148,11 +147,10 @@ def _checks(results: dict[str, Any]) -> list[str]:
         for group in encoder["checks"]["groups"]:
             rows = []
             for check in group["checks"]:
-                mark = ("pass", "passed") if check["passed"] else ("fail", "FAILED")
+                kind, word = ("pass", "passed") if check["passed"] else ("fail", "FAILED")
                 rows.append(
-                    f"<tr><td><span class='{mark[0]}'>{mark[1]}</span></td>"
-                    f"<td>{_safe(CHECKS[check['name']].must)}</td>"
-                    f"<td>{_safe(check['found'])}</td></tr>"
+                    f"<tr><td><span class='{kind}'>{word}</span></td>"
+                    f"{_cell(CHECKS[check['name']].must)}{_cell(check['found'])}</tr>"
                 )
             bad = sum(not check["passed"] for check in group["checks"])
             summary = (
@@ -197,17 +195,10 @@ def _attacked(evaluation: Evaluation) -> list[str]:
 
 def _sheets(pictures: list[Pictures]) -> str:
     shown = []
-    for picture in pictures:
-        rows = {
-            name: scaled_change(images) if name == "change" else images
-            for name, images in picture.rows.items()
-        }
-        content = sheet(rows, picture.heading)
-        shown.append(
-            '<div class="scroll" tabindex="0">'
-            + _picture(content, "png", picture.heading, css="sheet")
-            + "</div>"
-        )
+    for heading, rows in pictures:
+        content = sheet(rows | {"change": scaled_change(rows["change"])}, heading)
+        picture = _picture(content, "png", heading, css="sheet")
+        shown.append(f'<div class="scroll" tabindex="0">{picture}</div>')
     return f'<div class="sheets">{"".join(shown)}</div>'
 
 
@@ -230,16 +221,13 @@ def _representation(results: dict[str, Any]) -> list[str]:
                 continue
             shifts = [row["tasks"][task]["shift"] for task in tasks]
             reached = targeted[row["distance"], row["epsilon"]]["nearer_to_target"]
-            cells = [
+            made.append(_row(
+                encoder["name"], row["distance"], f"{row['epsilon']:g}",
                 table.number(row["moved"]),
                 *(table.number(shift) if shift else table.NONE for shift in shifts),
                 *(table.percent(row["tasks"][task]["accuracy"]) for task in tasks),
                 table.percent(reached),
-            ]
-            made.append(
-                f"<tr><td>{_safe(encoder['name'])}</td><td>{_safe(row['distance'])}</td>"
-                f"<td>{row['epsilon']:g}</td>{''.join(map(_cell, cells))}</tr>"
-            )
+            ))  # fmt: skip
     return [
         "<h2>Attacks on the representation, without labels</h2>",
         "<p>PGD moves q(z|x') as far as it can in the distance named. The shift of the mean is in "
@@ -256,17 +244,12 @@ def _consistency(results: dict[str, Any]) -> list[str]:
     if not able:
         return []
     dotted = "Dotted: what the coupling ρ of training allows"
+    chain, codes = "Chain of samples z → g(z) → z′", "from codes of test images"
+    moved = f"How far the posterior moves from one turn to the next, following means, {codes}"
     shown = [
-        (
-            charts.drift(able, start, words),
-            f"Chain of samples z → g(z) → z′, {words}, {_INTERVALS}. {dotted}",
-        )
-        for start, words in (("data", "from codes of test images"), ("prior", "from the prior"))
+        (charts.drift(able, start, words), f"{chain}, {words}, {_INTERVALS}. {dotted}")
+        for start, words in (("data", codes), ("prior", "from the prior"))
     ]
-    moved = (
-        "How far the posterior moves from one turn to the next, following means, from codes of "
-        "test images"
-    )
     return ["<h2>Self-consistency</h2>", _charts([*shown, (charts.turns(able), moved)])]
 
 
@@ -275,23 +258,22 @@ def _detection(results: dict[str, Any]) -> list[str]:
     if not able:
         return []
     settings = results["settings"]
-    told = [encoder["detection"] for encoder in able]
+    told = able[0]["detection"]
     alarms = ", ".join(
-        f"{encoder['name']} {100 * found['false_alarms']['value']:.1f} %"
-        for encoder, found in zip(able, told, strict=True)
+        f"{e['name']} {100 * e['detection']['false_alarms']['value']:.1f} %" for e in able
     )
     heads = ["encoder", "task", "ε", "attack", "ROC AUC", "flagged, %", "broken, %",
              "broken and not flagged, %"]  # fmt: skip
     rows = [
-        f"<tr><td>{_safe(encoder['name'])}</td><td>{_safe(row['task'])}</td>"
-        f"<td>{row['epsilon']:g}</td><td>{_safe(attack['attack'])}</td>"
-        + _cell(table.area(attack["auc"]))
-        + "".join(_cell(table.percent(attack[key])) for key in ("flagged", "success", "undetected"))
-        + "</tr>"
+        _row(
+            encoder["name"], row["task"], f"{row['epsilon']:g}", attack["attack"],
+            table.area(attack["auc"]),
+            *(table.percent(attack[key]) for key in ("flagged", "success", "undetected")),
+        )
         for encoder in able
         for row in encoder["detection"]["rows"]
         for attack in row["attacks"]
-    ]
+    ]  # fmt: skip
     words = f"{_INTERVALS}. Solid: PGD on the classification; dashed: attacks that know"
     shown = [
         figure
@@ -304,8 +286,8 @@ def _detection(results: dict[str, Any]) -> list[str]:
     return [
         "<h2>Do attacks show?</h2>",
         "<p>An image is flagged where W2² of q(z|x) and q(z|g(μ(x))) is above what 5 % of "
-        f"{told[0]['others']:,} other test images exceed; {told[0]['images']:,} are attacked "
-        f"through the {_safe(told[0]['head'])} head. Of these as they are, flagged: "
+        f"{told['others']:,} other test images exceed; {told['images']:,} are attacked "
+        f"through the {_safe(told['head'])} head. Of these as they are, flagged: "
         f"{_safe(alarms)}. “pgd” climbs the cross-entropy alone; “λ” the cross-entropy less λ "
         "times the logarithm of the inconsistency; “least score” makes it small once an image is "
         "misclassified; “knowing” is, for each image, the one of all these that breaks it with "

@@ -123,7 +123,7 @@ def _told(task: str, epsilon: float, add: Add) -> None:
 
 def _beside(add: Add) -> None:
     add("checks passed", "checks", lambda c: Cell(passed(c)))
-    add("active units", "latents", _active_units)
+    add("active units", "latents", active_units)
     add("effective dimension", "latents", lambda v: Cell(f"{v['effective_dimension']:.1f}"))
     add("MSE: |x − g(μ(x))|²", "reconstruction", lambda r: number(r["mean_code"]["sum"]))
     add("MSE, per pixel value", "reconstruction", lambda r: number(r["mean_code"]["mean"]))
@@ -142,7 +142,8 @@ def heading(results: dict[str, Any], task: str) -> str:
     return words
 
 
-def _active_units(latents: Record) -> Cell:
+def active_units(latents: Record) -> Cell:
+    """How many latents are active, of how many; none where there are no variances to tell by."""
     if "active_units" not in latents:
         return NONE
     return Cell(f"{latents['active_units']} of {latents['latents']}")

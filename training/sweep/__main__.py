@@ -16,6 +16,7 @@ from tf_avae.errors import InputError
 from tf_avae.files import absolute, shown, write_json, write_text
 from tf_avae.registry import Registry, unknown
 from training.signals import Interrupted, StopSignals
+from training.sweep import models
 from training.sweep.cells.declaration import Cell, Declaration
 from training.sweep.cells.engine import run_cells
 from training.sweep.cells.folder import DONE, RUNNING, SweepFolder
@@ -47,26 +48,26 @@ class Sweep:
         summary: for `--help`.
         add_options: adds its flags.
         place: where it is kept unless told otherwise, in words.
-        folder: the same, of its flags.
+        folder: of its flags, the name of that folder, in sweeps.
         declare: its flags and folder to its cells; writes nothing.
         check: looks at what it works on before anything is written; raises `InputError`.
-        prepare: makes what its cells share, once.
         collect: what its table holds of what is done, JSON values.
         page: the table of such values, Markdown.
         picture: the same as a picture, which the page shows as NAME.png.
+        prepare: makes what its cells share, once.
     """
 
     name: str
     summary: str
     place: str
     add_options: Callable[[Parser], None]
-    folder: Callable[[argparse.Namespace], Path]
+    folder: Callable[[argparse.Namespace], str]
     declare: Callable[[argparse.Namespace, Path], Declaration]
     check: Callable[[SweepFolder], None]
-    prepare: Callable[[SweepFolder], None]
     collect: Callable[[SweepFolder], dict[str, Any]]
     page: Callable[[dict[str, Any]], str]
     picture: Callable[[dict[str, Any]], plots.Figure]
+    prepare: Callable[[SweepFolder], None] = lambda sweep: None
 
 
 SWEEPS: Registry[Sweep] = Registry(
@@ -76,7 +77,7 @@ SWEEPS: Registry[Sweep] = Registry(
         "the paper's Table 3: six models on CelebA, 17 tasks, beside the paper's figures",
         place="sweeps/table3-SCALE",
         add_options=table3.add_options,
-        folder=table3.default_folder,
+        folder=lambda options: f"table3-{options.scale}",
         declare=table3.declare,
         check=table3.check_data,
         prepare=table3.prepare,
@@ -91,8 +92,7 @@ SWEEPS: Registry[Sweep] = Registry(
         add_options=precision.add_options,
         folder=precision.default_folder,
         declare=precision.declare,
-        check=precision.check_data,
-        prepare=lambda sweep: None,
+        check=models.check_data,
         collect=precision_figures.collect,
         page=precision_page.page,
         picture=precision_chart.chart,
@@ -102,10 +102,9 @@ SWEEPS: Registry[Sweep] = Registry(
         "the objectives and their settings side by side on ColorMNIST, over seeds",
         place="sweeps/colormnist-GRID",
         add_options=colormnist.add_options,
-        folder=colormnist.default_folder,
+        folder=lambda options: f"colormnist-{options.grid}",
         declare=colormnist.declare,
         check=colormnist_known.check,
-        prepare=lambda sweep: None,
         collect=colormnist_figures.collect,
         page=colormnist_page.page,
         picture=colormnist_chart.chart,
@@ -154,7 +153,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
         raise InputError(f"processes is {arguments.processes}; it must be at least 1")
     if arguments.out == "":
         raise InputError("--out is empty; give the sweep's folder, such as sweeps/mine")
-    path = absolute(arguments.out or kind.folder(arguments))
+    path = absolute(arguments.out or Path("sweeps", kind.folder(arguments)))
     if arguments.table:
         sweep = SweepFolder.open(path)
         if sweep.declaration.sweep != kind.name:

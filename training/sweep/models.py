@@ -3,13 +3,16 @@
 from collections.abc import Iterable
 from typing import Any
 
-from tf_avae.config import fields_of
+from tf_avae.config import Config, fields_of
+from tf_avae.datasets import open_data
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Settings
 from tf_avae.evaluation.table import attacked
+from tf_avae.networks import ARCHITECTURES
 from tf_avae.provenance import provenance, session
 from tf_avae.records import damaged, read_record
-from training.sweep.cells.declaration import AGAIN
+from training.rates import time_factor
+from training.sweep.cells.declaration import AGAIN, read_timing
 from training.sweep.cells.folder import SweepFolder
 
 Values = dict[str, Any]
@@ -120,6 +123,41 @@ def common_data(models: dict[str, Values]) -> Values | None:
                 "no table: give them a sweep of their own"
             )
     return there[0]["data"] if there else None
+
+
+def with_unit(measure: Values) -> str:
+    """A measure's name and its unit, if it has one."""
+    return ", ".join(filter(None, (measure["name"], measure["unit"])))
+
+
+def at_radius(epsilon: float) -> str:
+    """The radius of an attack in words; "nominal" where it is 0."""
+    return f"ε {epsilon:g}" if epsilon else "nominal"
+
+
+def step_times(sweep: SweepFolder, cell: str, baseline: str) -> Values:
+    """Rates of steps, and the time of each step over the baseline's; "missing" says why there are
+    none."""
+    if not sweep.done(cell):
+        return {"missing": why_missing(sweep, cell)}
+    found = read_timing(sweep.result(cell))
+    rates = found["rates"]
+    factors = {name: time_factor(rates, name, baseline) for name in rates}
+    return {
+        "missing": None, "rates": rates, "factors": factors, "timed_by": found.get("provenance"),
+    }  # fmt: skip
+
+
+def check_data(sweep: SweepFolder) -> None:
+    """Opens the data, the same for all models.
+
+    Raises:
+        InputError: there are none, or they cannot be used, or do not fit an architecture.
+    """
+    configs = [Config.from_dict(c.options) for c in sweep.declaration.cells if c.kind == "fit"]
+    shape = open_data(configs[0]).image_shape
+    for arch in {config.arch for config in configs}:
+        ARCHITECTURES[arch].check(shape)
 
 
 def made_by() -> Values:

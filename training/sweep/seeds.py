@@ -32,13 +32,9 @@ def over_seeds(figures: Mapping[int, float]) -> dict[str, Any] | None:
 
 
 def by_seed(trainings: Iterable[Mapping[str, Any]], name: str) -> dict[int, float]:
-    """A figure of trainings with the seeds 0, 1 and so on, of those that have it.
-
-    Args:
-        trainings: each with its "figures", by name.
-        name: the figure's.
-    """
-    found = enumerate(training["figures"].get(name) for training in trainings)
+    """A figure of trainings with the seeds 0, 1 and so on, of those that have it among their
+    "figures"."""
+    found = enumerate(training.get("figures", {}).get(name) for training in trainings)
     return {seed: figure for seed, figure in found if figure is not None}
 
 

@@ -7,7 +7,7 @@ from tf_avae.plots import BLUE, GREEN, GREY, ORANGE, PINK, new_figure, plain, ti
 from training.sweep.colormnist.grids import GRIDS
 from training.sweep.colormnist.measures import accuracies
 from training.sweep.colormnist.page import in_order, label, setting
-from training.sweep.models import Values
+from training.sweep.models import Values, at_radius
 from training.sweep.seeds import half_width
 
 _COLORS = {"vae": GREY, "avae": BLUE, "se": GREEN, "se_avae": ORANGE, "avae_ss": PINK}
@@ -105,8 +105,8 @@ def _dots(values: Values, shown: list[Values]) -> plots.Figure:
                 if not model["differs"]:  # the objective's own, as a line through its variants
                     axes.plot([estimate["value"]] * 2, spans[model["algo"]], color=color,
                               linewidth=0.6, alpha=0.5)  # fmt: skip
-            words = f"ε {measure['epsilon']:g}" if measure["epsilon"] else "nominal"
-            axes.plot([], [], marks[count % len(marks)], color=GREY, alpha=shade, label=words)
+            axes.plot([], [], marks[count % len(marks)], color=GREY, alpha=shade,
+                      label=at_radius(measure["epsilon"]))  # fmt: skip
     names = [plain(setting(model) or model["algo"]) for model in models]
     panels[0].set_yticks(rows, names, fontsize=7)
     for tick, model in zip(panels[0].get_yticklabels(), models, strict=True):

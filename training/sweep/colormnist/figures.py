@@ -7,8 +7,7 @@ from typing import Any
 from tf_avae.evaluation.table import attacked, failed
 from tf_avae.records import damage_told
 from tf_avae.runs.run import read_metrics, read_result
-from training.rates import time_factor
-from training.sweep.cells.declaration import AGAIN, read_timing
+from training.sweep.cells.declaration import AGAIN
 from training.sweep.cells.folder import SweepFolder
 from training.sweep.colormnist.claims import CLAIMS, judged
 from training.sweep.colormnist.grids import GRIDS
@@ -33,7 +32,7 @@ from training.sweep.models import (
     common_data,
     known,
     made_by,
-    why_missing,
+    step_times,
 )
 from training.sweep.seeds import by_seed, over_seeds, paired
 
@@ -185,14 +184,7 @@ def _beside(record: Values) -> dict[str, float | None]:
 
 
 def _time(sweep: SweepFolder) -> Values:
-    """Rates of steps, and the time that a step takes over one of the `vae`'s."""
-    if not sweep.done(TIMING):
-        return {"missing": why_missing(sweep, TIMING)}
-    found = read_timing(sweep.result(TIMING))
-    rates = found["rates"]
-    baseline = "vae" if "vae" in rates else next(iter(rates))
-    factors = {name: time_factor(rates, name, baseline) for name in rates}
-    return {
-        "missing": None, "rates": rates, "baseline": baseline, "factors": factors,
-        "timed_by": found.get("provenance"),
-    }  # fmt: skip
+    """Rates of steps, and the time of each over one of the `vae`'s, where that is timed."""
+    timed = sweep.cells[TIMING].options["configs"]
+    baseline = "vae" if "vae" in timed else next(iter(timed))
+    return step_times(sweep, TIMING, baseline) | {"baseline": baseline}

@@ -18,8 +18,8 @@ from tf_avae.records import damage_told
 from training.sweep.cells.declaration import difference
 from training.sweep.cells.folder import KNOWN, SweepFolder
 from training.sweep.colormnist.measures import BESIDE, OF_RUN
-from training.sweep.colormnist.study import TIMING, check_data, evaluations, trained
-from training.sweep.models import BOUND, Values
+from training.sweep.colormnist.study import TIMING, evaluations, trained
+from training.sweep.models import BOUND, Values, check_data
 
 ORIGIN = ("data", "sha256", "trained_at_commit")
 """What a training's record says of where its figures come from."""

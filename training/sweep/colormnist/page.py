@@ -10,7 +10,7 @@ from tf_avae.probes import HEADS
 from training.sweep.colormnist.claims import AGAINST, FOR, OPEN
 from training.sweep.colormnist.grids import GRIDS
 from training.sweep.colormnist.measures import accuracies, between
-from training.sweep.models import PERCENT, Values
+from training.sweep.models import PERCENT, Values, at_radius, with_unit
 from training.sweep.pages import NONE, Notes, provenance, shared_options, table, time_taken, worded
 
 _SIGNS = {
@@ -183,7 +183,7 @@ def _attack_by_attack(values: Values, whole: list[Values]) -> Iterator[str]:
 
 def _beside(values: Values) -> str:
     asked = [m for m in values["measures"] if m["unit"] != PERCENT]
-    rows = [["", *(", ".join(filter(None, (m["name"], m["unit"]))) for m in asked)]]
+    rows = [["", *map(with_unit, asked)]]
     for model in in_order(values):
         found = [model["over_seeds"].get(m["name"]) for m in asked]
         rows.append([label(model), *(worded(f, _digits(f)) for f in found)])
@@ -251,7 +251,7 @@ def _claim(claim: Values) -> str:
 def _column(measure: Values) -> str:
     if "epsilon" not in measure:
         return measure["name"]
-    return f"ε {measure['epsilon']:g}" if measure["epsilon"] else "nominal"
+    return at_radius(measure["epsilon"])
 
 
 def _times(values: Values, notes: Notes) -> str:

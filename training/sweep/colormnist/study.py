@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tf_avae.attacks import BALLS
-from tf_avae.config import ATTACK, MODEL, OBJECTIVE, OPTIMISATION, Config
+from tf_avae.config import ATTACK, MODEL, OBJECTIVE, OPTIMISATION
 from tf_avae.console.commands import Parser
-from tf_avae.datasets import open_data
 from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS
-from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
 from tf_avae.registry import Registry
 from training.options import add_choice, add_config_options, given_options
@@ -68,11 +66,6 @@ def add_options(parser: Parser) -> None:
     )
     registries: dict[str, Registry[Any]] = {"coupling": COUPLINGS, "pgd_norm": BALLS}
     add_config_options(parser, registries, _OPEN)
-
-
-def default_folder(arguments: argparse.Namespace) -> Path:
-    """Where the sweep is kept unless told otherwise."""
-    return Path("sweeps") / f"colormnist-{arguments.grid}"
 
 
 def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
@@ -173,15 +166,3 @@ def _flags(arguments: argparse.Namespace, grid: Grid) -> dict[str, Values]:
         check_evaluation(found)
         made[budget] = found
     return made
-
-
-def check_data(sweep: SweepFolder) -> None:
-    """Opens the data.
-
-    Raises:
-        InputError: there are none, or they cannot be used, or do not fit an architecture.
-    """
-    configs = [Config.from_dict(c.options) for c in sweep.declaration.cells if c.kind == "fit"]
-    shape = open_data(configs[0]).image_shape  # the data are the same of all
-    for arch in {config.arch for config in configs}:
-        ARCHITECTURES[arch].check(shape)

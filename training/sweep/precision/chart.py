@@ -1,18 +1,9 @@
 """The picture of the precision study: accuracy against the radius, and differences."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from tf_avae.plots import BLUE, GREY, ORANGE, new_figure, tidy, title
+from tf_avae.plots import BLUE, GREY, ORANGE, Axes, Figure, legend_below, new_figure, tidy, title
 from training.sweep.models import PERCENT, Values
 from training.sweep.precision.study import BASELINE, PRECISIONS
 from training.sweep.seeds import half_width
-
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _INCHES = (2.9, 2.5)
 _STYLES = dict(zip(PRECISIONS, ((GREY, "o"), (BLUE, "s"), (ORANGE, "^")), strict=True))
@@ -49,13 +40,7 @@ def chart(values: Values) -> Figure:
             radii = [f"{m['epsilon']:g}" for m in at]
             for panel in (accuracy, difference):
                 panel.set_xticks(range(len(at)), radii)
-    labels: dict[str, Artist] = {}
-    for panel in figure.axes:
-        handles, names = panel.get_legend_handles_labels()
-        labels |= dict(zip(names, handles, strict=True))
-    if labels:
-        figure.legend(handles=list(labels.values()), labels=list(labels), ncols=len(labels),
-                      loc="outside lower center", fontsize=8, frameon=False)  # fmt: skip
+    legend_below(figure, len(PRECISIONS))
     return figure
 
 

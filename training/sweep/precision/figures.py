@@ -4,8 +4,7 @@ from typing import Any
 
 from tf_avae.records import damage_told
 from tf_avae.runs.run import read_result
-from training.rates import time_factor
-from training.sweep.cells.declaration import AGAIN, read_timing
+from training.sweep.cells.declaration import AGAIN
 from training.sweep.cells.folder import SweepFolder
 from training.sweep.models import (
     BOUND,
@@ -14,30 +13,26 @@ from training.sweep.models import (
     PERCENT,
     Values,
     accuracy,
+    at_radius,
     common_data,
     evaluated,
     known,
     made_by,
-    why_missing,
+    step_times,
 )
 from training.sweep.precision.study import BASELINE, HEAD, PRECISIONS, model, timed
-from training.sweep.seeds import over_seeds, paired
+from training.sweep.seeds import by_seed, over_seeds, paired
 
 
 def measures(tasks: list[str], radii: list[float]) -> list[Values]:
     """What is compared: the name and the unit of each figure; of accuracies, the task and the
     radius too, 0 for that of images as they are."""
     accuracies = [
-        {
-            "name": f"{task}, {f'ε {epsilon:g}' if epsilon else 'nominal'}",
-            "unit": PERCENT, "task": task, "epsilon": epsilon,
-        }
+        {"name": f"{task}, {at_radius(epsilon)}", "unit": PERCENT, "task": task, "epsilon": epsilon}
         for task in tasks
         for epsilon in (0.0, *sorted(radii))
-    ]  # fmt: skip
-    return [
-        {"name": BOUND, "unit": NATS}, *accuracies, {"name": INCONSISTENCY, "unit": ""}
-    ]  # fmt: skip
+    ]
+    return [{"name": BOUND, "unit": NATS}, *accuracies, {"name": INCONSISTENCY, "unit": ""}]
 
 
 def collect(sweep: SweepFolder) -> Values:
@@ -70,7 +65,7 @@ def collect(sweep: SweepFolder) -> Values:
             algo: {p: _compared(models, asked, algo, p, seeds) for p in PRECISIONS}
             for algo in settings["algos"]
         },
-        "time": {algo: _time(sweep, algo) for algo in settings["algos"]},
+        "time": {algo: step_times(sweep, timed(algo), BASELINE) for algo in settings["algos"]},
         "provenance": made_by(),
     }
 
@@ -93,9 +88,7 @@ def _compared(
     """Each figure over seeds, and how it differs from that in float32 with the same seed."""
 
     def of(name: str, which: str) -> dict[int, float]:
-        rows = {seed: models[model(algo, which, seed)] for seed in seeds}
-        found = {s: row["figures"][name] for s, row in rows.items() if row["missing"] is None}
-        return {seed: figure for seed, figure in found.items() if figure is not None}
+        return by_seed([models[model(algo, which, seed)] for seed in seeds], name)
 
     names = [measure["name"] for measure in asked]
     return {
@@ -104,20 +97,4 @@ def _compared(
             name: None if precision == BASELINE else paired(of(name, precision), of(name, BASELINE))
             for name in names
         },
-    }
-
-
-def _time(sweep: SweepFolder, algo: str) -> Values:
-    """Rates of steps in float32 and the time that a step takes under the others, over that."""
-    cell = timed(algo)
-    if not sweep.done(cell):
-        return {"missing": why_missing(sweep, cell)}
-    found = read_timing(sweep.result(cell))
-    rates = found["rates"]
-    factors = {name: time_factor(rates, name, BASELINE) for name in rates}
-    return {
-        "missing": None,
-        "rates": rates,
-        "factors": factors,
-        "timed_by": found.get("provenance"),
     }

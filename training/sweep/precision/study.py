@@ -9,7 +9,7 @@ from typing import Any
 from tf_avae.attacks import BALLS
 from tf_avae.config import ATTACK, MODEL, OBJECTIVE, OPTIMISATION, Config, option
 from tf_avae.console.commands import Parser
-from tf_avae.datasets import DATASETS, open_data
+from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS
 from tf_avae.networks import ARCHITECTURES
@@ -18,7 +18,6 @@ from tf_avae.registry import Registry
 from tf_avae.runs.plan import resolve
 from training.options import add_config_options, given_options
 from training.sweep.cells.declaration import Cell, Declaration, evaluate_cell, fit_cell, timing_cell
-from training.sweep.cells.folder import SweepFolder
 from training.sweep.models import Values, check_evaluation, evaluated, open_fields
 
 DATASET = "color_mnist"
@@ -33,8 +32,7 @@ _SEEDS, _STEPS, _IMAGES, _RADII = 3, 2_000, 1_000, (0.02, 0.05, 0.1)
 _ROUNDS, _SECONDS = 9, 2.0
 
 _OPEN = open_fields(
-    (MODEL, OBJECTIVE, ATTACK, OPTIMISATION),
-    but=("precision", "steps", "pretrain_steps", "seed"),
+    (MODEL, OBJECTIVE, ATTACK, OPTIMISATION), but=("precision", "steps", "pretrain_steps", "seed")
 )
 """The fields of `Config` that are left open, beside those that have flags of their own here."""
 
@@ -76,10 +74,9 @@ def add_options(parser: Parser) -> None:
     add_config_options(parser, registries, _OPEN)
 
 
-def default_folder(arguments: argparse.Namespace) -> Path:
-    """Where the sweep is kept unless told otherwise."""
-    arch = given_options(arguments).get("arch", DATASETS[DATASET].architecture)
-    return Path("sweeps") / f"precision-{arch}"
+def default_folder(arguments: argparse.Namespace) -> str:
+    """The name of the folder where the sweep is kept unless told otherwise."""
+    return f"precision-{given_options(arguments).get('arch', DATASETS[DATASET].architecture)}"
 
 
 def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
@@ -147,13 +144,3 @@ def _evaluation(arguments: argparse.Namespace, config: Config) -> Values:
     }
     check_evaluation(found)
     return found
-
-
-def check_data(sweep: SweepFolder) -> None:
-    """Opens the data.
-
-    Raises:
-        InputError: there are none, or they cannot be used, or do not fit the architecture.
-    """
-    config = Config.from_dict(next(c.options for c in sweep.declaration.cells if c.kind == "fit"))
-    ARCHITECTURES[config.arch].check(open_data(config).image_shape)

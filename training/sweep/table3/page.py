@@ -7,7 +7,7 @@ from tf_avae.config import Config
 from tf_avae.datasets.celeb_a.files import IMAGES, OFFICIAL_SHA256
 from tf_avae.datasets.celeb_a.images import SHAPE
 from tf_avae.evaluation.budgets import BUDGETS
-from tf_avae.evaluation.table import failed, passed
+from tf_avae.evaluation.table import active_units, failed, passed
 from tf_avae.objectives import OBJECTIVES
 from training.sweep.models import Values
 from training.sweep.pages import NONE, Notes, provenance, shared_options, table, time_taken
@@ -44,7 +44,10 @@ def page(values: Values) -> str:
         _checks(values),
         "## The models",
         _models(values),
-        _options(values),
+        shared_options(
+            [model["config"] for model in values["models"].values()],
+            but=("arch", "steps", "pretrain_steps"),  # the first two have columns
+        ),
         *notes.section(),
         "## Provenance",
         provenance(values),
@@ -68,9 +71,7 @@ def _warning(values: Values) -> list[str]:
 
 
 def _what(values: Values) -> str:
-    evaluation, data = values["evaluation"], values["data"]
-    budget = BUDGETS[evaluation["budget"]]
-    counted = ""
+    budget, data, counted = BUDGETS[values["evaluation"]["budget"]], values["data"], ""
     if data:
         there = [m for m in values["models"].values() if m["missing"] is None]
         figures = [task for model in there for task in model["tasks"].values()]
@@ -156,34 +157,24 @@ Row = tuple[str, str, Callable[[Values], str], dict[str, str]]
 def _beside(values: Values) -> list[Row]:
     """The rows under the tasks: the paper's, then ours alone."""
     paper = {label.lower(): row for label, row in values["paper"]["beside"].items()}
-    mse = {name: f"{value:.1f}" for name, value in paper["mse"].items()}
+
+    def theirs(label: str, shown: Callable[[float], str]) -> dict[str, str]:
+        return {name: shown(value) for name, value in paper[label].items()}
+
+    def factor(found: Values) -> str:
+        return f"{found['value']:.2f}"
+
+    def mse(found: Values) -> str:
+        return f"{found['mean_code']['sum']['value']:.1f}"
+
+    density = theirs("mse", lambda nats: f"{squared_error(nats):.1f}")
     return [
-        (
-            "time factor",
-            "time_factor",
-            lambda f: f"{f['value']:.2f}",
-            {name: f"{value:g}" for name, value in paper["time factor"].items()},
-        ),
-        ("MSE", "reconstruction", lambda r: f"{r['mean_code']['sum']['value']:.1f}", mse),
-        (
-            "MSE, the paper's read as a density",
-            "reconstruction",
-            lambda r: f"{r['mean_code']['sum']['value']:.1f}",
-            {name: f"{squared_error(value):.1f}" for name, value in paper["mse"].items()},
-        ),
-        (
-            "FID",
-            "fid",
-            lambda f: f"{f['value']:.2f}",
-            {name: f"{value:.2f}" for name, value in paper["fid"].items()},
-        ),
+        ("time factor", "time_factor", factor, theirs("time factor", "{:g}".format)),
+        ("MSE", "reconstruction", mse, theirs("mse", "{:.1f}".format)),
+        ("MSE, the paper's read as a density", "reconstruction", mse, density),
+        ("FID", "fid", factor, theirs("fid", "{:.2f}".format)),
         ("honesty checks passed", "checks", passed, {}),
-        (
-            "active units",
-            "latents",
-            lambda v: f"{v['active_units']} of {v['latents']}" if "active_units" in v else NONE,
-            {},
-        ),
+        ("active units", "latents", lambda found: active_units(found).text, {}),
     ]
 
 
@@ -257,9 +248,7 @@ def _checks(values: Values) -> str:
         words = [f"{group['task']} ({check['name']})" for group, check in failed(model["checks"])]
         listed = f"; not: {', '.join(words)}" if words else ""
         lines.append(f"- {name}: {passed(model['checks'])} honesty checks passed{listed}")
-    if not lines:
-        return "No honesty checks were made (see above)."
-    return "\n".join(lines)
+    return "\n".join(lines) or "No honesty checks were made (see above)."
 
 
 def _models(values: Values) -> str:
@@ -267,24 +256,11 @@ def _models(values: Values) -> str:
         ["model", "objective", "architecture", "steps", "PGD steps", "trained in", "evaluated in"]
     ]
     for name, model in values["models"].items():
-        config, seconds = model["config"], model["seconds"]
-        row = [name, NONE, NONE, NONE, NONE]
+        config, taken, seconds = model["config"], model["taken_from"], model["seconds"]
+        trained = f"taken: `{taken}`" if taken else time_taken(seconds["trained_in"])
+        made = [NONE] * 4
         if config:
-            attacks = OBJECTIVES[config["algo"]].attack is not None
-            row = [
-                name,
-                config["algo"],
-                config["arch"],
-                f"{config['steps']:,}",
-                str(config["pgd_steps"]) if attacks else NONE,
-            ]
-        taken = model["taken_from"]
-        row.append(f"taken: `{taken}`" if taken else time_taken(seconds["trained_in"]))
-        rows.append([*row, time_taken(seconds["evaluated_in"])])
+            pgd_steps = config["pgd_steps"] if OBJECTIVES[config["algo"]].attack else NONE
+            made = [config["algo"], config["arch"], f"{config['steps']:,}", str(pgd_steps)]
+        rows.append([name, *made, trained, time_taken(seconds["evaluated_in"])])
     return table(rows)
-
-
-def _options(values: Values) -> str:
-    """But for the columns above."""
-    configs = [model["config"] for model in values["models"].values()]
-    return shared_options(configs, but=("arch", "steps", "pretrain_steps"))

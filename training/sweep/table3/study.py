@@ -170,11 +170,6 @@ def add_options(parser: Parser) -> None:
     add_config_options(parser, {"coupling": COUPLINGS}, _OPEN)
 
 
-def default_folder(arguments: argparse.Namespace) -> Path:
-    """Where the sweep is kept unless told otherwise."""
-    return Path("sweeps") / f"table3-{arguments.scale}"
-
-
 def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
     """The sweep of given options, in a folder.
 
