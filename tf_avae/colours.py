@@ -1,11 +1,11 @@
-"""Colours by name or by number: what transparency is laid on."""
+"""Colours by name or by number, for the background of transparent pictures."""
 
 import re
 
 from tf_avae.errors import InputError
 
 NAMED = {"black": "#000000", "grey": "#808080", "white": "#ffffff"}
-"""The names that are taken, and what they stand for."""
+"""Names of colours, and their numbers."""
 
 WHITE = NAMED["white"]
 

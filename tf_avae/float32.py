@@ -63,7 +63,7 @@ def _layers(network: keras.Model) -> Iterator[keras.Layer]:
 
 
 def _twin(network: keras.Model) -> keras.Model:
-    """The same network in float32, without numbers of its own.
+    """The same network in float32, without values for its variables.
 
     Made in a thread of its own: Keras keeps per thread which variables are yet to be filled, and
     TensorFlow which graph or strategy variables are made for. These never are filled.
@@ -110,7 +110,7 @@ def _state(twin: keras.Model, network: keras.Model) -> list[tuple[keras.Variable
 
 
 def _plain_name(variable: keras.Variable) -> str:
-    """Without the number that Keras adds to names of its own making."""
+    """The name without the number that Keras adds to default names."""
     return re.sub(r"_\d+$", "", variable.name)
 
 

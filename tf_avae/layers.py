@@ -1,4 +1,4 @@
-"""Layers that Keras has not."""
+"""Layers that Keras does not have."""
 
 from tf_avae.backend import keras
 

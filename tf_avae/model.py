@@ -46,7 +46,7 @@ _POSTERIOR, _PRIOR, _ATTACK, _USES = 0, 1, 2, 3  # uses of random numbers within
 _TRACED = 97  # images to trace a subclass' terms with: as long as no other axis is likely to be
 
 _PLAIN = (list, dict, str, numbers.Number)
-"""Of what is given to `fit`, what is neither an array nor a stream of batches."""
+"""Arguments of `fit` that are neither arrays nor streams of batches."""
 
 
 class _Bits(np.ndarray):
@@ -55,8 +55,8 @@ class _Bits(np.ndarray):
 
 
 def _door(method: Callable, margin: float = 0.0) -> Callable:
-    """A method of Keras' that takes images, which refuses what are none in words: arrays before
-    anything is done with them, and what a step finds in a stream.
+    """A method of Keras' that takes images, and raises `InputError` for bad ones: for arrays before
+    the first step, for a stream in the step that gets them.
 
     Where Keras would cast arrays it is given their bits instead; `_of_bits` takes them back."""
 

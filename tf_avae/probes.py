@@ -228,14 +228,10 @@ def fit_mlp(embeddings: np.ndarray, labels: np.ndarray, seed: int = 0) -> Fitted
     )
     x = scaler.transform(given.embeddings).astype(np.float32)
     converged = _fit(model, x, given.columns, _MLP_EPOCHS)
-    return Fitted(
-        _probe(scaler, list(zip(model.coefs_, model.intercepts_, strict=True)), given.classes),
-        {
-            "epochs": int(model.n_iter_),
-            "held_out_accuracy": float(max(model.validation_scores_)),
-            "converged": converged,
-        },
-    )
+    layers = list(zip(model.coefs_, model.intercepts_, strict=True))
+    best = float(max(model.validation_scores_))
+    notes = {"epochs": int(model.n_iter_), "held_out_accuracy": best, "converged": converged}
+    return Fitted(_probe(scaler, layers, given.classes), notes)
 
 
 HEADS: Registry[Head] = Registry(
@@ -329,15 +325,13 @@ def _fit_logistic(
     scaler = scaler_of(embeddings)
     model.set_params(C=best, tol=_TOLERANCE)
     converged = _fit(model, scaler.transform(embeddings), columns)
-    return Fitted(
-        _logistic_probe(scaler, model, classes),
-        {
-            "regularisation": best,
-            note: [[s, m] for s, m in merits.items()],
-            "converged": converged,
-            "iterations": int(model.n_iter_.max()),
-        },
-    )
+    notes = {
+        "regularisation": best,
+        note: [[s, m] for s, m in merits.items()],
+        "converged": converged,
+        "iterations": int(model.n_iter_.max()),
+    }
+    return Fitted(_logistic_probe(scaler, model, classes), notes)
 
 
 def _accuracy(probe: Probe, embeddings: np.ndarray, labels: np.ndarray) -> float:

@@ -79,7 +79,7 @@ _SECRET = re.compile(
 _HIDDEN = "***"
 
 ELSEWHERE = ".../"
-"""What stands for the folders above, where a path leads somewhere else."""
+"""It replaces the folders above, in paths outside of this and the home folder."""
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*://)([^/?#\s]*@)?([^?#\s]*)(\?[^#\s]*)?", re.IGNORECASE)
 _WHOLE = re.compile(r"([\w.-]+=)?((?:file://)?/[^/].*)")
@@ -150,8 +150,7 @@ def source_commit() -> str | None:
 
 
 def source_checksum() -> str:
-    """SHA-256 over the sources of this package and of plugins: what else decides a result, beside
-    its inputs."""
+    """SHA-256 over the sources of this package and of plugins."""
     digest = hashlib.sha256(repr(plugins.loaded()).encode() if plugins.loaded() else b"")
     root = Path(__file__).resolve().parent
     for file in sorted(root.rglob("*.py")):

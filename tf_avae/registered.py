@@ -1,5 +1,5 @@
-"""What Keras and TFDS know by name, registered when they are imported, or at once where they were
-imported before this package: neither is imported for that alone."""
+"""Registers this package's classes with Keras and TFDS when those are imported, or at once if they
+were imported before it."""
 
 import importlib
 import sys
@@ -19,7 +19,7 @@ _WAITING = {
 
 
 class _Finder(MetaPathFinder):
-    """Finds what the others find, and has it registered with once it is imported."""
+    """Finds the libraries by the other finders, and registers with them after their import."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -51,7 +51,7 @@ def _register(library: str) -> None:
 
 
 def register_when_imported() -> None:
-    """Registers with what is there, and sees to the rest."""
+    """Registers with the libraries that are imported, and with the others when they are."""
     for library in [name for name in _WAITING if name in sys.modules]:
         _register(library)
     sys.meta_path.insert(0, _Finder())

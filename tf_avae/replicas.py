@@ -1,7 +1,7 @@
-"""What a step knows of its replicas: under `tf.distribute` each of them sees its rows of a batch.
+"""The replicas of a step: under `tf.distribute` each of them gets its rows of a batch.
 
 Every replica has as many rows; those of replica r are the r-th part of the global batch, in order.
-Without a strategy there is one replica, and what is here does nothing.
+Without a strategy there is one replica, and these functions change nothing.
 """
 
 from collections.abc import Callable

@@ -154,12 +154,12 @@ def evaluate(loss: ImageLoss, candidate: Images) -> tuple[PerExample, PerExample
 
 
 def is_number(value: object, kind: type = numbers.Real) -> bool:
-    """Whether a value is a number of a kind; True and False are none."""
+    """Whether a value is a number of a kind; True and False are not."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def check(*, epsilon: float, steps: int, bounds: tuple[float, float]) -> None:
-    """Raises `InputError` for a number that is none or out of range."""
+    """Raises `InputError` for a value that is no number or out of range."""
     if not is_number(steps, numbers.Integral) or steps < 1:
         raise InputError(f"steps is {steps!r}; an attack takes a whole number of them, at least 1")
     if not (is_number(epsilon) and math.isfinite(epsilon) and epsilon >= 0):

@@ -1,6 +1,6 @@
-"""What the command lines share: a parser with short errors, exit codes, signal handlers.
+"""The common parts of the command lines: a parser with short errors, exit codes, signal handlers.
 
-Each may be called from Python too, in a thread or in a notebook, and leaves all as it was.
+A command may also be called from Python, in a thread or a notebook, and restores what it changes.
 """
 
 import argparse
@@ -188,7 +188,7 @@ def handling(handlers: Mapping[int, Any]) -> Iterator[None]:
 
 @contextmanager
 def sigterm_unwinds() -> Iterator[None]:
-    """Makes SIGTERM an exception within the block, so that what is half done is put away; the exit
+    """Makes SIGTERM an exception within the block, so that unfinished work is cleaned up; the exit
     code is the shell's, 143."""
 
     def stop(signum: int, frame: FrameType | None) -> NoReturn:

@@ -48,8 +48,8 @@ def _put(stream: TextIO | None, text: str, end: str) -> OSError | None:
 
 
 def _give_up(stream: Any, error: OSError) -> None:
-    """Lets what is still written to a stream of the process go nowhere: Python would try it again
-    as it exits, and end with 120."""
+    """Sends later writes to a stream of the process nowhere: Python would try them again as it
+    exits, and end with 120."""
     if stream is sys.stdout and not isinstance(error, BrokenPipeError):
         note(f"note: standard output cannot be written: {error.strerror or error}")
     if stream in (sys.__stdout__, sys.__stderr__):

@@ -1,7 +1,7 @@
 """Which of TensorFlow's operations only compute, and whether a SavedModel has others.
 
 A graph is a program: beside arithmetic it can read and write files, open connections and call
-Python. What is not on the lists here is taken to do so.
+Python. Operations that are not on the lists here are taken to do so.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -101,7 +101,7 @@ _SAVES = frozenset({"SaveV2", "MergeV2Checkpoints", "ShardedFilename"})
 """Operations of a SavedModel's own saver, which nothing that is served may reach."""
 
 _RESTORES = "RestoreV2"
-"""That which reads the variables; allowed of the file that the loader names, and no other."""
+"""The operation that reads the variables; it may read only the file that the loader names."""
 
 
 def check_saved_model(path: Path) -> None:
@@ -147,7 +147,7 @@ class _MetaGraph:
         self._filename = node_of(meta_graph.saver_def.filename_tensor_name)
 
     def beyond(self) -> set[str]:
-        """The operations that do more than compute, and more than a saver does where one is."""
+        """The operations that do more than compute, and more than a saver may do in its part."""
         saver = self._meta.saver_def
         restored = self._reach([saver.restore_op_name])
         saved = self._reach([saver.save_tensor_name])
@@ -229,7 +229,7 @@ class _MetaGraph:
         return found - calls
 
     def _restores_another(self, restored: _Reach) -> bool:
-        """Whether a file is read that is not the one whose name the loader gives."""
+        """Whether the graph reads another file than the one that the loader names."""
         nodes = [self._nodes[name] for name in restored.nodes]
         if self._reads(nodes, {self._filename, f"{self._filename}:0"} if self._filename else set()):
             return True
@@ -251,7 +251,7 @@ class _MetaGraph:
         return False
 
     def _reads(self, nodes: Iterable[Any], names: set[str]) -> bool:
-        """Whether there is one that restores from a file that is not named by these tensors."""
+        """Whether a node restores from a file that is not named by these tensors."""
         return any(n.op == _RESTORES and not set(n.input[:1]) & names for n in nodes)
 
     def _body(self, function: str) -> Any:
@@ -259,7 +259,7 @@ class _MetaGraph:
 
 
 def _tensors(info: Any) -> list[str]:
-    """The names in a TensorInfo, also of one that is made of several."""
+    """The names in a TensorInfo, also in one of several parts."""
     sparse, parts = info.coo_sparse, info.composite_tensor.components
     names = [
         info.name,
@@ -273,8 +273,7 @@ def _tensors(info: Any) -> list[str]:
 def closure(
     nodes: Mapping[str, Any], names: Iterable[str], follow: Callable[[str], bool] = lambda _: True
 ) -> set[str]:
-    """Those of these names that nodes have, and all that they depend on, by the inputs that are
-    followed."""
+    """The nodes of these names, and all that they depend on by the inputs that are followed."""
     left, found = list(names), set[str]()
     while left:
         name = left.pop()

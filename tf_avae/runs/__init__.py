@@ -1,1 +1,1 @@
-"""Run directories: what is trained, and what is written of it."""
+"""Run directories: the plan of a training, and its files."""

@@ -1,4 +1,4 @@
-"""From a config to what is trained: its stages, its defaults filled in, its compiled model."""
+"""From a config to a training: its stages, its defaults filled in, its compiled model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from tf_avae.types import ImageShape
 
 if TYPE_CHECKING:
     from tf_avae.model import AVAE
-
 
 ROWS: dict[str, Registry[Any]] = {
     "algo": OBJECTIVES,
@@ -80,13 +79,9 @@ def resolve(config: Config) -> Config:
         pgd_steps=config.pgd_steps or architecture.pgd_steps,
         pretrain_steps=config.pretrain_steps or config.steps,
         steps_per_execution=execution,
-        data_dir=_absolute(config.data_dir),
-        init_from=_absolute(config.init_from),
+        data_dir=config.data_dir and str(absolute(config.data_dir)),
+        init_from=config.init_from and str(absolute(config.init_from)),
     )
-
-
-def _absolute(path: str | None) -> str | None:
-    return None if path is None else str(absolute(path))
 
 
 def build_model(config: Config, image_shape: ImageShape, algo: str | None = None) -> AVAE:

@@ -1,4 +1,4 @@
-"""What an export offers a server: its signatures, and what it is warmed up for."""
+"""The signatures of an export, and the batch sizes of its warm-up."""
 
 SIGNATURES = ("serving_default", "embed_bytes", "decode")
 """Of an encoder."""

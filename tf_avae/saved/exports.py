@@ -177,7 +177,7 @@ def export_classifier(
 
 
 def _notes(run: Run, model: AVAE, evaluation: str | Path | None) -> dict[str, Any]:
-    """Where a version comes from, and what is known of it."""
+    """The provenance and the figures of a version."""
     trained, result = run.provenance(), run.result()
     checksum = weights_checksum(model)
     return {

@@ -1,8 +1,7 @@
-"""Versions of a served model: drafted, warmed up, verified, and published whole or not at all.
+"""Versions of a served model: drafted, warmed up, verified, and published atomically.
 
-Versions of a model are folders `BASE/<integer>`; a reader of BASE sees a version whole or not at
-all. A version is published only after its graph was loaded again, has answered every warm-up
-request, and has given the numbers of what it was made from.
+Versions of a model are folders `BASE/<integer>`. A version is published only after its graph was
+loaded again, has answered every warm-up request, and has given the numbers of its model.
 """
 
 # ruff: noqa: E402 (a missing package is reported before it is imported)

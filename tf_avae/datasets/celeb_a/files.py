@@ -1,7 +1,7 @@
-"""CelebA's three official files: what must be in them, and a stream of what is.
+"""CelebA's three official files: their checks, and a stream of their images.
 
-Nothing is unpacked, and of the images one is in memory at a time. What grows with the archive are
-the lists and its table of contents: 0.2 GB for the official one, while it is read.
+Nothing is unpacked, and one image is in memory at a time. The lists and the archive's table of
+contents take 0.2 GB for the official files, while they are read.
 """
 
 import zipfile

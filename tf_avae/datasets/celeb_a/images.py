@@ -79,7 +79,7 @@ def _crop_one(jpeg: Tensor) -> Tensor:
 
 
 def _check(record: Record) -> None:
-    """Says what is wrong with an image, where something is."""
+    """Raises the `InputError` for an image that cannot be cropped."""
     if not record.jpeg.startswith(b"\xff\xd8\xff"):
         start = record.jpeg[:8].hex() or "nothing"
         raise InputError(

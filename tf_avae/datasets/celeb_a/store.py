@@ -37,7 +37,7 @@ NAME = "celeb_a-64x64"
 """Of the folder."""
 
 _MADE = {"version": 1, "crop": CROP, "shape": list(SHAPE)}
-"""How: a store that was made in another way is made anew."""
+"""How a store is made; one with another record is made anew."""
 
 _REMEDY = "delete that folder, and it is made again from the files"
 

@@ -178,11 +178,11 @@ def _hair_behind(face: Face, look: _Look) -> None:
     elif look.has["Wavy_Hair"]:
         face.oval(0, -10, 43, 42, look.hair)
         for side in (-1, 1):
-            for turn, y in enumerate(np.arange(-18, bottom, 12)):
-                x = side * (46 if turn % 2 else 39)
+            ys = np.arange(-18, bottom, 12)
+            waves = [(side * (46 if turn % 2 else 39), y) for turn, y in enumerate(ys)]
+            for x, y in waves:
                 face.oval(x, y, 12, 10, look.hair)
-            for turn, y in enumerate(np.arange(-18, bottom, 12)):
-                x = side * (46 if turn % 2 else 39)
+            for x, y in waves:
                 face.line([(x + side * 6, y - 6), (x + side * 10, y), (x + side * 5, y + 6)],
                           look.streak, 1.8)  # fmt: skip
     else:
@@ -219,14 +219,9 @@ def _head(face: Face, look: _Look) -> None:
         face.oval(-10, -34, 11, 5, _mix(look.skin, 0.45, (255, 255, 255)))
 
 
-def _facial_hair(face: Face, look: _Look) -> Color:
-    """That of the head, darker, and in another colour than the skin."""
-    base = face.pick(tuple(_HAIR.values())) if look.has["Bald"] else look.hair
-    return _mix(base, 0.7)
-
-
 def _beard(face: Face, look: _Look) -> None:
-    color = _facial_hair(face, look)
+    base = face.pick(tuple(_HAIR.values())) if look.has["Bald"] else look.hair
+    color = _mix(base, 0.7)  # darker than the hair
     if not look.has["No_Beard"]:
         low = face.rng.uniform(53, 60)
         face.shape(

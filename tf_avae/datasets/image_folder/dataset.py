@@ -1,4 +1,4 @@
-"""One's own pictures: a folder of files, whose subfolders are classes."""
+"""A folder of the user's own pictures, whose subfolders are classes."""
 
 import hashlib
 import os
@@ -241,5 +241,5 @@ def _classes(folder: Path, paths: list[str], splits: bool, train: np.ndarray) ->
 
 
 def _printable(name: str) -> str:
-    """A name whose letters all have a shape: file names may hold anything."""
+    """A name with "?" for letters that cannot be printed."""
     return "".join(letter if letter.isprintable() else "?" for letter in name)
