@@ -130,9 +130,14 @@ def _state(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, counter: Counter | None = None, before: int = 0) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(2**22):
+            digest.update(piece)
+            if counter:
+                counter.update(before + file.tell())
+    return digest.hexdigest()
 
 
 def _make(folder: Path, source: Source) -> None:
@@ -165,9 +170,11 @@ def _make(folder: Path, source: Source) -> None:
 
 def _checksums(source: Source) -> dict[str, str]:
     """The digests of the files by name; an archive of the official size must have its digest."""
-    checksums = {path.name: _sha256(path) for path in source.files}
-    for path in source.files:
-        size = path.stat().st_size
+    sizes = [path.stat().st_size for path in source.files]
+    counter, checksums = Counter("bytes of the files checked", sum(sizes)), {}
+    for number, path in enumerate(source.files):
+        checksums[path.name] = _sha256(path, counter, sum(sizes[:number]))
+    for path, size in zip(source.files, sizes, strict=True):
         if path.name == IMAGES and size != OFFICIAL_BYTES:
             note(
                 f"note: {path} holds {size:,} bytes, CelebA's own {OFFICIAL_BYTES:,}: it is another"
