@@ -25,7 +25,6 @@ from tf_avae.evaluation.budgets import (
     pgd_trial,
     still_trial,
 )
-from tf_avae.evaluation.consistency import inconsistency
 from tf_avae.evaluation.encoder import Encoder
 from tf_avae.evaluation.evaluated import EvaluatedEncoder, Work
 from tf_avae.evaluation.inputs import TestImages
@@ -121,7 +120,7 @@ def detect(
     seed: int = 0,
     ball: Ball | str = BALLS["linf"],
     batch_size: int = 500,
-    progress: Callable[[Stand], None] | None = None,
+    progress: Callable[[Stand], None] = lambda stand: None,
 ) -> list[dict[str, Any]]:
     """How well a score tells attacked images from images that nobody attacked.
 
@@ -168,19 +167,16 @@ def detect(
 
     def add(name: str, attacked: Attacked) -> None:
         flagged, success = attacked.score > threshold, right & attacked.wrong
-        rows.append(
-            {
-                "attack": name,
-                "auc": statistics.area(attacked.score, others),
-                "auc_success": statistics.area(attacked.score[success], others)
-                if success.any()
-                else None,
-                "flagged": statistics.proportion(flagged),
-                "success": statistics.proportion(success),
-                "undetected": statistics.proportion(success & ~flagged),
-                "median": float(np.median(attacked.score)),
-            }
-        )
+        of_success = attacked.score[success]
+        rows.append({
+            "attack": name,
+            "auc": statistics.area(attacked.score, others),
+            "auc_success": statistics.area(of_success, others) if len(of_success) else None,
+            "flagged": statistics.proportion(flagged),
+            "success": statistics.proportion(success),
+            "undetected": statistics.proportion(success & ~flagged),
+            "median": float(np.median(attacked.score)),
+        })  # fmt: skip
 
     searches = _searches(steps, score, unit)
     left = sum(trial.cost for _, trial, _ in searches) * len(images)
@@ -188,8 +184,7 @@ def detect(
     graphs: dict[str, Callable] = {}
     scored = compiled(image_spec(images.shape[1:]))(score)
     for name, trial, number in searches:
-        if progress is not None:
-            progress(Stand(name, int(right.sum()), work, left - work))
+        progress(Stand(name, int(right.sum()), work, left - work))
         if trial.name not in graphs:
             on = Setting(classify, epsilon, ball)
             graphs[trial.name] = compiled_trial(on, trial, images.shape[1:])
@@ -200,8 +195,7 @@ def detect(
             found.append(attacked)
         work += trial.cost * len(images)
     add(KNOWING, _best(found))
-    if progress is not None:
-        progress(Stand(KNOWING, int(right.sum()), work, 0.0))
+    progress(Stand(KNOWING, int(right.sum()), work, 0.0))
     return rows
 
 
@@ -293,17 +287,11 @@ def _work(encoder: Encoder, task: str, epsilon: float) -> Work:
 def detection(evaluated: EvaluatedEncoder) -> dict[str, Any]:
     """What the first head's attackers achieve, seen and unseen, for each task and radius."""
     settings, encoder, head = evaluated.settings, evaluated.encoder, evaluated.settings.heads[0]
-    decode = encoder.decode
-    assert decode
     images, count = evaluated.test.images, _count(settings, evaluated.test)
-
-    def score(x: Images) -> PerExample:
-        return inconsistency(encoder.encode, decode, x)
 
     def look() -> Part:
         evaluated.say("inconsistency of the test images")
-        measure = compiled(image_spec(images.shape[1:]))(score)
-        return Part({}, {"scores": in_batches(measure, images, batch_size=settings.batch_size)})
+        return Part({}, {"scores": evaluated.of_images(evaluated.inconsistency, images)})
 
     scores = evaluated.part("inconsistency", {}, look).arrays["scores"]
     others = scores[count:]
@@ -316,8 +304,8 @@ def detection(evaluated: EvaluatedEncoder) -> dict[str, Any]:
             def attack(task: str = task, told: Task = told, epsilon: float = epsilon) -> Part:
                 what = f"telling attacks on the {head} probe of {task}, ε {epsilon:g}"
                 found = detect(
-                    evaluated.classify(task, head), score, told.first(count, images),
-                    told.labels, others, epsilon=epsilon,
+                    evaluated.classify(task, head), evaluated.inconsistency,
+                    told.first(count, images), told.labels, others, epsilon=epsilon,
                     steps=evaluated.budget.steps, seed=settings.seed, ball=BALLS[settings.norm],
                     batch_size=settings.batch_size,
                     progress=lambda stand: evaluated.say(f"{what}: {stand.trial}", stand),
