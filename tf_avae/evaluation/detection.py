@@ -1,8 +1,8 @@
 """Can its inconsistency tell that an image was tampered with?
 
-The score is W2^2(q(z|x), q(z|g(mu(x)))), the model's output `inconsistency`. It is held against
-attackers who do not know that it is looked at, and against ones who do: after Carlini & Wagner
-(2017), "Adversarial Examples Are Not Easily Detected", a detector is worth what is left of it then.
+The score is W2^2(q(z|x), q(z|g(mu(x)))), the model's output `inconsistency`. It is measured under
+attackers who do not know of the detector and under attackers who do, as Carlini & Wagner (2017),
+"Adversarial Examples Are Not Easily Detected", ask for.
 """
 
 from collections.abc import Callable, Mapping
@@ -126,7 +126,7 @@ def detect(
 
     Args:
         classify: the classifier.
-        score: large for an image that was tampered with, one hopes.
+        score: meant to be large for an attacked image.
         images: attacked, [N, H, W, C] float32 in [0, 1].
         labels: columns of the logits, [N] integers in [0, K).
         others: scores of M other images, which nobody attacked, [M].
@@ -135,7 +135,7 @@ def detect(
         seed: of the starts.
         ball: a row of `BALLS`, or its name.
         batch_size: images attacked at once.
-        progress: told before each attack where things stand.
+        progress: called before each attack, and at the end.
 
     Returns:
         for each attack (`NOISE`, `PGD`, "λ 0.01" and so on, "least score", `KNOWING`) "attack"; of
@@ -253,7 +253,7 @@ def _finite(scores: np.ndarray) -> np.ndarray:
 
 
 def lacks(encoder: Encoder, test: TestImages) -> str | None:
-    """What there is not for this section, in words; None if nothing."""
+    """What this section needs and does not have, in words; None if it has all."""
     if len(test.images) < _LEAST_IMAGES:
         return f"fewer than {_LEAST_IMAGES} test images"
     return encoder.lacks_model

@@ -1,4 +1,4 @@
-"""An encoder under evaluation: what the sections share, made when it is first asked for."""
+"""An encoder under evaluation: what sections share, computed on first use."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -29,12 +29,12 @@ SHOWN = 50
 
 
 class Report(NamedTuple):
-    """What is told while an evaluation runs.
+    """The progress of an evaluation.
 
     Attributes:
-        text: what is being done.
+        text: the current work.
         done: work done by this call, in gradient steps of one image.
-        left: the same for what is left, at most, where it can be told.
+        left: the remaining planned work in the same unit, at most.
     """
 
     text: str
@@ -47,7 +47,7 @@ Work = tuple
 
 
 class WorkProgress:
-    """Adds up work, so that the time that is left can be told.
+    """Adds up work, for estimates of the remaining time.
 
     Attributes:
         planned: work that has not begun, in gradient steps of one image, by key.
@@ -59,16 +59,16 @@ class WorkProgress:
         self._done = self._within = 0.0
 
     def begin(self, work: Work) -> None:
-        """Some of the planned work begins, or is there already."""
+        """Some of the planned work begins, or was done before."""
         self.planned.pop(work, None)
 
     def end(self) -> None:
-        """What was begun is done."""
+        """The work that began is done."""
         self._done += self._within
         self._within = 0.0
 
     def say(self, text: str, stand: Stand | None = None) -> None:
-        """Tells what is being done."""
+        """Reports the current work."""
         self._within = stand.done if stand else 0.0
         left = (stand.left if stand else 0.0) + sum(self.planned.values())
         self._progress(Report(text, self._done + self._within, left))
@@ -95,7 +95,7 @@ def planned_work(encoder: str, tasks: Mapping[str, Task], settings: Settings) ->
 
 
 class EvaluatedEncoder:
-    """One encoder under evaluation: what the sections share, made when it is first asked for.
+    """One encoder under evaluation: what the sections share, computed on first use.
 
     Args:
         encoder: the encoder.
@@ -106,7 +106,7 @@ class EvaluatedEncoder:
         settings: what is measured.
         extractor: of features for the FID.
         parts: finished parts.
-        work_progress: told what is being done.
+        work_progress: gets reports of the current work.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class EvaluatedEncoder:
         return BUDGETS[self.settings.budget]
 
     def say(self, text: str, stand: Stand | None = None) -> None:
-        """Tells what is being done; whoever listens may stop it."""
+        """Reports the current work; the receiver may raise to stop it."""
         self._work_progress.say(f"{self.encoder.name}: {text}", stand)
 
     def part(
@@ -143,9 +143,9 @@ class EvaluatedEncoder:
         """A part, from earlier or made now.
 
         Args:
-            name, settings: what it is.
-            make: makes it.
-            work: what of the planned work it is.
+            name, settings: they identify it.
+            make: computes it.
+            work: its key in the planned work.
         """
         found = self._parts.find(name, settings)
         if work is not None:

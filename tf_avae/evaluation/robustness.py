@@ -103,10 +103,10 @@ def worst_case(
         ball: a row of `BALLS`, or its name.
         batch_size: examples attacked at once, at least 1. Random starts go by an example's place
             among those left, so another batch size is another draw of them.
-        progress: told before each batch, and at the end, where things stand.
-        earlier: what `after_trial` was told last by a call with the same arguments that was
-            stopped; this call goes on from there.
-        after_trial: told the outcomes so far after each trial.
+        progress: called before each batch, and at the end.
+        earlier: the last outcomes that a stopped call with the same arguments gave `after_trial`;
+            this call goes on from there.
+        after_trial: called with the outcomes so far after each trial.
 
     Raises:
         InputError: images, labels or numbers that do not fit, a classifier whose logits are not

@@ -102,7 +102,7 @@ def evaluate(
         extractor: of features for the FID.
         data: where the images come from, for the result.
         folder: where finished parts are kept; a call that was stopped goes on from there.
-        progress: told what is being done.
+        progress: called with the current work.
         class_names: what classes are called, by their numbers, for what is said of them.
 
     Returns:
@@ -203,7 +203,7 @@ def _of_data(
 
 
 def _pictures(evaluated: EvaluatedEncoder) -> list[Pictures]:
-    """What attacks do, on images that they broke, and on those that they moved farthest."""
+    """What attacks do to images that they broke, and to those that they moved farthest."""
     settings, head = evaluated.settings, evaluated.settings.heads[0]
     sheets = []
     for task in evaluated.tasks if "robustness" in settings.sections else ():

@@ -66,7 +66,7 @@ class Kind:
         result: what is there once the cell is done, in the same way.
         words: (cell, its folder, the outputs of what it needs) to the arguments of Python that
             begin it, or go on with it where it was stopped; None where there is nothing to do.
-        tells: (cell, its folder) to what it tells, once done, of the time that other cells take.
+        tells: (cell, its folder) to the times it measured of other cells' work, once it is done.
     """
 
     name: str
