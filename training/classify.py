@@ -176,9 +176,7 @@ def _must_agree(model: keras.Model, evaluated: EvaluatedEncoder, task: str, head
     expected = evaluated.logits(task, head)
     images, _ = evaluated.attacked(task, len(expected))
     found = in_batches(
-        lambda images: model(images)["logits"],
-        images,
-        batch_size=evaluated.settings.batch_size,
+        lambda images: model(images)["logits"], images, batch_size=evaluated.settings.batch_size
     )
     off, largest = np.abs(found - expected).max(), max(1.0, np.abs(expected).max())
     if not off <= _SAME * largest:

@@ -79,15 +79,9 @@ def add_attack_options(made: Parser) -> None:
 
 def attack_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of `Settings` that those flags set."""
-    return {
-        "budget": arguments.budget,
-        "epsilons": tuple(arguments.epsilon),
-        "norm": arguments.norm,
-        "images": arguments.images,
-        "free_images": arguments.free_images,
-        "seed": arguments.seed,
-        "batch_size": arguments.batch_size,
-    }
+    names = ("budget", "norm", "images", "free_images", "seed", "batch_size")
+    found = {name: getattr(arguments, name) for name in names}
+    return found | {"epsilons": tuple(arguments.epsilon)}
 
 
 def parser() -> Parser:
@@ -150,11 +144,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     )
     if arguments.strict and "checks" not in settings.sections:
         raise InputError("--strict looks at the checks; name checks under --section too")
-    extractor = None
-    if arguments.fid is not None:
-        extractor = open_extractor(arguments.fid, trust=arguments.trust)
+    fid = arguments.fid
+    extractor = None if fid is None else open_extractor(fid, trust=arguments.trust)
     encoders = [open_named(words, trust=arguments.trust) for words in arguments.encoder]
-    _check_names([encoder.name for encoder in encoders])
+    names = [encoder.name for encoder in encoders]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two encoders are called {name!r}; tell them apart by NAME=PATH")
+    check_names(names)
     data, described = open_given(arguments, encoders)
     settings = replace(settings, tasks=settings.tasks or data.tasks or None)
     folder = _folder(arguments.out, encoders, settings)
@@ -209,13 +206,6 @@ def open_named(words: str, *, trust: bool = False) -> Encoder:
     return replace(encoder, notes={"path": path, **encoder.notes})
 
 
-def _check_names(names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"two encoders are called {name!r}; tell them apart by NAME=PATH")
-    check_names(names)
-
-
 def _folder(given: str | None, encoders: list[Encoder], settings: Settings) -> Path:
     """Makes the output folder and checks that it is writable, before the work."""
     if given == "":
@@ -245,42 +235,30 @@ def writable_folder(folder: Path, files: Iterable[str]) -> Path:
 def _add_time_factors(
     evaluation: Evaluation, encoders: list[Encoder], data: ImageData, folder: Path
 ) -> None:
-    factors = _time_factors(encoders, data, folder)
-    for record, factor in zip(evaluation.results["encoders"], factors, strict=True):
-        if factor is None:
-            record["left_out"][_TIME_FACTOR] = "no run: nothing is known of its training"
-        else:
-            record[_TIME_FACTOR] = factor
-
-
-def _time_factors(encoders: list[Encoder], data: ImageData, folder: Path) -> list[dict | None]:
-    """Training step time over that of the `vae` with the same options, of encoders from runs."""
-    configs = {
-        encoder.name: Config.from_dict(encoder.notes["config"])
-        for encoder in encoders
-        if encoder.notes.get("kind") == "run"
-    }
+    """Adds to each record the time of a training step over that of the `vae` with the same
+    options, or why it is not known."""
     parts = PartStore(folder / "parts", {"source": source_checksum()})
-
-    def measured(name: str) -> dict:
-        if configs[name].algo == "vae":
-            return {"value": 1.0, "low": 1.0, "high": 1.0}
-        settings = {"time_factor": configs[name].to_dict()}
+    for record, encoder in zip(evaluation.results["encoders"], encoders, strict=True):
+        if encoder.notes.get("kind") != "run":
+            record["left_out"][_TIME_FACTOR] = "no run: nothing is known of its training"
+            continue
+        config = Config.from_dict(encoder.notes["config"])
+        if config.algo == "vae":
+            record[_TIME_FACTOR] = {"value": 1.0, "low": 1.0, "high": 1.0}
+            continue
+        settings = {"time_factor": config.to_dict()}
         found = parts.find("time", settings)
         if found is None:
-            say(f"{name}: timing training steps")
-            plain = replace(configs[name], algo="vae")
-            batches = data.train(plain.batch_size, seed=0)
+            say(f"{encoder.name}: timing training steps")
+            batches = data.train(config.batch_size, seed=0)
             timed = {
-                key: fit_steps(build_model(config, data.image_shape), batches)
-                for key, config in (("vae", plain), ("this", configs[name]))
+                name: fit_steps(build_model(each, data.image_shape), batches)
+                for name, each in (("vae", replace(config, algo="vae")), ("this", config))
             }
             rates = paired_rates(timed, rounds=_TIMING_ROUNDS, seconds=_TIMING_SECONDS)
             found = Part(time_factor(rates, "this", "vae"), {})
             parts.keep("time", settings, found)
-        return found.values
-
-    return [measured(e.name) if e.name in configs else None for e in encoders]
+        record[_TIME_FACTOR] = found.values
 
 
 class Progress:

@@ -166,7 +166,10 @@ def _open(
 
 
 def _path(given_path: str | None, given: dict) -> str | Path:
-    return given_path or _default_path(resolve(Config.from_dict(given)))
+    if given_path:
+        return given_path
+    config = resolve(Config.from_dict(given))
+    return Path("runs") / f"{config.dataset}-{config.arch}-{config.algo}-{config.seed}"
 
 
 def _open_to_resume(path: str | None, given: dict) -> Run:
@@ -181,10 +184,6 @@ def _open_to_resume(path: str | None, given: dict) -> Run:
             "go on with it, or give another --run-dir"
         )
     return run
-
-
-def _default_path(config: Config) -> Path:
-    return Path("runs") / f"{config.dataset}-{config.arch}-{config.algo}-{config.seed}"
 
 
 def _warn_of_unused(given: dict, config: Config) -> None:
@@ -232,7 +231,7 @@ def _train(
                 copy_networks(before, model)
             run.save_checkpoint(stage, model)
         team.start_from_chief(model)
-        train_stage(run, stage, model, data, signals, team, checkpoints.metrics_state(model))
+        train_stage(run, stage, model, data, signals, team)
         if team.is_chief and stage is not plan[-1]:
             run.save_model(model, run.path / f"{stage.algo}.keras")
         before = model

@@ -19,9 +19,7 @@ from tf_avae.registry import Registry
 
 
 def add_config_options(
-    parser: Parser,
-    registries: Mapping[str, Registry[Any]],
-    names: Iterable[str] | None = None,
+    parser: Parser, registries: Mapping[str, Registry[Any]], names: Iterable[str] | None = None
 ) -> None:
     """Adds a flag for each field of `Config`, grouped, with its default and the source of that.
 

@@ -36,26 +36,17 @@ class Recorder(keras.callbacks.Callback):
         data: for held-out terms and pictures.
         signals: checked after each execution for a request to stop.
         team: the workers, all of whom train the stage.
-        metrics: running sums to start the first interval with, from a checkpoint.
+        metrics: running sums to start the first interval with.
     """
 
     def __init__(
-        self,
-        run: Run,
-        stage: Stage,
-        data: ImageData,
-        signals: StopSignals,
-        team: Team,
-        metrics: list | None = None,
-    ):
+        self, run: Run, stage: Stage, data: ImageData, signals: StopSignals, team: Team,
+        metrics: list,
+    ):  # fmt: skip
         super().__init__()
-        self.run = run
-        self.stage = stage
-        self.data = data
-        self.signals = signals
+        self.run, self.stage, self.data, self.signals, self.team = run, stage, data, signals, team
         self._start_metrics = metrics
         self._progress = Progress(stage)
-        self.team = team
         self._writer = tf.summary.create_noop_writer()
         if team.is_chief:
             folder = for_tensorflow(run.path / "tensorboard")
@@ -67,12 +58,13 @@ class Recorder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         # Keras has just reset the metrics; a run that stopped within an interval goes on in it.
-        if self._start_metrics is not None:
-            restore_metrics(self.model, self._start_metrics)
+        restore_metrics(self.model, self._start_metrics)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         step = self._step()
-        self._stop_if_not_finite()
+        bad = self.model.nonfinite()
+        if bad:
+            raise self.run.diverged(self.stage, bad[0], ", ".join(bad[1]))
         last = step == self.stage.steps
         due = step % self.config.log_every == 0 or last
         chief = self.team.is_chief
@@ -116,12 +108,6 @@ class Recorder(keras.callbacks.Callback):
 
     def _step(self) -> int:
         return int(self.model.step.numpy())
-
-    def _stop_if_not_finite(self) -> None:
-        found = self.model.nonfinite()
-        if found:
-            step, terms = found
-            raise self.run.diverged(self.stage, step, ", ".join(terms))
 
     def _record(self, split: str, terms: dict[str, float]) -> None:
         step = self._step()
@@ -192,13 +178,7 @@ class Progress:
 
 
 def train_stage(
-    run: Run,
-    stage: Stage,
-    model: AVAE,
-    data: ImageData,
-    signals: StopSignals,
-    team: Team,
-    metrics: list | None = None,
+    run: Run, stage: Stage, model: AVAE, data: ImageData, signals: StopSignals, team: Team
 ) -> None:
     """Trains a stage from the model's step to its end, with the other workers of the team.
 
@@ -228,5 +208,5 @@ def train_stage(
         steps_per_epoch=stage.steps - start,
         shuffle=False,
         verbose=0,
-        callbacks=[Recorder(run, stage, data, signals, team, metrics)],
+        callbacks=[Recorder(run, stage, data, signals, team, metrics_state(model))],
     )

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,15 +75,11 @@ class Case:
     def attacked(self, *trials: Trial, epsilon: float | None = None) -> Outcomes:
         """The outcomes of trials on the case's examples."""
         return worst_case(
-            self.classify,
-            self.images,
-            self.labels,
+            self.classify, self.images, self.labels,
             epsilon=self.epsilon if epsilon is None else epsilon,
-            budget=Budget("check", "", trials),
-            seed=self.seed,
-            ball=self.ball,
+            budget=Budget("check", "", trials), seed=self.seed, ball=self.ball,
             batch_size=self.batch_size,
-        )
+        )  # fmt: skip
 
     def accuracy(self, *trials: Trial, epsilon: float | None = None) -> float:
         """The accuracy under trials."""
@@ -100,8 +96,7 @@ class Case:
         return float(self.white_box.accuracy_after()[1])
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """What a check found.
 
     Attributes:
@@ -174,13 +169,11 @@ def _gradients(case: Case) -> Finding:
         with tf.GradientTape() as tape:
             tape.watch(x)
             loss = cross_entropy(case.classify(x), labels)
-        return tf.reduce_max(
-            tf.abs(tape.gradient(loss, x, unconnected_gradients="zero")), [1, 2, 3]
-        )
+        gradient = tape.gradient(loss, x, unconnected_gradients="zero")
+        return tf.reduce_max(tf.abs(gradient), [1, 2, 3])
 
-    sizes = in_batches(
-        size, case.images, case.labels.astype(np.float32), batch_size=case.batch_size
-    )
+    labels = case.labels.astype(np.float32)
+    sizes = in_batches(size, case.images, labels, batch_size=case.batch_size)
     zero = float(np.mean(~(sizes > 0)))
     return Finding(zero <= 0.01, f"zero for {_percent(zero)} of the images")
 
@@ -202,13 +195,10 @@ def _noise(case: Case) -> Finding:
 
 
 def _falls(case: Case) -> Finding:
-    radii = sorted(case.curve)
-    values = [case.curve[r] for r in radii]
-    rises = [b - a for a, b in itertools.pairwise(values)]
-    return Finding(
-        max(rises, default=0.0) <= TOLERANCE,
-        ", ".join(f"ε {r:g}: {_percent(v)}" for r, v in zip(radii, values, strict=True)),
-    )
+    curve = sorted(case.curve.items())
+    rises = [b - a for (_, a), (_, b) in itertools.pairwise(curve)]
+    found = ", ".join(f"ε {radius:g}: {_percent(value)}" for radius, value in curve)
+    return Finding(max(rises, default=0.0) <= TOLERANCE, found)
 
 
 def _reaches_chance(case: Case) -> Finding:
@@ -305,16 +295,14 @@ CHECKS: Registry[Check] = Registry(
 )  # fmt: skip
 
 
-def run_checks(case: Case, progress: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+def run_checks(
+    case: Case, progress: Callable[[str], None] = lambda check: None
+) -> list[dict[str, Any]]:
     """What each check finds, in their order: "name", "passed" and "found"."""
     findings = []
     for check in CHECKS.values():
-        if case.ball.name not in check.balls:
-            continue
-        if progress is not None:
+        if case.ball.name in check.balls:
             progress(check.name)
-        finding = check.look(case)
-        findings.append(
-            {"name": check.name, "passed": bool(finding.passed), "found": finding.found}
-        )
+            passed, found = check.look(case)
+            findings.append({"name": check.name, "passed": bool(passed), "found": found})
     return findings

@@ -1,8 +1,8 @@
 """Can its inconsistency tell that an image was tampered with?
 
-The score is W2^2(q(z|x), q(z|g(mu(x)))), the model's output `inconsistency`. It is held against
-attackers who do not know that it is looked at, and against ones who do: after Carlini & Wagner
-(2017), "Adversarial Examples Are Not Easily Detected", a detector is worth what is left of it then.
+The score is W2^2(q(z|x), q(z|g(mu(x)))), the model's output `inconsistency`. It is measured under
+attackers who do not know of the detector and under attackers who do, as Carlini & Wagner (2017),
+"Adversarial Examples Are Not Easily Detected", ask for.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,6 @@ from tf_avae.evaluation.budgets import (
     pgd_trial,
     still_trial,
 )
-from tf_avae.evaluation.consistency import inconsistency
 from tf_avae.evaluation.encoder import Encoder
 from tf_avae.evaluation.evaluated import EvaluatedEncoder, Work
 from tf_avae.evaluation.inputs import TestImages
@@ -121,13 +120,13 @@ def detect(
     seed: int = 0,
     ball: Ball | str = BALLS["linf"],
     batch_size: int = 500,
-    progress: Callable[[Stand], None] | None = None,
+    progress: Callable[[Stand], None] = lambda stand: None,
 ) -> list[dict[str, Any]]:
     """How well a score tells attacked images from images that nobody attacked.
 
     Args:
         classify: the classifier.
-        score: large for an image that was tampered with, one hopes.
+        score: meant to be large for an attacked image.
         images: attacked, [N, H, W, C] float32 in [0, 1].
         labels: columns of the logits, [N] integers in [0, K).
         others: scores of M other images, which nobody attacked, [M].
@@ -136,7 +135,7 @@ def detect(
         seed: of the starts.
         ball: a row of `BALLS`, or its name.
         batch_size: images attacked at once.
-        progress: told before each attack where things stand.
+        progress: called before each attack, and at the end.
 
     Returns:
         for each attack (`NOISE`, `PGD`, "λ 0.01" and so on, "least score", `KNOWING`) "attack"; of
@@ -168,19 +167,16 @@ def detect(
 
     def add(name: str, attacked: Attacked) -> None:
         flagged, success = attacked.score > threshold, right & attacked.wrong
-        rows.append(
-            {
-                "attack": name,
-                "auc": statistics.area(attacked.score, others),
-                "auc_success": statistics.area(attacked.score[success], others)
-                if success.any()
-                else None,
-                "flagged": statistics.proportion(flagged),
-                "success": statistics.proportion(success),
-                "undetected": statistics.proportion(success & ~flagged),
-                "median": float(np.median(attacked.score)),
-            }
-        )
+        of_success = attacked.score[success]
+        rows.append({
+            "attack": name,
+            "auc": statistics.area(attacked.score, others),
+            "auc_success": statistics.area(of_success, others) if len(of_success) else None,
+            "flagged": statistics.proportion(flagged),
+            "success": statistics.proportion(success),
+            "undetected": statistics.proportion(success & ~flagged),
+            "median": float(np.median(attacked.score)),
+        })  # fmt: skip
 
     searches = _searches(steps, score, unit)
     left = sum(trial.cost for _, trial, _ in searches) * len(images)
@@ -188,8 +184,7 @@ def detect(
     graphs: dict[str, Callable] = {}
     scored = compiled(image_spec(images.shape[1:]))(score)
     for name, trial, number in searches:
-        if progress is not None:
-            progress(Stand(name, int(right.sum()), work, left - work))
+        progress(Stand(name, int(right.sum()), work, left - work))
         if trial.name not in graphs:
             on = Setting(classify, epsilon, ball)
             graphs[trial.name] = compiled_trial(on, trial, images.shape[1:])
@@ -200,8 +195,7 @@ def detect(
             found.append(attacked)
         work += trial.cost * len(images)
     add(KNOWING, _best(found))
-    if progress is not None:
-        progress(Stand(KNOWING, int(right.sum()), work, 0.0))
+    progress(Stand(KNOWING, int(right.sum()), work, 0.0))
     return rows
 
 
@@ -259,7 +253,7 @@ def _finite(scores: np.ndarray) -> np.ndarray:
 
 
 def lacks(encoder: Encoder, test: TestImages) -> str | None:
-    """What there is not for this section, in words; None if nothing."""
+    """What this section needs and does not have, in words; None if it has all."""
     if len(test.images) < _LEAST_IMAGES:
         return f"fewer than {_LEAST_IMAGES} test images"
     return encoder.lacks_model
@@ -293,17 +287,11 @@ def _work(encoder: Encoder, task: str, epsilon: float) -> Work:
 def detection(evaluated: EvaluatedEncoder) -> dict[str, Any]:
     """What the first head's attackers achieve, seen and unseen, for each task and radius."""
     settings, encoder, head = evaluated.settings, evaluated.encoder, evaluated.settings.heads[0]
-    decode = encoder.decode
-    assert decode
     images, count = evaluated.test.images, _count(settings, evaluated.test)
-
-    def score(x: Images) -> PerExample:
-        return inconsistency(encoder.encode, decode, x)
 
     def look() -> Part:
         evaluated.say("inconsistency of the test images")
-        measure = compiled(image_spec(images.shape[1:]))(score)
-        return Part({}, {"scores": in_batches(measure, images, batch_size=settings.batch_size)})
+        return Part({}, {"scores": evaluated.of_images(evaluated.inconsistency, images)})
 
     scores = evaluated.part("inconsistency", {}, look).arrays["scores"]
     others = scores[count:]
@@ -316,8 +304,8 @@ def detection(evaluated: EvaluatedEncoder) -> dict[str, Any]:
             def attack(task: str = task, told: Task = told, epsilon: float = epsilon) -> Part:
                 what = f"telling attacks on the {head} probe of {task}, ε {epsilon:g}"
                 found = detect(
-                    evaluated.classify(task, head), score, told.first(count, images),
-                    told.labels, others, epsilon=epsilon,
+                    evaluated.classify(task, head), evaluated.inconsistency,
+                    told.first(count, images), told.labels, others, epsilon=epsilon,
                     steps=evaluated.budget.steps, seed=settings.seed, ball=BALLS[settings.norm],
                     batch_size=settings.batch_size,
                     progress=lambda stand: evaluated.say(f"{what}: {stand.trial}", stand),

@@ -1,5 +1,6 @@
-"""An encoder under evaluation: what the sections share, made when it is first asked for."""
+"""An encoder under evaluation: what sections share, computed on first use."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches
 from tf_avae.evaluation.budgets import BUDGETS, Budget, Classifier
+from tf_avae.evaluation.consistency import inconsistency
 from tf_avae.evaluation.encoder import Batches, Encoder
 from tf_avae.evaluation.fid import Extractor
 from tf_avae.evaluation.inputs import TestImages
@@ -20,18 +22,19 @@ from tf_avae.evaluation.robustness import Outcomes, Stand, worst_case
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.tasks import Task
 from tf_avae.probes import HEADS, Fitted, Probe
+from tf_avae.types import Images, PerExample
 
 SHOWN = 50
 """Attacked images are kept of so many first test images."""
 
 
 class Report(NamedTuple):
-    """What is told while an evaluation runs.
+    """The progress of an evaluation.
 
     Attributes:
-        text: what is being done.
+        text: the current work.
         done: work done by this call, in gradient steps of one image.
-        left: the same for what is left, at most, where it can be told.
+        left: the remaining planned work in the same unit, at most.
     """
 
     text: str
@@ -44,32 +47,31 @@ Work = tuple
 
 
 class WorkProgress:
-    """Adds up work, so that the time that is left can be told.
+    """Adds up work, for estimates of the remaining time.
 
     Attributes:
         planned: work that has not begun, in gradient steps of one image, by key.
     """
 
-    def __init__(self, progress: Callable[[Report], None] | None):
+    def __init__(self, progress: Callable[[Report], None]):
         self.planned: dict[Work, float] = {}
         self._progress = progress
         self._done = self._within = 0.0
 
     def begin(self, work: Work) -> None:
-        """Some of the planned work begins, or is there already."""
+        """Some of the planned work begins, or was done before."""
         self.planned.pop(work, None)
 
     def end(self) -> None:
-        """What was begun is done."""
+        """The work that began is done."""
         self._done += self._within
         self._within = 0.0
 
     def say(self, text: str, stand: Stand | None = None) -> None:
-        """Tells what is being done."""
+        """Reports the current work."""
         self._within = stand.done if stand else 0.0
-        if self._progress is not None:
-            left = (stand.left if stand else 0.0) + sum(self.planned.values())
-            self._progress(Report(text, self._done + self._within, left))
+        left = (stand.left if stand else 0.0) + sum(self.planned.values())
+        self._progress(Report(text, self._done + self._within, left))
 
 
 def images_through(head: str, settings: Settings, available: int) -> int:
@@ -86,15 +88,14 @@ def planned_work(encoder: str, tasks: Mapping[str, Task], settings: Settings) ->
     for name, task in tasks.items():
         trials = BUDGETS[settings.budget].trials
         cost = sum(trial.cost * trial.times(len(task.classes)) for trial in trials)
-        for head in settings.heads:
-            for epsilon in settings.epsilons:
-                count = images_through(head, settings, len(task.at))
-                work[encoder, name, head, epsilon] = cost * count
+        for head, epsilon in itertools.product(settings.heads, settings.epsilons):
+            count = images_through(head, settings, len(task.at))
+            work[encoder, name, head, epsilon] = cost * count
     return work
 
 
 class EvaluatedEncoder:
-    """One encoder under evaluation: what the sections share, made when it is first asked for.
+    """One encoder under evaluation: what the sections share, computed on first use.
 
     Args:
         encoder: the encoder.
@@ -105,7 +106,7 @@ class EvaluatedEncoder:
         settings: what is measured.
         extractor: of features for the FID.
         parts: finished parts.
-        work_progress: told what is being done.
+        work_progress: gets reports of the current work.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class EvaluatedEncoder:
         return BUDGETS[self.settings.budget]
 
     def say(self, text: str, stand: Stand | None = None) -> None:
-        """Tells what is being done; whoever listens may stop it."""
+        """Reports the current work; the receiver may raise to stop it."""
         self._work_progress.say(f"{self.encoder.name}: {text}", stand)
 
     def part(
@@ -142,9 +143,9 @@ class EvaluatedEncoder:
         """A part, from earlier or made now.
 
         Args:
-            name, settings: what it is.
-            make: makes it.
-            work: what of the planned work it is.
+            name, settings: they identify it.
+            make: computes it.
+            work: its key in the planned work.
         """
         found = self._parts.find(name, settings)
         if work is not None:
@@ -156,13 +157,21 @@ class EvaluatedEncoder:
             self._work_progress.end()
         return found
 
+    def of_images(self, function: Callable[[Images], Any], images: np.ndarray) -> Any:
+        """A function's results over images [N, H, W, C], in batches of the settings' size."""
+        graph = compiled(image_spec(images.shape[1:]))(function)
+        return in_batches(graph, images, batch_size=self.settings.batch_size)
+
+    def inconsistency(self, images: Images) -> PerExample:
+        """W2^2(q(z|x), q(z|g(mu(x)))), [B]; of an encoder with a decoder."""
+        assert self.encoder.decode
+        return inconsistency(self.encoder.encode, self.encoder.decode, images)
+
     @cached_property
     def posterior(self) -> Posterior:
         """Means and variances of all test images, [N, D] each."""
         self.say("encoding the test images")
-        shape = self.test.images.shape[1:]
-        encode = compiled(image_spec(shape))(self.encoder.encode)
-        return in_batches(encode, self.test.images, batch_size=self.settings.batch_size)
+        return self.of_images(self.encoder.encode, self.test.images)
 
     @cached_property
     def train_embeddings(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -1,5 +1,6 @@
 """The sections that look through heads: accuracy as images are and under attack, and the checks."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,8 @@ def probes(evaluated: EvaluatedEncoder) -> dict[str, Any]:
     for task, of_task in evaluated.tasks.items():
         labels = of_task.labels
         counts = np.bincount(labels)
-        found[task] = {
-            "classes": int((counts > 0).sum()),
-            "majority": float(counts.max() / len(labels)),
-        }
+        majority = float(counts.max() / len(labels))
+        found[task] = {"classes": int((counts > 0).sum()), "majority": majority}
         for head in evaluated.settings.heads:
             right = evaluated.nominal(task, head)
             found[task][head] = {
@@ -56,25 +55,20 @@ def probes(evaluated: EvaluatedEncoder) -> dict[str, Any]:
 
 def robustness(evaluated: EvaluatedEncoder) -> dict[str, Any]:
     """The worst case over the budget for each task, head and radius."""
-    rows = []
-    for task in evaluated.tasks:
-        for head in evaluated.settings.heads:
-            for epsilon in sorted(evaluated.settings.epsilons):
-                outcomes = evaluated.outcomes(task, head, epsilon)
-                labels = evaluated.tasks[task].labels[: len(outcomes.clean)]
-                rows.append(
-                    {
-                        "task": task,
-                        "head": head,
-                        "epsilon": epsilon,
-                        "nominal": statistics.proportion(outcomes.clean),
-                        "accuracy": statistics.proportion(outcomes.survived),
-                        "balanced": statistics.balanced_accuracy(labels, outcomes.survived),
-                        "trials": list(outcomes.trials),
-                        "accuracy_after": outcomes.accuracy_after().tolist(),
-                        "outcomes": outcomes.compact(),
-                    }
-                )
+    rows, settings = [], evaluated.settings
+    asked = itertools.product(evaluated.tasks, settings.heads, sorted(settings.epsilons))
+    for task, head, epsilon in asked:
+        outcomes = evaluated.outcomes(task, head, epsilon)
+        labels = evaluated.tasks[task].labels[: len(outcomes.clean)]
+        rows.append({
+            "task": task, "head": head, "epsilon": epsilon,
+            "nominal": statistics.proportion(outcomes.clean),
+            "accuracy": statistics.proportion(outcomes.survived),
+            "balanced": statistics.balanced_accuracy(labels, outcomes.survived),
+            "trials": list(outcomes.trials),
+            "accuracy_after": outcomes.accuracy_after().tolist(),
+            "outcomes": outcomes.compact(),
+        })  # fmt: skip
     return {"rows": rows}
 
 

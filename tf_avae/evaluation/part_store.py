@@ -23,11 +23,11 @@ class Part(NamedTuple):
 
 
 class PartStore:
-    """PartStore by name and by everything that decides their outcome.
+    """Parts by name and by everything that decides their outcome.
 
     Args:
-        folder: where they are kept; None keeps them in this process only. What no command can
-            use any more is cleared from it: parts of another source, and half-written ones.
+        folder: where they are kept; None keeps them in this process only. Parts of another source
+            and half-written ones are removed from it.
         identity: what decides the outcome of all of them (encoder, data, seed, source).
     """
 

@@ -85,9 +85,9 @@ def worst_case(
     seed: int = 0,
     ball: Ball | str = BALLS["linf"],
     batch_size: int = 500,
-    progress: Callable[[Stand], None] | None = None,
+    progress: Callable[[Stand], None] = lambda stand: None,
     earlier: Outcomes | None = None,
-    after_trial: Callable[[Outcomes], None] | None = None,
+    after_trial: Callable[[Outcomes], None] = lambda so_far: None,
 ) -> Outcomes:
     """Attacks each example until a trial breaks it.
 
@@ -103,10 +103,10 @@ def worst_case(
         ball: a row of `BALLS`, or its name.
         batch_size: examples attacked at once, at least 1. Random starts go by an example's place
             among those left, so another batch size is another draw of them.
-        progress: told before each batch, and at the end, where things stand.
-        earlier: what `after_trial` was told last by a call with the same arguments that was
-            stopped; this call goes on from there.
-        after_trial: told the outcomes so far after each trial.
+        progress: called before each batch, and at the end.
+        earlier: the last outcomes that a stopped call with the same arguments gave `after_trial`;
+            this call goes on from there.
+        after_trial: called with the outcomes so far after each trial.
 
     Raises:
         InputError: images, labels or numbers that do not fit, a classifier whose logits are not
@@ -146,10 +146,9 @@ def worst_case(
             graphs[trial.name] = compiled_trial(on, trial, images.shape[1:])
         for start in range(0, len(unbroken), batch_size):
             among = unbroken[start : start + batch_size]
-            if progress is not None:
-                still = int(np.sum(clean & (broken_by < 0)))
-                left = trial.cost * (len(unbroken) - start) + after * still
-                progress(Stand(names[count], still, work, left))
+            still = int(np.sum(clean & (broken_by < 0)))
+            left = trial.cost * (len(unbroken) - start) + after * still
+            progress(Stand(names[count], still, work, left))
             found, logits = graphs[trial.name](
                 tf.constant(images[among]),
                 tf.constant(labels[among], tf.int32),
@@ -160,11 +159,8 @@ def worst_case(
             attacked[among[broken]] = found.numpy()[broken]
             broken_by[among[broken]] = count
             work += trial.cost * len(among)
-        if after_trial is not None:
-            made = names[: count + 1]
-            after_trial(Outcomes(clean, broken_by.copy(), made, attacked.copy()))
-    if progress is not None:
-        progress(Stand(names[-1], int(np.sum(clean & (broken_by < 0))), work, 0.0))
+        after_trial(Outcomes(clean, broken_by.copy(), names[: count + 1], attacked.copy()))
+    progress(Stand(names[-1], int(np.sum(clean & (broken_by < 0))), work, 0.0))
     return Outcomes(clean, broken_by, names, attacked)
 
 

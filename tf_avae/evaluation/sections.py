@@ -9,17 +9,13 @@ from tf_avae.backend import tf
 from tf_avae.distributions import Posterior, prior_sample
 from tf_avae.evaluation import statistics
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches, seed_spec
-from tf_avae.evaluation.consistency import drift, inconsistency
+from tf_avae.evaluation.consistency import drift
 from tf_avae.evaluation.detection import detection, lacks
 from tf_avae.evaluation.evaluated import EvaluatedEncoder
 from tf_avae.evaluation.fid import features_of, frechet_distance
 from tf_avae.evaluation.heads import checks, probes, robustness
 from tf_avae.evaluation.latents import latent_usage
-from tf_avae.evaluation.likelihood import (
-    importance_weighted,
-    reconstruction_error,
-    sampled_images,
-)
+from tf_avae.evaluation.likelihood import importance_weighted, reconstruction_error, sampled_images
 from tf_avae.evaluation.part_store import Part
 from tf_avae.evaluation.representation import DISTANCES, Distance, attack_representation
 from tf_avae.evaluation.section import SECTIONS, Section
@@ -37,16 +33,15 @@ def allowed_distances(evaluated: EvaluatedEncoder) -> list[Distance]:
 
 
 def _representation(evaluated: EvaluatedEncoder) -> dict[str, Any]:
+    allowed = allowed_distances(evaluated)
     rows = [
         moved(evaluated, distance, epsilon, targeted).values
-        for distance in allowed_distances(evaluated)
+        for distance in allowed
         for epsilon in sorted(evaluated.settings.epsilons)
         for targeted in (False, True)
     ]
-    return {"rows": rows, "left_out": [
-        name for name in evaluated.settings.distances
-        if DISTANCES[name] not in allowed_distances(evaluated)
-    ]}  # fmt: skip
+    left_out = [n for n in evaluated.settings.distances if DISTANCES[n] not in allowed]
+    return {"rows": rows, "left_out": left_out}
 
 
 def moved(evaluated: EvaluatedEncoder, distance: Distance, epsilon: float, targeted: bool) -> Part:
@@ -71,38 +66,31 @@ def moved(evaluated: EvaluatedEncoder, distance: Distance, epsilon: float, targe
             ball=BALLS[settings.norm], batch_size=settings.batch_size,
         )  # fmt: skip
         before = Posterior(*(part[:count] for part in evaluated.posterior))
-        after = in_batches(
-            compiled(image_spec(images.shape[1:]))(encoder.encode),
-            found, batch_size=settings.batch_size,
-        )  # fmt: skip
+        after = evaluated.of_images(encoder.encode, found)
         target = Posterior(*(np.roll(part, -1, axis=0) for part in before))
         shift = np.linalg.norm(after.mean - before.mean, axis=1)
+        by = np.asarray(distance.value(before, after))
         values: dict[str, Any] = {
-            "distance": distance.name,
-            "epsilon": epsilon,
-            "targeted": targeted,
-            "moved": statistics.mean(np.asarray(distance.value(before, after))),
-            "tasks": {},
-        }
+            "distance": distance.name, "epsilon": epsilon, "targeted": targeted,
+            "moved": statistics.mean(by), "tasks": {},
+        }  # fmt: skip
         if targeted:
             left = np.asarray(distance.value(target, after))
             values["left"] = statistics.mean(left)
             values["between"] = statistics.mean(np.asarray(distance.value(target, before)))
-            nearer = left < np.asarray(distance.value(before, after))
-            values["nearer_to_target"] = statistics.proportion(nearer)
+            values["nearer_to_target"] = statistics.proportion(left < by)
         for task, of_task in evaluated.tasks.items():
             unit = distance_between_classes(
                 of_task.first(len(evaluated.test.images), evaluated.posterior.mean), of_task.labels
             )
             said = np.asarray(evaluated.fitted(task, head).probe(after.mean)).argmax(1)
             told = of_task.among(count)
+            right = said[told.at] == told.labels
             values["tasks"][task] = {
                 # In units of the distance between classes; none where classes coincide.
                 "shift": statistics.mean(shift / unit) if unit > 1e-6 else None,
                 # None where all these images are left out of the task.
-                "accuracy": statistics.proportion(said[told.at] == told.labels)
-                if len(told.at)
-                else None,
+                "accuracy": statistics.proportion(right) if len(right) else None,
             }
         worst = np.argsort(-shift)[:FARTHEST]
         return Part(values, {"worst": worst, "found": found[worst]})
@@ -131,12 +119,9 @@ def _consistency(evaluated: EvaluatedEncoder) -> dict[str, Any]:
     def make() -> Part:
         evaluated.say("turns around the autoencoder")
         q = Posterior(*(part[:count] for part in evaluated.posterior))
-        starts = {
-            "data": np.asarray(q.sample(tf.constant([settings.seed, 0], tf.int32))),
-            "prior": prior_sample(
-                count, q.mean.shape[1], tf.constant([settings.seed, 1], tf.int32)
-            ).numpy(),
-        }
+        seeds = tf.constant([[settings.seed, 0], [settings.seed, 1]], tf.int32)
+        prior = prior_sample(count, q.mean.shape[1], seeds[1])
+        starts = {"data": np.asarray(q.sample(seeds[0])), "prior": prior.numpy()}
         values: dict[str, Any] = {
             name: drift(
                 encoder.encode, decode, z, steps=settings.chain_steps, rho=encoder.rho,
@@ -144,14 +129,8 @@ def _consistency(evaluated: EvaluatedEncoder) -> dict[str, Any]:
             )
             for name, z in starts.items()
         }  # fmt: skip
-        shape = evaluated.test.images.shape[1:]
-        measured = compiled(image_spec(shape))(lambda x: inconsistency(encoder.encode, decode, x))
-        images = evaluated.test.images[:count]
-        values["inconsistency"] = statistics.mean(
-            in_batches(measured, images, batch_size=settings.batch_size)
-        )
-        values["rho"] = encoder.rho
-        return Part(values, {})
+        found = evaluated.of_images(evaluated.inconsistency, evaluated.test.images[:count])
+        return Part(values | {"inconsistency": statistics.mean(found), "rho": encoder.rho}, {})
 
     return evaluated.part("consistency", key, make).values
 

@@ -89,7 +89,7 @@ def evaluate(
     extractor: Extractor | None = None,
     data: dict[str, Any] | None = None,
     folder: Path | None = None,
-    progress: Callable[[Report], None] | None = None,
+    progress: Callable[[Report], None] = lambda report: None,
     class_names: ClassNames | None = None,
 ) -> Evaluation:
     """Evaluates encoders on the same images, by the same protocol.
@@ -102,7 +102,7 @@ def evaluate(
         extractor: of features for the FID.
         data: where the images come from, for the result.
         folder: where finished parts are kept; a call that was stopped goes on from there.
-        progress: told what is being done.
+        progress: called with the current work.
         class_names: what classes are called, by their numbers, for what is said of them.
 
     Returns:
@@ -203,7 +203,7 @@ def _of_data(
 
 
 def _pictures(evaluated: EvaluatedEncoder) -> list[Pictures]:
-    """What attacks do, on images that they broke, and on those that they moved farthest."""
+    """What attacks do to images that they broke, and to those that they moved farthest."""
     settings, head = evaluated.settings, evaluated.settings.heads[0]
     sheets = []
     for task in evaluated.tasks if "robustness" in settings.sections else ():
@@ -212,34 +212,27 @@ def _pictures(evaluated: EvaluatedEncoder) -> list[Pictures]:
         broken = np.flatnonzero(found.broken_by[:SHOWN] >= 0)[:FARTHEST]
         if len(broken):
             images, _ = evaluated.attacked(task, SHOWN)
+            what = f"broken for {task}, ε = {epsilon:g}"
             sheets.append(
-                Pictures(
-                    f"{evaluated.encoder.name}: broken for {task}, ε = {epsilon:g}",
-                    _before_and_after(evaluated, images[broken], found.attacked[broken]),
-                )
+                _before_and_after(evaluated, what, images[broken], found.attacked[broken])
             )
-    moves = "representation" in settings.sections and not SECTIONS["representation"].cannot(
-        evaluated
-    )
+    section = SECTIONS["representation"]
+    moves = section.name in settings.sections and not section.cannot(evaluated)
     for distance in allowed_distances(evaluated)[:1] if moves else ():
         epsilon = max(settings.epsilons)
         worst = moved(evaluated, distance, epsilon, False).arrays
+        what = f"moved farthest by {distance.name}, ε = {epsilon:g}"
         images = evaluated.test.images[worst["worst"]]
-        sheets.append(
-            Pictures(
-                f"{evaluated.encoder.name}: moved farthest by {distance.name}, ε = {epsilon:g}",
-                _before_and_after(evaluated, images, worst["found"]),
-            )
-        )
+        sheets.append(_before_and_after(evaluated, what, images, worst["found"]))
     return sheets
 
 
 def _before_and_after(
-    evaluated: EvaluatedEncoder, images: np.ndarray, attacked: np.ndarray
-) -> dict[str, np.ndarray]:
+    evaluated: EvaluatedEncoder, what: str, images: np.ndarray, attacked: np.ndarray
+) -> Pictures:
     rows = {"x": images, "xᵃ": attacked, "change": attacked - images}
     decode = evaluated.encoder.decode
     if decode is not None:
         for name, x in (("g(μ(x))", images), ("g(μ(xᵃ))", attacked)):
             rows[name] = np.asarray(decode(evaluated.encoder.embed(tf.constant(x))))
-    return rows
+    return Pictures(f"{evaluated.encoder.name}: {what}", rows)

@@ -102,10 +102,8 @@ class Circle:
                 f"data has shape {data.shape} and sum {data.sum()}; it must be at least 4 "
                 "probabilities that sum to 1"
             )
-        for name, value, least in (
-            ("latents", self.latents, 4),
-            ("neighbourhood", self.neighbourhood, 0),
-        ):
+        for name, least in (("latents", 4), ("neighbourhood", 0)):
+            value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise InputError(f"{name} is {value}; it must be a whole number, at least {least}")
         if 2 * self.neighbourhood >= len(data):
@@ -204,11 +202,9 @@ def _se(circle: Circle, log_p: Tensor, log_q: Tensor) -> dict[str, Tensor]:
     values = tf.gather(coupling + entropy, circle.neighbours, batch_dims=1)
     choice = tf.argmin(values, axis=1)
     worst = tf.gather(tf.constant(circle.neighbours), choice, batch_dims=1)
-    return _with_coupling(
-        _vae(circle, log_p, log_q),
-        tf.tensordot(circle.data, tf.gather(coupling, worst, batch_dims=1), 1),
-        tf.tensordot(circle.data, tf.gather(entropy, worst), 1),
-    )
+    coupling = tf.tensordot(circle.data, tf.gather(coupling, worst, batch_dims=1), 1)
+    entropy = tf.tensordot(circle.data, tf.gather(entropy, worst), 1)
+    return _with_coupling(_vae(circle, log_p, log_q), coupling, entropy)
 
 
 @dataclass(frozen=True)
@@ -317,13 +313,8 @@ def joints(circle: Circle, tables: Tables) -> Joints:
     q = np.exp(circle.log_encoder(tables))
     decoder_prior = np.exp(circle.log_decoder(tables)).T / circle.latents
     marginal = decoder_prior.sum(1)
-    return Joints(
-        circle.data,
-        circle.data[:, np.newaxis] * q,
-        marginal[:, np.newaxis] * q,
-        decoder_prior,
-        marginal,
-    )
+    data, model = circle.data[:, np.newaxis] * q, marginal[:, np.newaxis] * q
+    return Joints(circle.data, data, model, decoder_prior, marginal)
 
 
 def neighbour_variation(circle: Circle, tables: Tables) -> np.ndarray:

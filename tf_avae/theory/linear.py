@@ -168,23 +168,21 @@ class _Push(NamedTuple):
 _Piece = Callable[[_Point], _Push]
 
 
-def _linear(
-    p: _Point, square: np.ndarray, precision: float, entropies: np.ndarray | float
-) -> _Push:
+def _linear(p: _Point, square: np.ndarray, precision: float, entropies: Any = 1.0) -> _Push:
     """A term that takes off square/2 a^2."""
     return _Push(square * p.a, square, precision, entropies)
 
 
 def _prior(p: _Point) -> _Push:
     """-KL(q_x || p)."""
-    return _linear(p, p.c, 1.0, 1.0)
+    return _linear(p, p.c, 1.0)
 
 
 def _decoded(p: _Point) -> _Push:
     """couple(q_x, q_x~; rho) + H(q_x~), the expectation over an independent z of q_x."""
     square = p.w**2 * p.code - 2.0 * p.rho * p.w * p.a * p.c + p.rho**2 * p.c
     noise = 1.0 - p.rho**2
-    return _linear(p, square / noise, (1.0 + p.rho**2) / noise, 1.0)
+    return _linear(p, square / noise, (1.0 + p.rho**2) / noise)
 
 
 def _decoded_sampled(p: _Point) -> _Push:
@@ -200,7 +198,7 @@ def _adversarial(p: _Point) -> _Push:
     """couple(q_x, q_xa; rho_SE) + H(q_xa)."""
     noise = 1.0 - p.rho_se**2
     square = p.attacked(p.rho_se, (1.0 - p.rho_se) ** 2 * p.c)
-    return _linear(p, square / noise, (1.0 + p.rho_se**2) / noise, 1.0)
+    return _linear(p, square / noise, (1.0 + p.rho_se**2) / noise)
 
 
 def _joint(p: _Point) -> _Push:
@@ -225,26 +223,19 @@ class _Row(NamedTuple):
     attacked_by: str = "rho"
 
 
-def _alike(*pieces: _Piece) -> Mapping[str, tuple[_Piece, ...]]:
-    return dict.fromkeys(("analytic", "sampled"), pieces)
-
+_COUPLED: Mapping[str, tuple[_Piece, ...]] = {
+    "analytic": (_prior, _decoded), "sampled": (_prior, _decoded_sampled),
+}  # fmt: skip
 
 # One row for each row of `tf_avae.objectives.OBJECTIVES`, by the names of its couplings.
 _ROWS = {
-    "vae": _Row(_alike(_prior)),
-    "avae": _Row({"analytic": (_prior, _decoded), "sampled": (_prior, _decoded_sampled)}),
-    "se": _Row(_alike(_joint)),
+    "vae": _Row(dict.fromkeys(_COUPLED, (_prior,))),
+    "avae": _Row(_COUPLED),
+    "se": _Row(dict.fromkeys(_COUPLED, (_joint,))),
     "se_avae": _Row(
-        {
-            "analytic": (_prior, _decoded, _adversarial),
-            "sampled": (_prior, _decoded_sampled, _adversarial),
-        },
-        attacked_by="rho_se",
+        {name: (*pieces, _adversarial) for name, pieces in _COUPLED.items()}, attacked_by="rho_se"
     ),
-    "avae_ss": _Row(
-        {"analytic": (_prior, _decoded), "sampled": (_prior, _decoded_sampled)},
-        trains_decoder=False,
-    ),
+    "avae_ss": _Row(_COUPLED, trains_decoder=False),
 }
 
 

@@ -47,11 +47,11 @@ class Sweep:
         name: the row's name.
         summary: for `--help`.
         add_options: adds its flags.
-        place: where it is kept unless told otherwise, in words.
-        folder: of its flags, the name of that folder, in sweeps.
+        place: the default folder, for `--help`.
+        folder: its flags to the name of the default folder in sweeps.
         declare: its flags and folder to its cells; writes nothing.
-        check: looks at what it works on before anything is written; raises `InputError`.
-        collect: what its table holds of what is done, JSON values.
+        check: checks its input before anything is written; raises `InputError`.
+        collect: the figures of the cells that are done, JSON values.
         page: the table of such values, Markdown.
         picture: the same as a picture, which the page shows as NAME.png.
         prepare: makes what its cells share, once.

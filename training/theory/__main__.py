@@ -34,22 +34,14 @@ class Case(NamedTuple):
 CASES: Registry[Case] = Registry(
     "case",
     Case(
-        "ppca",
-        "probabilistic PCA (App. B)",
-        steps=ppca.STEPS,
-        measure=ppca.measure,
-        figures=ppca_figures.figures,
-        page_values=ppca.page_values,
+        "ppca", "probabilistic PCA (App. B)", steps=ppca.STEPS, measure=ppca.measure,
+        figures=ppca_figures.figures, page_values=ppca.page_values,
     ),
     Case(
-        "circle",
-        "the discrete circle (App. D, Fig. 8)",
-        steps=circle.STEPS,
-        measure=circle.measure,
-        figures=circle.figures,
-        page_values=circle.page_values,
+        "circle", "the discrete circle (App. D, Fig. 8)", steps=circle.STEPS,
+        measure=circle.measure, figures=circle.figures, page_values=circle.page_values,
     ),
-)
+)  # fmt: skip
 
 _LEAST_STEPS, _MOST_STEPS = 10, 10_000_000
 

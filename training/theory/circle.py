@@ -24,12 +24,7 @@ STEPS = 4000
 _SEEDS = 5
 _WIDTHS = (1e-3, 1e-2, 1e-1)
 _TIGHT, _WIDE = _WIDTHS[0], _WIDTHS[-1]
-_LABELS = {
-    "vae": "VAE",
-    "avae": "AVAE",
-    "avae_analytic": "AVAE, analytic coupling",
-    "se": "SE",
-}
+_LABELS = {"vae": "VAE", "avae": "AVAE", "avae_analytic": "AVAE, analytic coupling", "se": "SE"}
 
 
 def measure(steps: int, seed: int) -> dict[str, Any]:
@@ -54,16 +49,11 @@ def measure(steps: int, seed: int) -> dict[str, Any]:
         tables = train(circle, objective, seed=start, steps=steps)
         shown = start == seed and width in (_TIGHT, _WIDE)
         found = {k: float(v) for k, v in terms(circle, objective, tables).items()}
-        runs.append(
-            {
-                "objective": name,
-                "coupling_width": width,
-                "seed": start,
-                "terms": found,
-                "merit": figures_of_merit(circle, tables),
-                "tables": [np.asarray(table).tolist() for table in tables] if shown else None,
-            }
-        )
+        runs.append({
+            "objective": name, "coupling_width": width, "seed": start, "terms": found,
+            "merit": figures_of_merit(circle, tables),
+            "tables": [np.asarray(table).tolist() for table in tables] if shown else None,
+        })  # fmt: skip
         left = (time.monotonic() - begun) / (done + 1) * (len(jobs) - done - 1)
         say(
             f"circle {done + 1}/{len(jobs)}  {name}, ν {width:g}, seed {start}: "
@@ -110,12 +100,8 @@ def _width(name: str, width: float) -> float:
 
 def figures(numbers: dict[str, Any]) -> dict[str, Figure]:
     """The page's figures by name."""
-    s = numbers["settings"]
-    circle = Circle(
-        latents=s["latents"],
-        observation_width=s["observation_width"],
-        neighbourhood=s["neighbourhood"],
-    )
+    fields = ("latents", "observation_width", "neighbourhood")
+    circle = Circle(**{name: numbers["settings"][name] for name in fields})
     tight, wide = (_shown(numbers, width) for width in (_TIGHT, _WIDE))
     return {
         "panels": _panels(circle, tight),
@@ -187,8 +173,12 @@ def _variation(circle: Circle, shown: dict[str, Tables]) -> Figure:
 
 def page_values(numbers: dict[str, Any]) -> dict[str, Any]:
     """What the page (circle.md) fills in."""
-    vae = _means(numbers, "vae", _TIGHT)
-    tight, wide = (_means(numbers, "avae", width) for width in (_TIGHT, _WIDE))
+    means = {
+        "vae": _means(numbers, "vae", _TIGHT),
+        "tight": _means(numbers, "avae", _TIGHT),
+        "wide": _means(numbers, "avae", _WIDE),
+        "se": _means(numbers, "se", _TIGHT),
+    }
     return {
         **numbers["settings"],
         "neighbours": 2 * numbers["settings"]["neighbourhood"] + 1,
@@ -196,14 +186,11 @@ def page_values(numbers: dict[str, Any]) -> dict[str, Any]:
         "wide": _WIDE,
         "merit_table": merit_table(numbers),
         **{
-            f"{where}_{name}": vae[f"variation_{where}"] / means[f"variation_{where}"]
+            f"{where}_{of}": means["vae"][f"variation_{where}"] / means[of][f"variation_{where}"]
             for where in ("off_data", "at_edges")
-            for name, means in (("tight", tight), ("wide", wide))
+            for of in ("tight", "wide")
         },
-        **{f"vae_{key}": value for key, value in vae.items()},
-        **{f"tight_{key}": value for key, value in tight.items()},
-        **{f"wide_{key}": value for key, value in wide.items()},
-        **{f"se_{key}": value for key, value in _means(numbers, "se", _TIGHT).items()},
+        **{f"{of}_{key}": value for of, found in means.items() for key, value in found.items()},
     }
 
 

@@ -33,11 +33,7 @@ def measure(steps: int, seed: int) -> dict[str, Any]:
         seed: of the models and of the data.
     """
     return {
-        "settings": {
-            "steps": steps,
-            "seed": seed,
-            **dataclasses.asdict(TASK),
-        },
+        "settings": {"steps": steps, "seed": seed, **dataclasses.asdict(TASK)},
         "bias": bias_curves(),
         "trained": train_all(steps, seed),
         "chain": chain(seed),
@@ -70,17 +66,11 @@ def bias_curves() -> list[dict[str, Any]]:
                     for s in settings
                 ]
                 for i, ratio in enumerate(CURVES):
-                    curves.append(
-                        {
-                            "objective": name,
-                            "coupling": coupling,
-                            "reach": reach,
-                            "signal_to_noise": ratio,
-                            "rho": list(RHO),
-                            **_curve(found, i),
-                            "grows": [bool(np.broadcast_to(g, len(CURVES))[i]) for g in growing],
-                        }
-                    )
+                    curves.append({
+                        "objective": name, "coupling": coupling, "reach": reach,
+                        "signal_to_noise": ratio, "rho": list(RHO), **_curve(found, i),
+                        "grows": [bool(np.broadcast_to(g, len(CURVES))[i]) for g in growing],
+                    })  # fmt: skip
     return curves
 
 
@@ -124,14 +114,11 @@ def train_all(steps: int, seed: int) -> dict[str, list[dict[str, float]]]:
             "_exact": TASK.resting_point("vae"),
         }
         rows[name] = [
-            {
-                "signal_to_noise": ratio,
-                "outside": float(outside[i]),
-                **{
-                    key + suffix: float(getattr(point, key)[i])
-                    for suffix, point in points.items()
-                    for key in COMPARED
-                },
+            {"signal_to_noise": ratio, "outside": float(outside[i])}
+            | {
+                key + suffix: float(getattr(point, key)[i])
+                for suffix, point in points.items()
+                for key in COMPARED
             }
             for i, ratio in enumerate(TASK.signal_to_noise)
         ]
@@ -208,14 +195,12 @@ def _projection(rng: np.random.Generator) -> list[dict[str, float]]:
     for v in (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 0.0):
         kernel = PPCA(weights, v).image_kernel
         first = kernel.mean(x)
-        rows.append(
-            {
-                "v": v,
-                "first": float(np.linalg.norm(first - flat)),
-                "second": float(np.linalg.norm(kernel.mean(first) - first)),
-                "noise": float(np.sqrt(np.trace(kernel.covariance))),
-            }
-        )
+        rows.append({
+            "v": v,
+            "first": float(np.linalg.norm(first - flat)),
+            "second": float(np.linalg.norm(kernel.mean(first) - first)),
+            "noise": float(np.sqrt(np.trace(kernel.covariance))),
+        })  # fmt: skip
     return rows
 
 
@@ -236,15 +221,13 @@ def _drift(rng: np.random.Generator, seed: int) -> list[dict[str, Any]]:
         for _ in range(_LATE):
             exact.append(float(np.linalg.norm(mean)))
             mean = kernel.mean(mean)
-        rows.append(
-            {
-                "size": size,
-                "largest_eigenvalue": float(np.abs(spectrum).max()),
-                "late_growth": exact[-1] / exact[-2],
-                "simulated": [float(mean) for mean in means],
-                "closed_form": exact[: len(means)],
-            }
-        )
+        rows.append({
+            "size": size,
+            "largest_eigenvalue": float(np.abs(spectrum).max()),
+            "late_growth": exact[-1] / exact[-2],
+            "simulated": [float(mean) for mean in means],
+            "closed_form": exact[: len(means)],
+        })  # fmt: skip
     return rows
 
 

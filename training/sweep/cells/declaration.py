@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ from tf_avae.runs.run import holds_run
 
 OPTIONS = "options.json"
 """The file in a cell's folder with its options."""
-
 
 AGAIN = "take it away, and the same sweep makes it again"
 """What to do about a result that is damaged."""
@@ -55,10 +54,6 @@ class Measured(NamedTuple):
     cost: float
 
 
-def _nothing(cell: Cell, folder: Path) -> list[Measured]:
-    return []
-
-
 @dataclass(frozen=True)
 class Kind:
     """What a cell can be.
@@ -71,7 +66,7 @@ class Kind:
         result: what is there once the cell is done, in the same way.
         words: (cell, its folder, the outputs of what it needs) to the arguments of Python that
             begin it, or go on with it where it was stopped; None where there is nothing to do.
-        tells: (cell, its folder) to what it tells, once done, of the time that other cells take.
+        tells: (cell, its folder) to the times it measured of other cells' work, once it is done.
     """
 
     name: str
@@ -79,7 +74,7 @@ class Kind:
     output: str | None
     result: str | None
     words: Callable[[Cell, Path, list[Path]], list[str]] | None
-    tells: Callable[[Cell, Path], list[Measured]] = _nothing
+    tells: Callable[[Cell, Path], list[Measured]] = lambda cell, folder: []
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ class Declaration:
 
     sweep: str
     settings: dict[str, Any]
-    cells: tuple[Cell, ...] = field(default=())
+    cells: tuple[Cell, ...] = ()
 
     def __post_init__(self) -> None:
         known: set[str] = set()
@@ -251,26 +246,15 @@ def _told_by_timing(cell: Cell, folder: Path) -> list[Measured]:
 KINDS: Registry[Kind] = Registry(
     "kind of cell",
     Kind(
-        "fit",
-        "a run of training.fit",
-        output=_RUN,
-        result=f"{_RUN}/result.json",
-        words=_fit_words,
+        "fit", "a run of training.fit", output=_RUN, result=f"{_RUN}/result.json", words=_fit_words
     ),
     Kind(
-        "evaluate",
-        "an evaluation by training.evaluate",
-        output=_EVALUATION,
-        result=f"{_EVALUATION}/results.json",
-        words=_evaluate_words,
+        "evaluate", "an evaluation by training.evaluate",
+        output=_EVALUATION, result=f"{_EVALUATION}/results.json", words=_evaluate_words,
     ),
     Kind(
-        "timing",
-        "rates of training steps, timed in turn",
-        output=_TIMING,
-        result=_TIMING,
-        words=_timing_words,
-        tells=_told_by_timing,
+        "timing", "rates of training steps, timed in turn",
+        output=_TIMING, result=_TIMING, words=_timing_words, tells=_told_by_timing,
     ),
     Kind("taken", "a model that there is already", output=None, result=None, words=None),
-)
+)  # fmt: skip

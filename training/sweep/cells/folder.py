@@ -177,7 +177,7 @@ class SweepFolder:
         return result.is_file() and result.stat().st_size > 0
 
     def told(self, name: str) -> list[Measured]:
-        """What a cell that is done tells of the time that other cells take."""
+        """The times that a finished cell measured of other cells' work."""
         cell = self.cells[name]
         return KINDS[cell.kind].tells(cell, self.folder(name))
 

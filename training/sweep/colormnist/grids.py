@@ -1,7 +1,7 @@
 """Grids of models on ColorMNIST: objectives, the settings in which they vary, seeds."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -125,18 +125,14 @@ def models(
         for variant, algo in itertools.product(block.variants, block.algos):
             if algos and algo not in algos:
                 continue
-            for values in _combinations(axes):
-                _add(found, grid, algo, {**variant, **given, **values}, given)
+            for values in itertools.product(*axes.values()):
+                varied = dict(zip(axes, values, strict=True))
+                _add(found, grid, algo, {**variant, **given, **varied}, given)
     made = list(found.values())
     names = [model.name for model in made]
     if len(set(names)) != len(names):
         raise ValueError(f"grid {grid.name}: two models have one name, of {names}")
     return made
-
-
-def _combinations(axes: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
-    for values in itertools.product(*axes.values()):
-        yield dict(zip(axes, values, strict=True))
 
 
 def _add(

@@ -1,9 +1,8 @@
-"""Results of a grid on ColorMNIST that another sweep has: on another machine, or of an earlier day.
+"""Results of a grid on ColorMNIST from another sweep, for grids that take longer than one machine.
 
-A grid may take longer than a machine is there. What a sweep wrote, its `colormnist.json`, is small
-and keeps; put into another sweep's folder `known`, it stands there for what that sweep has not
-measured. Training is exact, so the same model may be trained again to measure more of it: its
-weights are then the same, or figures of it are refused.
+A sweep whose folder `known` holds the `colormnist.json` of another one takes from it the figures
+that it has not measured. Training is deterministic, so a model that is trained again to measure
+more of it has the same weights; otherwise its known figures are refused.
 """
 
 import json
@@ -40,7 +39,7 @@ def check(sweep: SweepFolder) -> None:
 
 
 def read_known(folder: Path) -> list[Values]:
-    """The known results in a sweep's folder, by name of their files, which they say as "file".
+    """The known results in a sweep's folder, in the order of their files, each named as "file".
 
     Raises:
         InputError: a file that holds no such results.
@@ -64,7 +63,7 @@ def add_known(values: Values, sweep: SweepFolder, measures: dict[str, Values]) -
     Args:
         values: the grid's, whose "models" and "time" are added to.
         sweep: where they come from.
-        measures: by name; those of what is added are added.
+        measures: by name; gets the measures of the figures that are added.
 
     Raises:
         InputError: known results are of another grid, were attacked in another way, or are of a
@@ -98,8 +97,8 @@ def _new(training: Values, their: Values, other: Values) -> list[str]:
 def _check_same(training: Values, their: Values, other: Values) -> None:
     """Refuses figures of another model, or on other data.
 
-    The weights' checksum is known of what has been evaluated; two runs with the same bound to the
-    last bit have the same weights too.
+    Evaluated models have a checksum of their weights; runs whose bounds are equal to the last bit
+    have the same weights too.
     """
     pairs = {
         "SHA-256 of the weights": (training.get("sha256"), their.get("sha256")),

@@ -1,4 +1,4 @@
-"""The figures of the precision study, as far as a sweep has them."""
+"""The figures of the precision study that a sweep has."""
 
 from typing import Any
 
@@ -25,8 +25,8 @@ from training.sweep.seeds import by_seed, over_seeds, paired
 
 
 def measures(tasks: list[str], radii: list[float]) -> list[Values]:
-    """What is compared: the name and the unit of each figure; of accuracies, the task and the
-    radius too, 0 for that of images as they are."""
+    """What is compared: each figure's name and unit; accuracies have the task and the radius too,
+    which is 0 for the nominal one."""
     accuracies = [
         {"name": f"{task}, {at_radius(epsilon)}", "unit": PERCENT, "task": task, "epsilon": epsilon}
         for task in tasks

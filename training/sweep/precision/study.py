@@ -75,7 +75,7 @@ def add_options(parser: Parser) -> None:
 
 
 def default_folder(arguments: argparse.Namespace) -> str:
-    """The name of the folder where the sweep is kept unless told otherwise."""
+    """The name of the sweep's default folder."""
     return f"precision-{given_options(arguments).get('arch', DATASETS[DATASET].architecture)}"
 
 
