@@ -7,7 +7,7 @@ From files it needs TensorFlow and no gRPC; from a server it needs the requireme
 `serving.client`, and no TensorFlow.
 """
 
-# ruff: noqa: E402 (what is missing is said before it is imported)
+# ruff: noqa: E402 (missing modules are named before they are imported)
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from serving import require
+from tf_avae.backend import need, tf
 
-require("tf", sklearn="scikit-learn")  # isort: split
+need({"sklearn": "scikit-learn"})  # isort: split
 
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
@@ -158,8 +158,6 @@ class _Loaded:
     """An encoder in memory."""
 
     def __init__(self, path: str, trust: bool):
-        import tensorflow as tf
-
         from tf_avae.colours import WHITE
         from tf_avae.evaluation.batches import compiled, image_spec
         from tf_avae.image_files.decoding import decode_images
@@ -179,8 +177,6 @@ class _Loaded:
         self._encoder = encoder  # holds the variables
 
     def embed(self, images: np.ndarray | list[bytes], batch_size: int) -> np.ndarray:
-        import tensorflow as tf
-
         from tf_avae.evaluation.batches import in_batches
 
         if isinstance(images, np.ndarray):

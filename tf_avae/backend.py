@@ -169,18 +169,22 @@ def _settings() -> Path:
     return Path(os.environ.get("KERAS_HOME", folder)).expanduser() / "keras.json"
 
 
-def need(modules: Mapping[str, str]) -> None:
-    """Raises where modules that TensorFlow's extra brings are not installed.
+def need(modules: Mapping[str, str], extra: str = "tf") -> None:
+    """Raises `NotInstalled` if modules are missing; the message names the extra that has them.
 
     Args:
         modules: names of modules to those of their distributions.
-
-    Raises:
-        NotInstalled: some are not there.
+        extra: one of this package's.
     """
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    missing = [shown for name, shown in modules.items() if not _is_installed(name)]
     if missing:
         raise NotInstalled(
-            f"tf_avae needs {', '.join(modules[name] for name in missing)}; in a checkout: "
-            "pip install '.[tf]' (serving.client needs no TensorFlow)"
+            f"not installed: {', '.join(missing)}; in a checkout: pip install '.[{extra}]'"
         )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around the module is missing
+        return False

@@ -2,10 +2,9 @@
 
     python -m serving.bulk --model models/encoder --input 'pictures/**' --output embeddings
 
-`options` is what a job is told; `job` checks it, runs a pipeline on one of Beam's runners and signs
-the result with a manifest; `pipeline` says what is done with each picture; `sources` reads;
-`encoder` is the model as Beam's RunInference takes it. Needs the extra `tf_avae[beam]`; see
-docs/bulk.md.
+`options` holds a job's arguments; `job` checks them, runs a pipeline on one of Beam's runners and
+writes the manifest; `pipeline` has the steps for each picture; `sources` reads; `encoder` is the
+model for Beam's RunInference. Needs the extra `tf_avae[beam]`; see docs/bulk.md.
 """
 
 import logging
@@ -13,12 +12,11 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notices of TensorFlow's
 
-from serving import require
-from tf_avae.errors import InputError
+from tf_avae.backend import need
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
-    """Not what Beam says, on loading and with each batch, of extras for clouds that are missing."""
+    """Drops Beam's warnings, on loading and with each batch, of missing extras for clouds."""
     return "apache_beam" not in record.pathname or record.levelno > logging.WARNING
 
 
@@ -26,8 +24,5 @@ logging.getLogger().addFilter(_worth_saying)
 
 
 def check_installed() -> None:
-    """Raises `InputError` where Apache Beam is not installed; the modules here import it."""
-    try:
-        require("beam", apache_beam="Apache Beam", pyarrow="pyarrow")
-    except ModuleNotFoundError as error:
-        raise InputError(str(error)) from error
+    """Raises `InputError` if Apache Beam is not installed; the modules here import it."""
+    need({"apache_beam": "Apache Beam", "pyarrow": "pyarrow"}, "beam")

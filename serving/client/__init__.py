@@ -1,10 +1,10 @@
 """Asks a TensorFlow Serving server for robust embeddings. Needs grpcio, protobuf and numpy only."""
 
-# ruff: noqa: E402 (what is missing is said before it is imported)
+# ruff: noqa: E402 (missing modules are named before they are imported)
 
-from serving import require
+from tf_avae.backend import need
 
-require("client", grpc="grpcio", google__protobuf="protobuf")  # isort: split
+need({"grpc": "grpcio", "google.protobuf": "protobuf"}, "client")  # isort: split
 
 from serving.client.asynchronous import AsyncEmbeddingClient
 from serving.client.errors import (

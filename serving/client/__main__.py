@@ -19,7 +19,7 @@ from tf_avae.console.progress import Counter
 from tf_avae.files import replacing
 
 _Option = tuple[str, str, Callable[[str], Any], Any, str]
-"""Name, what it takes, what reads that, default, help."""
+"""Name, metavar, type, default, help."""
 
 _SERVER: tuple[_Option, ...] = (
     ("address", "HOST:PORT", str, "localhost:8500", "of the server's gRPC"),
@@ -43,15 +43,15 @@ FILE.npz: embedding and variance [N, D], inconsistency and paths [N], version"""
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _INITIALISER = "__saved_model_init_op"
-"""The signature by which TensorFlow 2 tells a loader what to run; nothing to ask for."""
+"""A signature of TensorFlow's own loader, which no client calls."""
 
 _NAMED = 3
 """How many of the least consistent images are named."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 2 where the input is at fault, 1 where the server
-    is, or the time."""
+    """Runs the command; returns its exit code: 2 if the input is at fault, 1 if the server is, or
+    time ran out."""
     return run_command(_parser, arguments, _ask, with_plugins=False)
 
 
@@ -83,12 +83,8 @@ def _parser() -> Parser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     embed = commands.add_parser("embed", parents=[server], help="embed image files")
-    embed.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGE",
-        help="PNG, JPEG, WebP or BMP files, or folders of them",
-    )
+    kinds = "PNG, JPEG, WebP or BMP files, or folders of them"
+    embed.add_argument("images", nargs="+", metavar="IMAGE", help=kinds)
     embed.add_argument("--out", metavar="FILE", required=True, help=_OUT)
     _add(embed, _PORTIONS)
     embed.set_defaults(run=_embed)
@@ -97,9 +93,8 @@ def _parser() -> Parser:
     )
     status.add_argument("--wait", metavar="SECONDS", type=float, help="until one is available")
     status.set_defaults(run=_status)
-    commands.add_parser(
-        "metadata", parents=[server], help="what the model takes and gives"
-    ).set_defaults(run=_metadata)
+    told = commands.add_parser("metadata", parents=[server], help="what the model takes and gives")
+    told.set_defaults(run=_metadata)
     return parser
 
 

@@ -2,32 +2,38 @@
 
 import asyncio
 import itertools
-import os
 import threading
-from collections.abc import Iterable
-from typing import Any, Self, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, ParamSpec, Self, cast
 
 import grpc
 import grpc.aio
-import numpy as np
 
-from serving.client import plans
 from serving.client.base import BaseClient, Clock
 from serving.client.errors import ServingError
-from serving.client.messages import Classifications, Embeddings, Metadata, VersionStatus
-from serving.client.plans import Ask, Pause, Plan, Progress, Step, T, advance
+from serving.client.plans import Ask, Pause, Plan, Step, T, advance, explained
+from serving.client.sync import EmbeddingClient
+
+P = ParamSpec("P")
 
 _GRACE = 5.0
 """Seconds that another loop has for closing the channel."""
 
 
-class AsyncEmbeddingClient(BaseClient):
-    """As `EmbeddingClient`, call for call, but each is awaited.
+def _awaited(
+    call: Callable[Concatenate[EmbeddingClient, P], T],
+) -> Callable[Concatenate["AsyncEmbeddingClient", P], Awaitable[T]]:
+    """The same call. It returns what `_run` returns, which is a coroutine here."""
+    return cast(Any, call)
 
-    It may be made anywhere. Its channel is opened at the first call, in the event loop that runs
-    then, and belongs to that loop until the loop is closed; the next one opens another. A call
-    from a second loop while the first may still run is refused: each loop has a client of its own.
-    Requests are put together, and files read, in threads beside the loop.
+
+class AsyncEmbeddingClient(BaseClient):
+    """`EmbeddingClient` for asyncio: the same calls, each of them awaited.
+
+    It may be made anywhere. The first call opens the channel in the running event loop. The channel
+    belongs to that loop until the loop is closed; then the next call opens another. A call from a
+    second loop while the first is not closed is refused: make a client for each loop. Threads
+    beside the loop make the requests and read the files.
     """
 
     def __init__(self, *args: Any, **options: Any):
@@ -36,56 +42,23 @@ class AsyncEmbeddingClient(BaseClient):
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def embed(self, images: Any) -> Embeddings:
-        """As `EmbeddingClient.embed`."""
-        return await self._run(plans.of_images(self._target, plans.EMBED, images))
-
-    async def embed_bytes(self, images: Iterable[bytes]) -> Embeddings:
-        """As `EmbeddingClient.embed_bytes`."""
-        return await self._run(plans.of_bytes(self._target, plans.EMBED, images))
-
-    async def embed_files(
-        self, paths: Iterable[str | os.PathLike[str]], progress: Progress | None = None
-    ) -> Embeddings:
-        """As `EmbeddingClient.embed_files`."""
-        return await self._run(plans.of_files(self._target, plans.EMBED, paths, progress))
-
-    async def classify(self, images: Any) -> Classifications:
-        """As `EmbeddingClient.classify`."""
-        return await self._run(plans.of_images(self._target, plans.CLASSIFY, images))
-
-    async def classify_bytes(self, images: Iterable[bytes]) -> Classifications:
-        """As `EmbeddingClient.classify_bytes`."""
-        return await self._run(plans.of_bytes(self._target, plans.CLASSIFY, images))
-
-    async def classify_files(
-        self, paths: Iterable[str | os.PathLike[str]], progress: Progress | None = None
-    ) -> Classifications:
-        """As `EmbeddingClient.classify_files`."""
-        return await self._run(plans.of_files(self._target, plans.CLASSIFY, paths, progress))
-
-    async def decode(self, latents: Any) -> np.ndarray:
-        """As `EmbeddingClient.decode`."""
-        return await self._run(plans.decode(self._target, latents))
-
-    async def status(self) -> list[VersionStatus]:
-        """As `EmbeddingClient.status`."""
-        return await self._run(plans.status(self._target))
-
-    async def metadata(self) -> Metadata:
-        """As `EmbeddingClient.metadata`."""
-        return await self._run(plans.metadata(self._target))
-
-    async def wait_until_ready(self, timeout: float = 60.0) -> int:
-        """As `EmbeddingClient.wait_until_ready`."""
-        return await self._run(plans.wait_until_ready(self._target, timeout), timeout)
+    embed = _awaited(EmbeddingClient.embed)
+    embed_bytes = _awaited(EmbeddingClient.embed_bytes)
+    embed_files = _awaited(EmbeddingClient.embed_files)
+    classify = _awaited(EmbeddingClient.classify)
+    classify_bytes = _awaited(EmbeddingClient.classify_bytes)
+    classify_files = _awaited(EmbeddingClient.classify_files)
+    decode = _awaited(EmbeddingClient.decode)
+    status = _awaited(EmbeddingClient.status)
+    metadata = _awaited(EmbeddingClient.metadata)
+    wait_until_ready = _awaited(EmbeddingClient.wait_until_ready)
 
     async def close(self) -> None:
         """Ends the connection, and with an error the calls under way."""
         self._closed = True
         channel, loop = self._channel, self._loop
         if channel is None or loop is None or loop.is_closed():
-            return  # what belonged to the loop has ended with it
+            return  # a channel ends with its loop
         if loop is asyncio.get_running_loop():
             await channel.close()
         elif loop.is_running():
@@ -107,7 +80,7 @@ class AsyncEmbeddingClient(BaseClient):
         here = asyncio.get_running_loop()
         with self._opening:
             if self._channel is None or self._loop is None or self._loop.is_closed():
-                self._channel, self._loop = self._open(), here
+                self._channel, self._loop = self._open(grpc.aio), here
         if self._loop is not here:
             raise ServingError(
                 f"{self._address}: this client belongs to the event loop that it was first used "
@@ -115,14 +88,9 @@ class AsyncEmbeddingClient(BaseClient):
             )
         return self._channel
 
-    def _open(self) -> grpc.aio.Channel:
-        if self._credentials is None:
-            return grpc.aio.insecure_channel(self._address, self._options)
-        return grpc.aio.secure_channel(self._address, self._credentials, self._options)
-
     async def _run(self, plan: Plan[T], timeout: float | None = None) -> T:
         self._connected()
-        clock, plan = self._clock(timeout), plans.explained(self._target, plan)
+        clock, plan = self._clock(timeout), explained(self._target, plan)
         step, result = await asyncio.to_thread(advance, plan)
         while step is not None:
             error = None

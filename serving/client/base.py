@@ -1,10 +1,11 @@
-"""What the two clients share: what they are told, and the channel that follows from it."""
+"""What the two clients share: their arguments, and the channel that follows from them."""
 
 import json
 import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ _LARGEST_MB = 2047
 
 
 class BaseClient(ABC):
-    """A client that is told all but how to wait.
+    """A client without the way in which it waits.
 
     Args:
         address: host:port of the server's gRPC port.
@@ -33,18 +34,18 @@ class BaseClient(ABC):
         version: its version; the newest unless given.
         label: the server's name for a version, instead of its number.
         timeout: seconds that a call may take, however many requests it makes; None: any time.
-        request_timeout: seconds that each request may take, its retries included; None: what is
-            left for the call.
-        batch_size: images in a request, at most. More are split. The server has a limit of its
-            own, its `max_batch_size`.
-        concurrency: requests under way at a time, at most.
-        max_message_mb: MiB of a request or a reply, at most. Requests are split to keep to it.
-        tls: whether to speak TLS, also meant by each of the next three. Without `tls_ca`, gRPC's
+        request_timeout: seconds that each request may take with its retries; None: the time that
+            the call has left.
+        batch_size: largest number of images in a request; calls are split. The server has its own
+            limit, `max_batch_size`.
+        concurrency: largest number of requests at a time.
+        max_message_mb: largest size of a request or a reply, MiB; calls are split to keep to it.
+        tls: whether to speak TLS; each of the next three means it too. Without `tls_ca`, gRPC's
             own list of authorities is trusted.
         tls_ca: certificates of the authorities that may vouch for the server.
-        tls_cert: the client's own certificate, for a server that asks for one (mutual TLS).
-        tls_key: the key to it, not encrypted.
-        channel_options: more of gRPC's channel arguments; they replace the client's own.
+        tls_cert: the client's certificate, for a server that asks for one (mutual TLS).
+        tls_key: its key, not encrypted.
+        channel_options: further channel arguments of gRPC; they replace the client's own.
 
     Raises:
         InvalidRequest: a value cannot be used, or a file not be read.
@@ -68,7 +69,10 @@ class BaseClient(ABC):
         tls_key: Pem | None = None,
         channel_options: Sequence[tuple[str, Any]] = (),
     ):
-        _at_least_1(batch_size=batch_size, concurrency=concurrency, max_message_mb=max_message_mb)
+        counts = {"batch_size": batch_size, "concurrency": concurrency}
+        for name, count in (counts | {"max_message_mb": max_message_mb}).items():
+            if count < 1:
+                raise InvalidRequest(f"{name} is {count}; it must be at least 1")
         if max_message_mb > _LARGEST_MB:
             raise InvalidRequest(f"max_message_mb is {max_message_mb}; at most {_LARGEST_MB}")
         for name, value in (("timeout", timeout), ("request_timeout", request_timeout)):
@@ -87,8 +91,14 @@ class BaseClient(ABC):
     def _connected(self) -> Any:
         """The channel, of the client's own kind."""
 
+    def _open(self, library: Any) -> Any:
+        """A channel of `grpc` or `grpc.aio`."""
+        if self._credentials is None:
+            return library.insecure_channel(self._address, self._options)
+        return library.secure_channel(self._address, self._credentials, self._options)
+
     def _method(self, ask: Ask) -> Any:
-        """What sends the request, once it is called with it."""
+        """The function that sends the request."""
         return self._connected().unary_unary(
             ask.method.path,
             # Replies come as bytes: gRPC would make INTERNAL of one that is no message.
@@ -96,7 +106,7 @@ class BaseClient(ABC):
         )
 
     def _error(self, error: grpc.RpcError | None = None) -> ServingError:
-        """What a call came to that failed; None: one that a closed channel did not take."""
+        """The error of a failed call; None: a closed channel refused it."""
         if self._closed or error is None:
             return ServingError(f"{self._address}: the client is closed")
         return of_rpc(error, self._address)
@@ -108,37 +118,29 @@ class BaseClient(ABC):
         return Clock(self._address, timeout, None)
 
 
+@dataclass(frozen=True)
 class Clock:
-    """The time that a call has left.
+    """The time that a call to `address` has left, in seconds; None: any time."""
 
-    Args:
-        address: of the server, for the error.
-        timeout: seconds that the call may take; None: any time.
-        request_timeout: seconds that each of its requests may take; None: what is left.
-    """
-
-    def __init__(self, address: str, timeout: float | None, request_timeout: float | None):
-        self._address, self._timeout, self._request_timeout = address, timeout, request_timeout
-        self._start = time.monotonic()
+    address: str
+    timeout: float | None
+    request_timeout: float | None
+    start: float = field(default_factory=time.monotonic)
 
     def left(self) -> float:
-        """Seconds that a request may take that starts now.
-
-        Raises:
-            DeadlineExceeded: there is no time left.
-        """
-        if self._timeout is None:
-            return min(self._request_timeout or _LONGEST, _LONGEST)
-        left = self._start + self._timeout - time.monotonic()
+        """Seconds that a request that starts now may take; raises `DeadlineExceeded` at 0."""
+        left = _LONGEST
+        if self.timeout is not None:
+            left = min(left, self.start + self.timeout - time.monotonic())
         if left <= 0:
             raise DeadlineExceeded(
-                f"{self._address}: the call took longer than its {self._timeout:g} s; allow more",
+                f"{self.address}: the call took longer than its {self.timeout:g} s; allow more",
                 grpc.StatusCode.DEADLINE_EXCEEDED,
             )
-        return min(left, self._request_timeout or left, _LONGEST)
+        return min(left, self.request_timeout or left)
 
     def pause(self, seconds: float) -> float:
-        """Seconds to wait: as many as are asked for, or as there are left."""
+        """Seconds to wait: as many as are asked for, or as are left."""
         return min(seconds, self.left())
 
 
@@ -209,9 +211,3 @@ def _check_key(content: bytes) -> None:
         raise ValueError("it holds no private key in PEM")
     if b"ENCRYPTED" in content:
         raise ValueError("the key is encrypted; decrypt it first")
-
-
-def _at_least_1(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise InvalidRequest(f"{name} is {value}; it must be at least 1")

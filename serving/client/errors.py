@@ -1,4 +1,4 @@
-"""What can go wrong between a client and a server: one family of errors."""
+"""The errors of a client: one family."""
 
 import json
 
@@ -6,12 +6,12 @@ import grpc
 
 
 class ServingError(Exception):
-    """A call that came to nothing.
+    """A call failed.
 
     Attributes:
-        code: the gRPC status code; None where no server was asked, its reply was wrong, or the
-            client was closed.
-        details: the server's own words, whole; empty where there are none.
+        code: the gRPC status code; None if no server was asked, its reply was wrong, or the client
+            was closed.
+        details: the server's whole message; empty if there is none.
     """
 
     def __init__(self, message: str, code: grpc.StatusCode | None = None, details: str = ""):
@@ -21,28 +21,28 @@ class ServingError(Exception):
 
 
 class InvalidRequest(ServingError, ValueError):
-    """The same request would be refused again: change it. Refused here or by the server."""
+    """The client or the server refused the request, and would refuse it again: change it."""
 
 
 class NotFound(ServingError):
-    """The server has no such model or version; the message says which there are, as far as the
-    server tells. TensorFlow Serving tells the versions of a model, but not which models it has."""
+    """The server has no such model or version. The message names what the server lists: TensorFlow
+    Serving lists the versions of a model, but not its models."""
 
 
 class Unavailable(ServingError):
-    """No server, or one that is too busy, and not for want of trying: ask later."""
+    """There is no server, or it is too busy, also after the retries: ask later."""
 
 
 class DeadlineExceeded(ServingError):
-    """Time ran out. What was asked for may have been done."""
+    """Time ran out. The server may have done the work."""
 
 
 class BadReply(ServingError):
-    """The reply is not what an encoder's server sends: another model, or another server."""
+    """The reply is not an encoder's: it is another model, or another server."""
 
 
 class VersionChanged(ServingError):
-    """The model changed during the call, and the versions' answers do not mix: call again."""
+    """The model changed during the call, and results of two versions do not mix: call again."""
 
 
 _MOST_TOLD = 2000  # characters
@@ -70,7 +70,7 @@ SERVED = "served-models-bin"
 
 
 def _models(error: grpc.RpcError) -> str:
-    """What an error tells of the models that there are."""
+    """The models that an error names, in words."""
     for key, value in error.trailing_metadata() or ():
         if key == SERVED:
             try:
@@ -82,12 +82,7 @@ def _models(error: grpc.RpcError) -> str:
 
 
 def of_rpc(error: grpc.RpcError, address: str) -> ServingError:
-    """The error that a failed call stands for.
-
-    Args:
-        error: as grpc or grpc.aio raises it.
-        address: of the server, for the message.
-    """
+    """The error for a call to `address` that failed in grpc or grpc.aio."""
     code, details = error.code(), error.details() or ""
     words = " ".join(details.split()) or "no reason given"
     message = f"{address}: {code.name}: {words}{_REMEDIES.get(code, '')}{_models(error)}"

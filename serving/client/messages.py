@@ -1,4 +1,4 @@
-"""Requests as the server takes them, and what its replies say."""
+"""The server's requests and replies, and the results that are made of replies."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,14 +23,14 @@ T = TypeVar("T", "Embeddings", "Classifications", "Images")
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """What one version of an encoder says of N images.
+    """The embeddings of N images by one version of an encoder.
 
     Attributes:
         embedding: float32 [N, D]: the mean of q(z|x).
         variance: float32 [N, D], of each dimension of the embedding.
         inconsistency: float32 [N], at least 0: how far an image is from what the model would
-            encode had it generated the image (a squared 2-Wasserstein distance). Where it is far
-            above that of other images, the embedding is not to be trusted.
+            encode had it generated the image (a squared 2-Wasserstein distance). Do not trust an
+            embedding whose inconsistency is far above that of other images.
         version: of the model.
     """
 
@@ -52,13 +52,13 @@ class Embeddings:
 
 @dataclass(frozen=True, eq=False)
 class Classifications:
-    """What one version of a classifier says of N images.
+    """The classes of N images by one version of a classifier.
 
     Attributes:
         logits: float32 [N, K].
         probabilities: float32 [N, K], of the classes; their names are in the export's provenance.
         embedding: float32 [N, D], of its encoder.
-        inconsistency: float32 [N], as in `Embeddings`; None where its encoder gives none.
+        inconsistency: float32 [N], as in `Embeddings`; None if its encoder gives none.
         version: of the model.
     """
 
@@ -79,7 +79,7 @@ class Classifications:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """What one version of a decoder made of latents: float32 [N, H, W, C]."""
+    """Images float32 [N, H, W, C], decoded by one version of a model."""
 
     images: np.ndarray
     version: int
@@ -119,7 +119,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Signature:
-    """The named inputs and outputs of something that a model does."""
+    """The named inputs and outputs of a function of a model."""
 
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
@@ -127,14 +127,14 @@ class Signature:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a version of a model takes and gives, by signature."""
+    """The signatures of a version of a model, by name."""
 
     version: int
     signatures: Mapping[str, Signature]
 
 
 def model_spec(name: str, version: int | None, label: str | None) -> Any:
-    """Which model, and which version of it; the newest where neither is given.
+    """The ModelSpec of a model and its version or label; of the newest version if neither is given.
 
     Raises:
         InvalidRequest: both are given, or no message can hold them.
@@ -156,14 +156,8 @@ def model_spec(name: str, version: int | None, label: str | None) -> Any:
 
 
 def predict(spec: Any, signature: str, name: str, values: np.ndarray | Sequence[bytes]) -> Any:
-    """A request to run a signature of a single input.
-
-    Args:
-        spec: of `model_spec`.
-        signature: its name.
-        name: of the input.
-        values: the input: numbers, which are sent as float32, or byte strings.
-    """
+    """A request to run a signature with values of its input `name`: numbers, which are sent as
+    float32, or byte strings."""
     request = protocol.PredictRequest(model_spec=spec)
     request.model_spec.signature_name = signature
     tensors.write(request.inputs[name], values)
@@ -182,15 +176,8 @@ def version(reply: Any) -> int:
 
 
 def of_model(reply: Any, spec: Any) -> Any:
-    """A reply, found to be of the model and the version that were asked for.
-
-    Args:
-        reply: of a PredictionService.
-        spec: the ModelSpec that was sent.
-
-    Raises:
-        BadReply: it is of another, or does not say of which version.
-    """
+    """A reply of the model and the version in the ModelSpec that was sent; raises `BadReply` for
+    others, and for replies without a version."""
     name = reply.model_spec.name
     if name and name != spec.name:
         raise BadReply(f"the reply is of the model {name[:80]!r}; {spec.name!r} was asked for")
@@ -206,15 +193,9 @@ def outputs(
 ) -> dict[str, np.ndarray]:
     """The outputs of a PredictResponse, float32.
 
-    Args:
-        reply: the response.
-        rows: how many inputs were sent.
-        most_bytes: of all arrays together.
-        ranks: name of each output that is needed to its number of dimensions.
-
     Raises:
-        BadReply: one is missing, or has another number of rows or dimensions, or holds no floats,
-            or they are larger.
+        BadReply: an output in `ranks` is missing, has another number of rows or dimensions or holds
+            no floats; or all arrays together take more than `most_bytes`.
     """
     found: dict[str, np.ndarray] = {}
     for name, rank in ranks.items():
@@ -236,11 +217,7 @@ def outputs(
 
 
 def embeddings(reply: Any, rows: int, most_bytes: int) -> Embeddings:
-    """The embeddings in the reply to `rows` images.
-
-    Raises:
-        BadReply: it holds none, or not as many.
-    """
+    """The embeddings in the reply to `rows` images; raises `BadReply` for another reply."""
     found = outputs(reply, rows, most_bytes, {"embedding": 2, "variance": 2, "inconsistency": 1})
     there, spread = found["embedding"].shape, found["variance"].shape
     if there != spread:
@@ -249,20 +226,12 @@ def embeddings(reply: Any, rows: int, most_bytes: int) -> Embeddings:
 
 
 def images(reply: Any, rows: int, most_bytes: int) -> Images:
-    """The images in the reply to `rows` latents.
-
-    Raises:
-        BadReply: it holds none, or not as many.
-    """
+    """The images in the reply to `rows` latents; raises `BadReply` for another reply."""
     return Images(outputs(reply, rows, most_bytes, {"image": 4})["image"], version(reply))
 
 
 def classifications(reply: Any, rows: int, most_bytes: int) -> Classifications:
-    """The classifications in the reply to `rows` images.
-
-    Raises:
-        BadReply: it holds none, or not as many.
-    """
+    """The classes in the reply to `rows` images; raises `BadReply` for another reply."""
     ranks = {"logits": 2, "probabilities": 2, "embedding": 2}
     if "inconsistency" in reply.outputs:
         ranks["inconsistency"] = 1
@@ -275,11 +244,8 @@ def classifications(reply: Any, rows: int, most_bytes: int) -> Classifications:
 
 
 def join(parts: Iterable[T]) -> T:
-    """What is said of all images, of what is said of some each by one version.
-
-    Raises:
-        BadReply: they do not go together.
-    """
+    """The results of several replies of one version as one; raises `BadReply` if their shapes
+    differ."""
     parts = list(parts)
     whole: dict[str, Any] = {}
     for name in vars(parts[0]):
@@ -292,15 +258,8 @@ def join(parts: Iterable[T]) -> T:
 
 
 def statuses(reply: Any, spec: Any) -> list[VersionStatus]:
-    """What a GetModelStatusResponse says, the newest version first.
-
-    Args:
-        reply: the response.
-        spec: the ModelSpec that was sent.
-
-    Raises:
-        BadReply: it is of another version than was asked for.
-    """
+    """The versions in a GetModelStatusResponse, the newest first; raises `BadReply` for another
+    version than the ModelSpec asked for."""
     found = []
     for status in reply.model_version_status:
         if spec.HasField("version") and status.version != spec.version.value:
@@ -318,11 +277,7 @@ def statuses(reply: Any, spec: Any) -> list[VersionStatus]:
 
 
 def metadata(reply: Any) -> Metadata:
-    """What a GetModelMetadataResponse says.
-
-    Raises:
-        BadReply: it holds no signatures.
-    """
+    """The signatures in a GetModelMetadataResponse; raises `BadReply` if it holds none."""
     signatures = protocol.SignatureDefMap()
     try:
         there = reply.metadata[SIGNATURES].Unpack(signatures)

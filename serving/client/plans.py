@@ -1,9 +1,9 @@
-"""What a client does, without doing it: each call is a generator that says what to ask next.
+"""The client's calls without input and output: each is a generator that yields its next step.
 
-A plan yields a `Round` of requests, or a `Pause`. Who runs it (`serving.client.sync` or
-`serving.client.asynchronous`) sends the requests, some at a time, puts what the replies say into
-the round's results and goes on, or throws the error of the first to fail into the plan. So the
-two clients differ in how they wait and in nothing else.
+A plan yields a `Round` of requests, or a `Pause`. Its runner (`serving.client.sync` or
+`serving.client.asynchronous`) sends the requests, some at a time, puts the parsed replies into the
+round's results and continues; if a request fails, it throws the first error into the plan. So the
+two clients differ only in how they wait.
 """
 
 import os
@@ -28,11 +28,12 @@ from serving.client.errors import (
     VersionChanged,
 )
 from serving.client.messages import Classifications, Embeddings, Metadata, VersionStatus
+from tf_avae.errors import first_few
 
 T = TypeVar("T")
 S = TypeVar("S", Embeddings, Classifications)
 Progress = Callable[[int, int], None]
-"""Told how many images are done, of how many."""
+"""Called with the number of images that are done, and the number of all."""
 
 _POLL = 0.2
 """Seconds between two looks at whether a model is ready."""
@@ -40,12 +41,11 @@ _POLL = 0.2
 _NAMED = 5  # versions in an error, at most
 
 _BESIDE_ALL, _BESIDE_EACH = 4096, 16
-"""Bytes of a request that are no content, at most: of all images together, and of each."""
+"""Largest overhead of a request in bytes: of all images together, and of each."""
 
 
-@dataclass(frozen=True)
-class Method:
-    """A method of the server: where it is, and what makes a message of its reply."""
+class Method(NamedTuple):
+    """A method of the server: its path, and the parser of its reply."""
 
     path: str
     reply: Callable[[bytes], Any]
@@ -65,7 +65,7 @@ _STATUS = Method(
 
 @dataclass(frozen=True)
 class Ask:
-    """A request, and what becomes of its reply."""
+    """A request, and the function that makes a result of its reply."""
 
     method: Method
     request: Any
@@ -74,13 +74,13 @@ class Ask:
 
 @dataclass
 class Round:
-    """Requests that need nothing of one another. Each is made when its turn comes.
+    """Requests that do not depend on one another. Each is made when its turn comes.
 
     Attributes:
-        asks: the requests.
-        done: told the place of each request that was answered.
-        results: what became of the replies, by the place of the request.
-        last: the place of the request that ended last; where one failed, of that one.
+        asks: the requests; a request's place is its number here.
+        done: called with the place of each request that was answered.
+        results: the parsed replies by place.
+        last: the place of the request that ended last, or of the one that failed.
     """
 
     asks: Iterator[Ask]
@@ -89,11 +89,7 @@ class Round:
     last: int = 0
 
     def take(self, place: int, ask: Ask, reply: bytes) -> None:
-        """Notes a reply.
-
-        Raises:
-            BadReply: it makes no sense.
-        """
+        """Parses a reply and keeps the result; raises `BadReply` if that fails."""
         try:
             message = ask.method.reply(reply)
         except DecodeError as error:
@@ -106,7 +102,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Pause:
-    """So many seconds of waiting."""
+    """A wait, in seconds."""
 
     seconds: float
 
@@ -116,8 +112,7 @@ Plan = Generator[Step, None, T]
 
 
 def advance(plan: Plan[T], error: ServingError | None = None) -> tuple[Step | None, T | None]:
-    """The next step of a plan, whose last one ended with an error if one is given; or None and what
-    the plan came to."""
+    """The next step of a plan, or None and its result. `error` ended the step before."""
     try:
         return (next(plan) if error is None else plan.throw(error)), None
     except StopIteration as end:
@@ -126,12 +121,12 @@ def advance(plan: Plan[T], error: ServingError | None = None) -> tuple[Step | No
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked, and in what portions.
+    """The model that is asked, and the limits of a request.
 
     Attributes:
         spec: the ModelSpec: model, and version or label.
-        batch_size: images in a request, at most.
-        max_bytes: size of a request or a reply, and of the arrays in a reply, at most.
+        batch_size: largest number of images in a request.
+        max_bytes: largest size of a request, of a reply, and of the arrays in a reply.
     """
 
     spec: Any
@@ -141,17 +136,14 @@ class Target:
 
 @dataclass(frozen=True)
 class _Input:
-    """N things to send to a signature.
+    """N values for the one input of a signature.
 
     Attributes:
-        signature: its name.
-        name: of its one input.
-        sizes: bytes of each of the N.
-        values: some of them, as `messages.predict` takes them.
-        parse: what becomes of a reply, its number of rows and the bytes that its arrays may take
-            at most; it has a `version`.
-        title: of the i-th, where the server may refuse one for what it is; None where not.
-        progress: told how many of the N are done.
+        sizes: bytes of each value.
+        values: a range of them, as `messages.predict` takes them.
+        parse: makes a result with a `version` of a reply, its number of rows and the largest size
+            of its arrays.
+        title: names the i-th value in an error, if the server may refuse a single one.
     """
 
     signature: str
@@ -164,12 +156,7 @@ class _Input:
 
 
 class Use(NamedTuple, Generic[S]):
-    """What images are sent for.
-
-    Attributes:
-        images, files: the signatures that take `image` and `image_bytes`.
-        parse: as of an `_Input`.
-    """
+    """A use of images: the signatures that take `image` and `image_bytes`, and their parser."""
 
     images: str
     files: str
@@ -181,22 +168,13 @@ CLASSIFY = Use("classify", "classify_bytes", messages.classifications)
 
 
 def of_images(target: Target, use: Use[S], images: Any) -> Plan[S]:
-    """What is said of images [N, H, W, C], in [0, 1] or uint8.
-
-    Raises:
-        InvalidRequest: there are none, or they are of another dtype or rank.
-    """
+    """The results for images [N, H, W, C] in [0, 1] or uint8; raises `InvalidRequest`."""
     array = _array(images, "images", "[N, H, W, C]", (np.floating, np.uint8))
-    parts = yield from _predict(target, _of_rows(array, use.images, "image", use.parse))
-    return messages.join(parts)
+    return (yield from _predict(target, _of_rows(array, use.images, "image", use.parse)))
 
 
 def of_bytes(target: Target, use: Use[S], images: Iterable[bytes]) -> Plan[S]:
-    """What is said of the contents of image files.
-
-    Raises:
-        InvalidRequest: there are none, or they are not bytes.
-    """
+    """The results for the contents of image files; raises `InvalidRequest` for other values."""
     contents = [images] if isinstance(images, str) else list(images)
     for index, content in enumerate(contents):
         if not isinstance(content, bytes):
@@ -204,58 +182,35 @@ def of_bytes(target: Target, use: Use[S], images: Iterable[bytes]) -> Plan[S]:
                 f"image {index} is {type(content).__name__}; give a list of bytes, each the "
                 "content of an image file"
             )
-    parts = yield from _predict(
-        target,
-        _Input(
-            use.files,
-            "image_bytes",
-            [len(content) for content in contents],
-            lambda part: contents[part.start : part.stop],
-            use.parse,
-            title="image {}".format,
-        ),
-    )
-    return messages.join(parts)
+    given = _Input(
+        use.files, "image_bytes", list(map(len, contents)),
+        lambda part: contents[part.start : part.stop], use.parse, "image {}".format,
+    )  # fmt: skip
+    return (yield from _predict(target, given))
 
 
 def of_files(
-    target: Target,
-    use: Use[S],
-    paths: Iterable[str | os.PathLike[str]],
-    progress: Progress | None,
+    target: Target, use: Use[S], paths: Iterable[str | os.PathLike[str]], progress: Progress | None
 ) -> Plan[S]:
-    """What is said of image files. Each is read when its turn comes.
-
-    Raises:
-        InvalidRequest: there are none, or one cannot be read.
-    """
+    """The results for image files, each read when its turn comes; raises `InvalidRequest` if one
+    cannot be read."""
     if isinstance(paths, (str, bytes, os.PathLike)):
         raise InvalidRequest(f"paths is one path, {str(paths)!r}; give a list of them")
     files = [Path(path) for path in paths]
-    parts = yield from _predict(
-        target,
-        _Input(
-            use.files,
-            "image_bytes",
-            [_of_file(file, lambda file: file.stat().st_size) for file in files],
-            lambda part: [_of_file(files[index], Path.read_bytes) for index in part],
-            use.parse,
-            title=lambda index: str(files[index]),
-            progress=progress,
-        ),
-    )
-    return messages.join(parts)
+    sizes = [_of_file(file, lambda file: file.stat().st_size) for file in files]
+    given = _Input(
+        use.files, "image_bytes", sizes,
+        lambda part: [_of_file(files[index], Path.read_bytes) for index in part], use.parse,
+        lambda index: str(files[index]), progress,
+    )  # fmt: skip
+    return (yield from _predict(target, given))
 
 
 def decode(target: Target, latents: Any) -> Plan[np.ndarray]:
-    """The images float32 [N, H, W, C] that latents [N, D] decode to.
-
-    Raises:
-        InvalidRequest: there are none, or they are of another dtype or rank.
-    """
+    """The images float32 [N, H, W, C] decoded of latents [N, D]; raises `InvalidRequest`."""
     array = _array(latents, "latents", "[N, D]", (np.floating,))
-    parts = yield from _predict(target, _of_rows(array, "decode", "latent", messages.images))
-    return messages.join(parts).images
+    given = _of_rows(array, "decode", "latent", messages.images)
+    return (yield from _predict(target, given)).images
 
 
 def status(target: Target) -> Plan[list[VersionStatus]]:
@@ -269,11 +224,8 @@ def metadata(target: Target) -> Plan[Metadata]:
 
 
 def wait_until_ready(target: Target, timeout: float) -> Plan[int]:
-    """The newest available version, once there is one. Who runs the plan keeps the time.
-
-    Raises:
-        DeadlineExceeded: it took longer than `timeout` seconds; with what was seen last.
-    """
+    """The newest available version, once there is one. The runner of the plan keeps the time: its
+    `DeadlineExceeded` is raised again, with `timeout` in seconds and the last answer."""
     seen = "no answer"
     while True:
         try:
@@ -294,18 +246,14 @@ def wait_until_ready(target: Target, timeout: float) -> Plan[int]:
 
 
 def explained(target: Target, plan: Plan[T]) -> Plan[T]:
-    """The same plan; where its end is NotFound, that says what there is instead.
-
-    Raises:
-        NotFound: as the plan does.
-    """
+    """The same plan, whose `NotFound` also names the versions that there are."""
     try:
         return (yield from plan)
     except NotFound as error:
         name = target.spec.name
         try:
             there = yield from _single(_status(messages.model_spec(name, None, None)))
-        except ServingError:  # what is known by now has to do
+        except ServingError:  # the error is raised without them
             there = []
         if there:
             words = f"of {name!r} there is: {'; '.join(map(str, there[:_NAMED]))}"
@@ -315,8 +263,7 @@ def explained(target: Target, plan: Plan[T]) -> Plan[T]:
 
 
 def split(sizes: Sequence[int], batch_size: int, max_bytes: int) -> list[range]:
-    """Consecutive parts of things of these sizes: none of more things, and none larger unless it
-    is one thing."""
+    """Consecutive parts of values of these sizes, each within both limits or a single value."""
     parts, start, total = [], 0, 0
     for index, size in enumerate(sizes):
         if index > start and (index - start == batch_size or total + size > max_bytes):
@@ -327,8 +274,8 @@ def split(sizes: Sequence[int], batch_size: int, max_bytes: int) -> list[range]:
     return parts
 
 
-def _predict(target: Target, given: _Input) -> Plan[list[Any]]:
-    """What becomes of all of the input, part by part, by one version of the model."""
+def _predict(target: Target, given: _Input) -> Plan[Any]:
+    """The joined results of all parts of the input, by one version of the model."""
     if not given.sizes:
         raise InvalidRequest("there is nothing to send: N is 0; give at least one")
     sizes = [size + _BESIDE_EACH for size in given.sizes]
@@ -337,8 +284,8 @@ def _predict(target: Target, given: _Input) -> Plan[list[Any]]:
     newest = max(result.version for result in results)
     old = [index for index, result in enumerate(results) if result.version != newest]
     if not old:
-        return results
-    # The server changed versions in between. One embedding space is not another.
+        return messages.join(results)
+    # The server changed versions in between, and the embeddings of two versions do not mix.
     pinned = messages.model_spec(target.spec.name, newest, None)
     left = [parts[index] for index in old]
     changed = f"{target.spec.name!r} changed to version {newest} during the call"
@@ -352,14 +299,13 @@ def _predict(target: Target, given: _Input) -> Plan[list[Any]]:
         raise VersionChanged(f"{changed}, and the server did not keep to it; call again")
     for index, result in zip(old, again, strict=True):
         results[index] = result
-    return results
+    return messages.join(results)
 
 
 def _round(
-    target: Target, given: _Input, spec: Any, parts: list[range], before: int
+    target: Target, given: _Input, spec: Any, parts: list[range], count: int
 ) -> Plan[list[Any]]:
-    """What becomes of some parts, after so many things that are done."""
-    count = before
+    """The results of some parts; `count` values are done before."""
 
     def done(place: int) -> None:
         nonlocal count
@@ -380,11 +326,8 @@ def _round(
 def _accuse(
     target: Target, given: _Input, spec: Any, part: range, refused: InvalidRequest
 ) -> Plan[None]:
-    """Says which things of a refused part are at fault: those that are refused alone too.
-
-    Raises:
-        InvalidRequest: some are; or it is the model's version or label that is refused.
-    """
+    """Raises `InvalidRequest` that names the values of a refused part which are refused alone too,
+    or that the model's version or label is refused."""
     bad = {}
     try:
         yield from _single(_metadata(spec))
@@ -396,10 +339,9 @@ def _accuse(
     except InvalidRequest:
         raise
     except ServingError:
-        pass  # what is known by now has to do
+        pass  # only the values that are known by now are named
     if bad and given.title:
-        names = [given.title(index) for index in bad]
-        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        listed = first_few(map(given.title, bad), 5)
         first = next(iter(bad.values()))
         raise InvalidRequest(f"{listed}: {first}", first.code, first.details) from refused
 
@@ -434,7 +376,7 @@ def _metadata(spec: Any) -> Ask:
 def _of_rows(
     array: np.ndarray, signature: str, name: str, parse: Callable[[Any, int, int], Any]
 ) -> _Input:
-    """The rows of an array; where they are bytes, as fractions of 255."""
+    """The rows of an array; uint8 is divided by 255."""
 
     def values(part: range) -> np.ndarray:
         rows = array[part.start : part.stop]

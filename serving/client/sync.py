@@ -18,47 +18,41 @@ from serving.client.plans import Ask, Pause, Plan, Progress, Step, T, advance
 
 
 class EmbeddingClient(BaseClient):
-    """Asks a TensorFlow Serving server for embeddings. Threads may share one.
+    """Asks a TensorFlow Serving server for embeddings. Threads may share one client.
 
-    What it is told: see `BaseClient`.
+    `BaseClient` describes the arguments.
 
-    Every call raises a `ServingError`: what was asked for cannot be sent or is refused
-    (`InvalidRequest`), the model or version is not there (`NotFound`), the server is not
-    (`Unavailable`: after five attempts in all, the first included; `status` makes one), time ran
-    out (`DeadlineExceeded`), the reply makes no sense (`BadReply`), or the client is closed, before
-    or meanwhile. Of more than a request's worth of images all embeddings are of one version
-    of the model, also where the server changes it in between; at worst, `VersionChanged`.
+    A call that fails raises a `ServingError`: the request cannot be sent or is refused
+    (`InvalidRequest`), there is no such model or version (`NotFound`), no server answers
+    (`Unavailable`, after five attempts; `status` makes one), time ran out (`DeadlineExceeded`), the
+    reply makes no sense (`BadReply`), or the client was closed. All results of a call are of one
+    version of the model, also if it takes many requests and the server changes the version in
+    between; where that is not possible, the call raises `VersionChanged`.
     """
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
-        if self._credentials is None:
-            self._channel = grpc.insecure_channel(self._address, self._options)
-        else:
-            self._channel = grpc.secure_channel(self._address, self._credentials, self._options)
+        self._channel: grpc.Channel = self._open(grpc)
 
     def embed(self, images: Any) -> Embeddings:
         """Embeds an array of images [N, H, W, C]: floats in [0, 1], or uint8, which is divided by
-        255. What H, W and C must be, the server says."""
+        255. The model sets H, W and C."""
         return self._run(plans.of_images(self._target, plans.EMBED, images))
 
     def embed_bytes(self, images: Iterable[bytes]) -> Embeddings:
         """Embeds the contents of N PNG, JPEG, WebP or BMP files: the server decodes and resizes.
 
-        Where it refuses some, the error names them by their index.
+        If the server refuses some, the error names them by their index.
         """
         return self._run(plans.of_bytes(self._target, plans.EMBED, images))
 
     def embed_files(
         self, paths: Iterable[str | os.PathLike[str]], progress: Progress | None = None
     ) -> Embeddings:
-        """Embeds N PNG, JPEG, WebP or BMP files, no more of them in memory than under way.
+        """Embeds N PNG, JPEG, WebP or BMP files. Only the files under way are in memory.
 
-        Where the server refuses some, the error names them.
-
-        Args:
-            paths: of the files.
-            progress: told how many images are done, and of how many.
+        If the server refuses some, the error names them. `progress` is called with the number of
+        images that are done, and N.
         """
         return self._run(plans.of_files(self._target, plans.EMBED, paths, progress))
 
@@ -90,9 +84,9 @@ class EmbeddingClient(BaseClient):
         return self._run(plans.metadata(self._target))
 
     def wait_until_ready(self, timeout: float = 60.0) -> int:
-        """Waits until a version of the model is available, or the one that was asked for by its
-        number, and returns it. That there is no server yet, or no model, is no error until
-        `timeout` seconds are over."""
+        """Waits until a version of the model is available, or the client's own version if it has
+        one, and returns its number. No server or no model is an error only after `timeout`
+        seconds."""
         return self._run(plans.wait_until_ready(self._target, timeout), timeout)
 
     def close(self) -> None:
@@ -147,10 +141,10 @@ class EmbeddingClient(BaseClient):
                 call.cancel()
 
     def _send(self, ask: Ask, timeout: float, ended: Callable[[Any], None]) -> Any:
-        """Begins a request, and says by `ended` when it is over.
+        """Begins a request; `ended` is called with it when it is over.
 
-        In a thread beside: Ctrl-C raises KeyboardInterrupt wherever the main thread is, and where
-        that was within gRPC as it began a request, the channel would never close.
+        A thread begins it: Ctrl-C raises KeyboardInterrupt in the main thread, and if that happened
+        while gRPC began a request, the channel would never close.
         """
         begun: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
 

@@ -9,14 +9,14 @@ import numpy as np
 from serving.client.errors import BadReply
 from serving.protocol import DataType
 
-# Of each dtype that is read: numpy's, little-endian, and the list that may hold the elements.
+# Each dtype that is read: numpy's, little-endian, and the field that may hold the elements.
 _DTYPES = {DataType.DT_FLOAT: ("<f4", "float_val"), DataType.DT_DOUBLE: ("<f8", "double_val")}
 
 _DIMENSIONS = 8
 
 
 def write(tensor: Any, values: np.ndarray | Sequence[bytes]) -> None:
-    """Fills an empty TensorProto: float32 from numbers of any shape, string [N] from N of bytes."""
+    """Fills an empty TensorProto: float32 of any shape, or string [N] from N byte strings."""
     if isinstance(values, np.ndarray):
         tensor.dtype = DataType.DT_FLOAT
         tensor.tensor_content = values.astype("<f4", copy=False).tobytes()
@@ -30,21 +30,18 @@ def write(tensor: Any, values: np.ndarray | Sequence[bytes]) -> None:
 
 
 def shape_of(tensor: Any) -> tuple[int, ...]:
-    """The shape that a TensorProto says it has."""
+    """The shape in a TensorProto."""
     return tuple(dim.size for dim in tensor.tensor_shape.dim)
 
 
 def to_array(tensor: Any, most_bytes: int = 1 << 31, before: int = 0) -> np.ndarray:
-    """The elements of a TensorProto of floats.
+    """The elements of a TensorProto of floats, of which a few bytes may mean many millions.
 
-    Args:
-        tensor: of any size that it says: a few bytes may stand for a thousand million elements.
-        most_bytes: of all arrays of a reply.
-        before: bytes of those that came before this one.
+    `most_bytes` is the limit for all arrays of a reply, and `before` what the earlier ones take.
 
     Raises:
-        BadReply: it is of another dtype, it holds more elements than its shape, or too few, or the
-            array would be larger or has more than 8 dimensions.
+        BadReply: another dtype, a shape that its elements do not fit, an array that is too large or
+            has more than 8 dimensions.
     """
     if tensor.dtype not in _DTYPES:
         raise BadReply(f"a tensor of {dtype_name(tensor.dtype)}; a reply holds floats")
@@ -52,7 +49,7 @@ def to_array(tensor: Any, most_bytes: int = 1 << 31, before: int = 0) -> np.ndar
     shape, item = shape_of(tensor), np.dtype(dtype).itemsize
     if tensor.tensor_shape.unknown_rank or min(shape, default=0) < 0 or len(shape) > _DIMENSIONS:
         raise BadReply(f"a tensor came with the shape {list(shape[: _DIMENSIONS + 1])}")
-    # Of an empty one too: no array may have sides whose product is too large.
+    # An empty array counts too: numpy refuses sides whose product is too large.
     if before + item * math.prod(max(1, side) for side in shape) > most_bytes:
         beside = f", beside {before:,} bytes of others" if before else ""
         raise BadReply(
@@ -76,12 +73,7 @@ def to_array(tensor: Any, most_bytes: int = 1 << 31, before: int = 0) -> np.ndar
 
 def dtype_name(number: int) -> str:
     """TensorFlow's name of a DataType, such as float32."""
-    special = {
-        DataType.DT_FLOAT: "float32",
-        DataType.DT_DOUBLE: "float64",
-        DataType.DT_HALF: "float16",
-    }
-    if number in special:
-        return special[number]
-    known = number in DataType.values()
-    return DataType.Name(number).removeprefix("DT_").lower() if known else f"dtype {number}"
+    if number not in DataType.values():
+        return f"dtype {number}"
+    name = DataType.Name(number).removeprefix("DT_").lower()
+    return {"float": "float32", "double": "float64", "half": "float16"}.get(name, name)

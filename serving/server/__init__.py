@@ -11,15 +11,10 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notices of TensorFlow's
 
-import tf_avae  # noqa: F401
-from serving import require
+from tf_avae.backend import need
 
-require(
-    "tf",
-    tensorflow_serving="tensorflow-serving-api",
-    grpc="grpcio",
-    grpc_health="grpcio-health-checking",
-    grpc_reflection="grpcio-reflection",
-    aiohttp="aiohttp",
-    prometheus_client="prometheus-client",
-)
+need({
+    "tensorflow_serving": "tensorflow-serving-api", "grpc": "grpcio",
+    "grpc_health": "grpcio-health-checking", "grpc_reflection": "grpcio-reflection",
+    "aiohttp": "aiohttp", "prometheus_client": "prometheus-client",
+})  # fmt: skip
