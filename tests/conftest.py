@@ -7,8 +7,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# First, as in the commands: what imports TensorFlow decides on oneDNN (tf_avae/backend.py), and so
-# on the last bits of results, which tests compare between this process and commands in their own.
+# First, as in the commands: what imports TensorFlow decides on oneDNN (tf_avae/backend), and so on
+# the last bits of results, which tests compare between this process and commands in their own.
 import tf_avae  # isort: split
 
 import keras

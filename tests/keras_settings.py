@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_avae import AVAE
-from tf_avae.float32 import Float32View
+from tf_avae.backend.float32 import Float32View
 from tf_avae.graphs.saved_models import load_keras_model
 from tf_avae.probes import Probe
 from tf_avae.runs.optimizers import FusedAdam

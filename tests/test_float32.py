@@ -12,8 +12,8 @@ import tensorflow as tf
 from conftest import SMALL, small_model
 from keras import layers
 
+from tf_avae.backend.float32 import Float32View
 from tf_avae.errors import InputError
-from tf_avae.float32 import Float32View
 from tf_avae.graphs.saved_models import SavedModel
 from tf_avae.saved.encoders import open_encoder
 from tf_avae.saved.exports import served_encoder

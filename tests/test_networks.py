@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from tf_avae.backend.float32 import Float32View
 from tf_avae.errors import InputError
-from tf_avae.float32 import Float32View
 from tf_avae.networks import ARCHITECTURES
 
 

@@ -14,8 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_avae import networks, replicas
+from tf_avae import networks
 from tf_avae.attacks import BALLS
+from tf_avae.backend import replicas
 from tf_avae.model import AVAE
 from tf_avae.objectives import OBJECTIVES
 from training import fit, session, strategies

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tf_avae import backend  # before TensorFlow: it decides how that is imported
-from tf_avae.registered import register_when_imported
+from tf_avae.backend.registered import register_when_imported
 
 if TYPE_CHECKING:
     from tf_avae.attacks.apgd import apgd

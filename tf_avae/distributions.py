@@ -15,8 +15,8 @@ import math
 from typing import NamedTuple
 
 from tf_avae.backend import tf, tfp
+from tf_avae.backend.replicas import own_rows
 from tf_avae.inputs import seed_of
-from tf_avae.replicas import own_rows
 from tf_avae.types import Images, Latents, PerExample, Tensor
 
 

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from tf_avae import config as options
-from tf_avae import replicas
 from tf_avae.attacks import BALLS, Ball, pgd
-from tf_avae.backend import keras, tf
+from tf_avae.backend import keras, replicas, tf
+from tf_avae.backend.float32 import Float32View, quantised_config
 from tf_avae.distributions import Posterior, prior_sample, w2_squared
 from tf_avae.errors import InputError
-from tf_avae.float32 import Float32View, quantised_config
 from tf_avae.inputs import MARGIN, image_array, images_of, refusals
 from tf_avae.networks import ARCHITECTURES, Architecture, image_shape_of, policy_of, renamed
 from tf_avae.objectives import (

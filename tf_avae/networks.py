@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_avae import replicas
-from tf_avae.backend import keras
+from tf_avae.backend import keras, replicas
 from tf_avae.config import check, option
 from tf_avae.errors import InputError
 from tf_avae.inputs import UNIT
@@ -91,7 +90,7 @@ class Architecture:
         embedding = dense(kernel_initializer=build.initializer(), name="mean")
         variance: keras.layers.Layer
         if self.constant_variance:
-            from tf_avae.layers import ConstantVariance
+            from tf_avae.backend.layers import ConstantVariance
 
             variance = ConstantVariance(latent_dim, dtype="float32", name="variance")
         else:

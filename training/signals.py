@@ -8,8 +8,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from tf_avae import private
-from tf_avae.backend import tf
+from tf_avae.backend import private, tf
 from tf_avae.console.commands import handling
 
 

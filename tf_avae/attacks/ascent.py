@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 from tf_avae.attacks.balls import BALLS, Ball, over_images
 from tf_avae.backend import tf
+from tf_avae.backend.replicas import own_rows
 from tf_avae.errors import InputError
 from tf_avae.inputs import images_of, seed_of
-from tf_avae.replicas import own_rows
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
 
 

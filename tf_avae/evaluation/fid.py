@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from tf_avae.backend import keras, tf
+from tf_avae.backend.float32 import Float32View, in_float32
 from tf_avae.distributions import w2_squared_full
 from tf_avae.errors import InputError, reason
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches
 from tf_avae.files import absolute
-from tf_avae.float32 import Float32View, in_float32
 from tf_avae.graphs.saved_models import SavedModel, load_keras_model
 from tf_avae.inputs import image_array
 from tf_avae.types import Images, Tensor

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from tf_avae import private
-from tf_avae.backend import tf
+from tf_avae.backend import private, tf
 from tf_avae.errors import InputError, reason
 from tf_avae.graphs.operations import COMPUTES, closure, node_of
 from tf_avae.types import Tensor

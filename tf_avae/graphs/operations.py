@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tf_avae import private
+from tf_avae.backend import private
 from tf_avae.errors import InputError, first_few
 
 IF_TRUSTED = "if you trust where it comes from, open it with --trust (in Python: trust=True)"

@@ -6,8 +6,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tf_avae import replicas
 from tf_avae.attacks import BALLS
+from tf_avae.backend import replicas
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError

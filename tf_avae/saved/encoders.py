@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_avae.backend import keras, tf
+from tf_avae.backend.float32 import Float32View
 from tf_avae.config import read_json
 from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError
 from tf_avae.evaluation.encoder import Encoder
-from tf_avae.float32 import Float32View
 from tf_avae.graphs.saved_models import (
     PROVENANCE,
     SavedModel,

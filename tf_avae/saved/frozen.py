@@ -9,8 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tf_avae import private
-from tf_avae.backend import keras, tf
+from tf_avae.backend import keras, private, tf
 from tf_avae.errors import InputError
 from tf_avae.graphs.flat_graphs import FlatGraph, flatten, variables_of
 from tf_avae.graphs.saved_models import SavedModel, holds_saved_model, listed

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tf_avae import private
-from tf_avae.backend import keras
+from tf_avae.backend import keras, private
 from tf_avae.errors import InputError, reason
 from tf_avae.types import Tensor
 

@@ -28,7 +28,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'tf_avae.private' has no attribute {name!r}")
+        raise AttributeError(f"module 'tf_avae.backend.private' has no attribute {name!r}")
     import_tensorflow()
     home = import_module(_HOMES[name])
     return getattr(home, name, None) or import_module(f"{_HOMES[name]}.{name}")

@@ -11,7 +11,7 @@ from typing import Any
 
 _WAITING = {
     # Their classes are in files of models.
-    "keras": ("layers", "model", "runs.optimizers", "saved.frozen"),
+    "keras": ("backend.layers", "model", "runs.optimizers", "saved.frozen"),
     # Builders, for `tfds.load`.
     "tensorflow_datasets": ("datasets.celeb_a.tfds", "datasets.color_mnist.tfds"),
 }
