@@ -24,11 +24,12 @@ need({"sklearn": "scikit-learn"})  # isort: split
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 
+from tf_avae.inputs import MARGIN, image_array
+
 if TYPE_CHECKING:
     from serving.client import EmbeddingClient
 
 _ADDRESS = re.compile(r"([\w.-]+|\[[0-9a-fA-F:]+\]):\d+")
-_MARGIN = 1e-3  # how far a pixel may lie outside [0, 1], as in the exported graph
 _SHAPE = "[N, H, W, C]"
 
 
@@ -38,18 +39,17 @@ class RobustEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     Images are an array [N, H, W, C] of floats in [0, 1] or uint8, which is divided by 255, or a
     list of image files: paths, or contents as bytes.
 
-    `fit` records the encoder it found, and `transform` uses only that one. If its files have
-    changed or the server no longer has this version, `transform` raises an error.
-    Without `fit`, `transform` uses the current encoder. An encoder is loaded when it is first
-    needed and once a process. It is not pickled, so a process that loads a pickle needs the same
-    files, or a connection to the server.
+    `fit` records the encoder it found, and `transform` uses only that one: it raises an error if
+    the files have changed or the server no longer has the version. Without `fit`, `transform` uses
+    the current encoder. A process loads an encoder once, when it is first needed. A pickle does not
+    hold it: the process that loads the pickle needs the same files, or the server.
 
     Args:
-        source: a run, a SavedModel or a folder of versions of one, a Keras encoder; or the address
-            of a server, "host:port" of its gRPC (a file of such a name is "./host:port").
+        source: a run, a SavedModel or a folder of its versions, a Keras encoder; or a server's
+            gRPC address, "host:port" (a file of such a name is "./host:port").
         model: the model's name on the server.
         batch_size: images at once.
-        trust: whether to open files of an encoder that may do more than compute.
+        trust: whether to open encoders that may do more than compute.
         options: further arguments of `serving.client.EmbeddingClient`: label, timeout, tls ...
 
     Attributes:
@@ -238,7 +238,7 @@ class _Server:
         from serving.client import EmbeddingClient
 
         options = self.options
-        if pinned:  # the label may have moved
+        if pinned:  # the label may name another version now
             options = {name: value for name, value in options.items() if name != "label"}
         return EmbeddingClient(
             self.address, self.model, batch_size=self.batch_size, **{**options, **pinned}
@@ -264,13 +264,9 @@ def _images(X: Any) -> np.ndarray | list[bytes]:
         )
     if array.dtype == np.uint8:
         return array / np.float32(255)
-    if array.dtype.kind != "f":
-        raise ValueError(f"X is {array.dtype}; images are floats in [0, 1], or uint8")
-    array = array.astype(np.float32, copy=False)
-    low, high = array.min(), array.max()
-    if not (low >= -_MARGIN and high <= 1 + _MARGIN):  # also what is not a number
-        raise ValueError(f"X goes from {low:g} to {high:g}; images are numbers in [0, 1], or uint8")
-    return array
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32, copy=False)
+    return image_array(array, margin=MARGIN)
 
 
 def _are_files(items: Sequence[Any]) -> bool:

@@ -204,8 +204,8 @@ def refusals() -> Iterator[None]:
 
 def _limits(bounds: tuple[float, float], margin: float) -> tuple[np.float32, np.float32]:
     """The least and the greatest value allowed. Infinity is never allowed."""
-    low, high = max(bounds[0] - margin, tf.float32.min), min(bounds[1] + margin, tf.float32.max)
-    return np.float32(low), np.float32(high)
+    most = float(np.finfo(np.float32).max)
+    return np.float32(max(bounds[0] - margin, -most)), np.float32(min(bounds[1] + margin, most))
 
 
 def _tensor(value: Any, what: str) -> Tensor:

@@ -6,31 +6,23 @@ from serving.bodies.refusals import Refused
 
 Buffer = bytes | bytearray | memoryview
 
-_STEP = 2**14  # bytes that are unpacked at a time: as much is copied at each member's end
+_STEP = 2**14  # bytes that are unpacked at a time, and copied at each member's end
 _MOST_MEMBERS = 4096  # of gzip members, which may be concatenated
 
 
 class TooLarge(Refused):
-    """A body of more bytes than the limit.
-
-    Args:
-        limit: bytes.
-    """
+    """A body of more than `limit` bytes."""
 
     def __init__(self, limit: int):
         super().__init__(f"Received body larger than max ({limit} bytes)", "RESOURCE_EXHAUSTED")
 
 
 def unpacked(body: Buffer, encoding: str, limit: int) -> Buffer:
-    """A body as it was before it was compressed.
-
-    Args:
-        body: as it was sent.
-        encoding: the header `Content-Encoding`: gzip, deflate or identity; empty: the last one.
-        limit: bytes of the result at the most. No more than that is ever unpacked.
+    """A body without its `Content-Encoding`: gzip, deflate, identity, or empty for the last one.
 
     Raises:
-        Refused: it is larger (`TooLarge`), does not unpack, or the encoding is another one.
+        Refused: it has more than `limit` bytes (`TooLarge`; no more are unpacked), it does not
+            unpack, or the encoding is another one.
     """
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
@@ -40,7 +32,7 @@ def unpacked(body: Buffer, encoding: str, limit: int) -> Buffer:
     if encoding in ("gzip", "x-gzip"):
         bits = 16 + zlib.MAX_WBITS
     elif encoding == "deflate":
-        # Many clients leave out the header that the standard asks for; its low bits are 8.
+        # Many clients omit the header that the standard requires; its low bits are 8.
         bits = zlib.MAX_WBITS if body and body[0] & 0xF == 8 else -zlib.MAX_WBITS
     else:
         raise Refused(

@@ -1,4 +1,4 @@
-"""JSON, as TensorFlow Serving's parser takes it."""
+"""JSON by the rules of TensorFlow Serving's parser."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from serving.bodies.compressed import Buffer
 from serving.bodies.refusals import Refused
 
 _SHOWN = 256  # characters of a value in an error
-# Names that stand for numbers, and strings, in which they do not.
+# Names of numbers, and strings, in which they are no numbers.
 _NAMES = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(-?)(?:Infinity|Inf|NaN)', re.DOTALL)
 _LIST = re.compile(
     r'\{\s*(?:"signature_name"\s*:\s*"([^"\\]*)"\s*,\s*)?"(instances|inputs)"\s*:\s*\[\s*'
@@ -19,11 +19,7 @@ _NAME = re.compile("-?(Inf|NaN)")
 
 
 def text_of(body: Buffer) -> str:
-    """A body as text.
-
-    Raises:
-        Refused: it is empty, or not UTF-8.
-    """
+    """A body as text; raises `Refused` if it is empty or not UTF-8."""
     try:
         text = str(body, "utf-8-sig").lstrip(" \t\r\n")
     except UnicodeDecodeError as error:
@@ -36,11 +32,8 @@ def text_of(body: Buffer) -> str:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The JSON object in a request's text; what follows it is ignored.
-
-    Raises:
-        Refused: it is not JSON, or no object.
-    """
+    """The JSON object in a request's text, without anything after it; raises `Refused` if there is
+    none."""
     try:
         document = _decoded_json(text)
     except json.JSONDecodeError as error:
@@ -53,8 +46,8 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def first_of(text: str) -> tuple[str, str, Any] | None:
-    """The signature's name, "instances" or "inputs", and the first item of that list, without the
-    rest of it; None where that is not as plain to see as in what most programs write."""
+    """The signature's name, "instances" or "inputs", and the first item of that list; None if the
+    text is not written in the order that most programs use."""
     start = _LIST.match(text)
     if start is None or "\\" in text or text.find('"signature_name"', start.end()) >= 0:
         return None
@@ -70,8 +63,8 @@ def _decoded_json(text: str) -> Any:
     except json.JSONDecodeError as error:
         if not _NAME.match(text, error.pos):
             raise
-    # Inf, -Inf and -NaN, which Python's parser does not know. All such names become one that it
-    # knows, of the same length, so that it says where an error is.
+    # Python's parser does not know Inf, -Inf and -NaN. All such names become one that it knows, of
+    # the same length, so that the offsets in errors are right.
     numbers: list[float] = []
 
     def known(match: re.Match) -> str:
@@ -85,11 +78,7 @@ def _decoded_json(text: str) -> Any:
 
 
 def _decoder(numbers: Iterator[float] | None = None) -> json.JSONDecoder:
-    """A parser for which the first of keys that are repeated counts.
-
-    Args:
-        numbers: that the names for numbers stand for, in order.
-    """
+    """A parser that takes the first of repeated keys, and from `numbers` for names of numbers."""
     return json.JSONDecoder(
         object_pairs_hook=lambda pairs: dict(reversed(pairs)),
         parse_constant=None if numbers is None else lambda _: next(numbers),
@@ -97,7 +86,7 @@ def _decoder(numbers: Iterator[float] | None = None) -> json.JSONDecoder:
 
 
 def shown(value: Any) -> str:
-    """The beginning of a value as JSON; only as much of it is written as is shown."""
+    """The beginning of a value as JSON; the rest is not written."""
     text = ""
     for part in json.JSONEncoder().iterencode(value):
         text += part[:_SHOWN]

@@ -1,4 +1,4 @@
-"""What a request's body asks for: the row and column forms of the REST API, by its rules there."""
+"""The document in a request's body: the row and column forms of the REST API."""
 
 import itertools
 import math
@@ -21,11 +21,11 @@ Inputs = Mapping[str, Input]
 
 @dataclass(frozen=True)
 class Document:
-    """What a body asks for.
+    """The content of a body.
 
     Attributes:
-        signature: the name that it gives; empty: none.
-        form: that the reply must have: "predictions" or "outputs".
+        signature: its name; empty: none is given.
+        form: of the reply: "predictions" or "outputs".
         arrays: input alias to values.
     """
 
@@ -37,16 +37,10 @@ class Document:
 def read(
     body: Buffer, encoding: str, limit: int, signatures: Mapping[str, Inputs] | None
 ) -> Document:
-    """What a request's body asks for.
+    """The document in a request's body, of an encoding and at most `limit` bytes as in `unpacked`.
 
-    Args:
-        body: as it was sent.
-        encoding: of the body; see `unpacked`.
-        limit: bytes of it, unpacked, at the most.
-        signatures: name to inputs; None: there is no such model, and only the signature is read.
-
-    Raises:
-        Refused: it does not unpack, is no JSON object, or does not fit its signature.
+    `signatures` are name to inputs; None: there is no such model, and only the signature is read.
+    Raises `Refused` if the body does not unpack, is no JSON object, or does not fit its signature.
     """
     text = text_of(unpacked(body, encoding, limit))
     if signatures is not None and len(text) > _LONG:
@@ -65,8 +59,7 @@ def read(
 
 
 def _refuse_first(text: str, signatures: Mapping[str, Inputs]) -> None:
-    """Raises `Refused` where the first item of a list does not fit, before the others are
-    parsed."""
+    """Raises `Refused` if the first item of a list does not fit, before the others are parsed."""
     name, key, first = first_of(text) or ("", "", None)
     inputs = signatures.get(name or "serving_default")
     if not key or not inputs:
@@ -83,7 +76,7 @@ def _refuse_first(text: str, signatures: Mapping[str, Inputs]) -> None:
 
 
 def signature_name(document: dict[str, Any]) -> str:
-    """The signature that a document names; empty where it names none."""
+    """The signature that a document names; empty if none."""
     name = document.get("signature_name", "")
     if not isinstance(name, str) or not is_text(name):
         raise Refused(
@@ -94,18 +87,8 @@ def signature_name(document: dict[str, Any]) -> str:
 
 
 def fill(document: dict[str, Any], inputs: Inputs) -> tuple[str, dict[str, np.ndarray]]:
-    """The inputs in a document.
-
-    Args:
-        document: from `parse`.
-        inputs: of the signature that it names.
-
-    Returns:
-        The form that the reply must have, and input alias to values.
-
-    Raises:
-        Refused: keys are missing or values do not fit.
-    """
+    """The form of the reply, and the values of the signature's inputs by alias; raises `Refused` if
+    keys are missing or values do not fit."""
     if "instances" in document and "inputs" in document:
         raise Refused(
             f"JSON Value: {shown(document)} Not formatted correctly expecting only one of "
@@ -135,7 +118,7 @@ def _rows(instances: list, inputs: Inputs) -> dict[str, np.ndarray]:
     named = is_object(instances[0])
     columns = {alias: _Column(info) for alias, info in inputs.items()}
     for number, element in enumerate(instances):
-        if number == 1:  # the first fits; now all at once, or one by one to find what is wrong
+        if number == 1:  # the first fits; try all at once, then one by one to find the error
             whole = _whole(instances, named, columns)
             if whole is not None:
                 return whole
@@ -166,11 +149,7 @@ def _rows(instances: list, inputs: Inputs) -> dict[str, np.ndarray]:
 
 
 class _Column:
-    """The values of one input, example by example.
-
-    Args:
-        info: the input.
-    """
+    """The values of one input, example by example."""
 
     def __init__(self, info: Input):
         self.kind = Kind(info)
@@ -195,12 +174,12 @@ class _Column:
         self._found.append(values.filled(value, shape, self.kind) if shape else self._one(value))
 
     def whole(self, examples: list) -> np.ndarray | None:
-        """All examples' values at once; None where that finds something amiss."""
+        """All examples' values at once; None if one does not fit."""
         array = values.numbers(examples, self.kind)
         return None if array is None or array.shape[1:] != self.shape else array
 
     def stacked(self) -> np.ndarray:
-        """All that was taken."""
+        """The values of all examples."""
         if self.shape:
             return np.stack(self._found)
         return values.made(self._found, (len(self._found),), self.kind)
@@ -212,7 +191,7 @@ class _Column:
 
 
 def _whole(instances: list, named: bool, columns: dict[str, _Column]) -> dict | None:
-    """All rows at once; None where something is amiss or not of numbers."""
+    """All rows at once; None if one does not fit or is not of numbers."""
     found = {}
     keys = columns.keys()
     if named and not all(is_object(row) and row.keys() == keys for row in instances):

@@ -1,8 +1,8 @@
 """A JSON value as the tensor of an input.
 
-Numbers go through numpy in one call; only what that does not take whole is walked value by value,
-which finds the words for what is wrong with it. What cannot have the shape that the signature asks
-for is refused before it is made a tensor.
+numpy converts numbers in one call. Only values that it does not take are walked one by one, which
+also finds the message for an error. A value that cannot have the signature's shape is refused
+before it becomes a tensor.
 """
 
 import base64
@@ -44,12 +44,8 @@ class Input(NamedTuple):
 
 
 def to_array(value: Any, info: Input) -> np.ndarray:
-    """A JSON value as the tensor of an input.
-
-    Raises:
-        Refused: lists of different lengths or depths, values of another type, or a shape that is
-            not the input's.
-    """
+    """A JSON value as the tensor of an input; raises `Refused` for unequal lists, values of another
+    type or another shape."""
     kind, shape = Kind(info), shape_of(value)
     if not fits(shape, info.shape):
         look_for_words(value, shape, kind)
@@ -77,7 +73,7 @@ def made(found: list, shape: Shape, kind: "Kind") -> np.ndarray:
 
 
 def numbers(value: list, kind: "Kind") -> np.ndarray | None:
-    """A list of numbers through numpy; None where it does not take them all for what they are."""
+    """A list of numbers as an array; None if numpy does not take all of them as such."""
     if not kind.number:
         return None
     try:
@@ -93,15 +89,15 @@ def numbers(value: list, kind: "Kind") -> np.ndarray | None:
 
 
 def _has_truth_values(value: list) -> bool:
-    """Whether a list that numpy took for numbers holds booleans, which it takes for numbers too."""
+    """Whether a list that numpy made numbers of holds booleans, which it converts too."""
     while value and isinstance(value[0], list):
         value = [item for row in value for item in row]
     return bool in set(map(type, value))
 
 
 class Kind:
-    """The type of an input, and which JSON values are of it; asked once a value, so in plain
-    attributes."""
+    """The type of an input, and whether a JSON value is of it. Plain attributes are fast: each
+    value is checked."""
 
     def __init__(self, info: Input):
         kind = np.dtype(info.dtype or "float32")
@@ -138,7 +134,7 @@ def shape_of(value: Any) -> Shape:
 
 
 def fits(shape: Shape, wanted: Shape | None) -> bool:
-    """Whether a shape is one that is wanted."""
+    """Whether a shape is the wanted one."""
     if wanted is None:
         return True
     return len(shape) == len(wanted) and all(
@@ -147,7 +143,7 @@ def fits(shape: Shape, wanted: Shape | None) -> bool:
 
 
 def look_for_words(value: Any, shape: Shape, kind: Kind) -> None:
-    """Raises `Refused` for what is wrong with a value besides its shape, if that is soon found."""
+    """Raises `Refused` if one of a value's first elements does not fit, whatever its shape."""
     found: list[Any] = []
     with contextlib.suppress(StopIteration):
         walk(value, 0, shape, kind, found, itertools.repeat(None, _WALKED))
@@ -156,19 +152,10 @@ def look_for_words(value: Any, shape: Shape, kind: Kind) -> None:
 def walk(
     value: Any, level: int, shape: Shape, kind: Kind, found: list, steps: Iterator[None]
 ) -> None:
-    """Gathers a value's elements.
+    """Appends to `found` the elements of a value that is `level` lists deep in a shape; raises
+    `Refused` for one that does not fit.
 
-    Args:
-        value: at this level of the lists.
-        level: how many lists it is in.
-        shape: that the lists must have.
-        kind: of the elements.
-        found: gets them.
-        steps: one is taken for each list and element.
-
-    Raises:
-        Refused: what does not fit.
-        StopIteration: no steps are left.
+    Each list and element takes one of the steps; `StopIteration` is raised when there are no more.
     """
     next(steps)
     if not isinstance(value, list):
@@ -201,8 +188,8 @@ def walk(
 def _decoded(value: dict) -> bytes:
     if not _is_bytes(value):
         raise Refused(f"JSON Value: {shown(value)} not formatted correctly for base64 data")
-    text = "".join(value["b64"].split())  # as `base64` breaks it into lines
-    missing = -len(text) % 4 if "=" not in text else 0  # padding may be left out
+    text = "".join(value["b64"].split())  # the command `base64` breaks it into lines
+    missing = -len(text) % 4 if "=" not in text else 0  # padding is optional
     try:
         return base64.b64decode(text + "=" * missing, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -231,5 +218,5 @@ def _type(value: Any) -> str:
 
 
 def shape_text(shape: Sequence[int] | None) -> str:
-    """A shape as errors show it."""
+    """A shape for an error."""
     return "[" + ",".join("?" if size < 0 else str(size) for size in shape or ()) + "]"

@@ -1,8 +1,8 @@
 """A process that reads bodies and writes replies, one after another: `python -m
 serving.bodies.worker NICENESS BYTES`.
 
-It takes jobs from its standard input and answers on its standard output, both pickled: the name of
-one of `JOBS` with its arguments, and what comes of it with the memory that this process then has.
+It reads jobs from its standard input and answers on its standard output, both pickled: the name of
+one of `JOBS` with its arguments; and the result with the memory of this process.
 """
 
 import gc
@@ -23,17 +23,13 @@ JOBS: dict[str, Callable[..., Any]] = {"read": read, "write": reply}
 
 
 def send(stream: IO[bytes], message: Any) -> None:
-    """Writes a message; what is large in it is not copied."""
+    """Writes a message; large buffers are not copied."""
     pickle.dump(message, stream, pickle.HIGHEST_PROTOCOL)
     stream.flush()
 
 
 def receive(stream: IO[bytes]) -> Any:
-    """Reads a message.
-
-    Raises:
-        EOFError: the other side has ended.
-    """
+    """Reads a message; raises `EOFError` if the other side has ended."""
     try:
         return pickle.load(stream)
     except pickle.UnpicklingError as error:  # in the middle of one
@@ -41,7 +37,7 @@ def receive(stream: IO[bytes]) -> Any:
 
 
 def _resident() -> int:
-    """The memory of this process, in bytes; 0 where the system does not say."""
+    """The memory of this process in bytes; 0 if unknown."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
@@ -50,12 +46,12 @@ def _resident() -> int:
 
 
 def main() -> None:
-    """Does jobs until there is no one to ask for them."""
-    # A signal to the whole group is the server's: it ends this process when it needs it no more.
+    """Does jobs until its input ends."""
+    # A signal to the process group is for the server, which ends this process itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     niceness, memory = map(int, sys.argv[1:])
-    gc.disable()  # nothing here makes cycles, and it would look at each list of a document again
+    gc.disable()  # there are no cycles, and each collection would visit all lists of a document
     os.nice(niceness)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     while True:

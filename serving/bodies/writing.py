@@ -1,4 +1,4 @@
-"""From tensors to JSON: the replies of the REST API, with numbers as they are written there."""
+"""Tensors to JSON: the replies of the REST API, with numbers in its format."""
 
 import base64
 import json
@@ -8,21 +8,17 @@ import numpy as np
 
 from serving.bodies.refusals import Refused
 
-_AT_ONCE = 2**16  # values that are texts of their own at a time
+_AT_ONCE = 2**16  # values that are written at a time
 _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def reply(outputs: Mapping[str, np.ndarray], form: str) -> bytes:
-    """A reply's body.
-
-    Args:
-        outputs: output alias to values.
-        form: "predictions": an entry for each example; "outputs": one for each output. A single
-            output loses its name.
+    """A reply's body: an entry for each example in the form "predictions", for each output in the
+    form "outputs". A single output has no name there.
 
     Raises:
-        Refused: row form, and outputs that are not one for each example; or a type that JSON has
-            no values for.
+        Refused: outputs that are not one for each example, in the first form; or a type without
+            JSON values.
     """
     if form == "outputs":
         columns = {alias: _written(array, alias) for alias, array in outputs.items()}
@@ -66,7 +62,7 @@ def _rows(array: np.ndarray, alias: str) -> Iterator[str]:
 
 
 def _nested(texts: list[str], rows: int, shape: tuple[int, ...]) -> list[str]:
-    """So many rows of a shape, of the texts of all their values."""
+    """The JSON of rows of a shape, from the texts of all their values."""
     sizes = (rows, *shape)
     for axis in range(len(shape), 0, -1):
         size, lists = sizes[axis], int(np.prod(sizes[:axis]))
@@ -93,7 +89,7 @@ def _text(value: bytes | str, as_bytes: bool) -> str:
 
 
 def _decimals(values: np.ndarray) -> list[str]:
-    """Numbers in as few digits as read back the same: six, or as many as the type needs."""
+    """Numbers with six digits if they read back the same, else with as many as the type needs."""
     digits = 9 if values.dtype.itemsize <= 4 else 17
     numbers = values.tolist()
     short = [f"{number:g}" for number in numbers]

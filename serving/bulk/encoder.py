@@ -1,4 +1,4 @@
-"""A served encoder as Beam's RunInference takes it."""
+"""A served encoder for Beam's RunInference."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -15,26 +15,26 @@ from tf_avae.graphs.saved_models import SavedModel, listed
 from tf_avae.image_files.decoding import fault
 
 SIGNATURE = "embed_bytes"
-"""Of an export, which takes image files as they are: what the server's clients send them to."""
+"""The signature of an export that takes image files, as the server's clients use it."""
 
 OUTPUTS = ("embedding", "variance", "inconsistency")
-"""Of that signature: [N, D], [N, D] and [N] float32."""
+"""The outputs of that signature: [N, D], [N, D] and [N] float32."""
 
 Prediction = dict[str, np.ndarray] | str
-"""The outputs of one file, by name; or what is wrong with it."""
+"""The outputs of one file, by name; or the reason for its refusal."""
 
 _HEAVY = 2**22  # bytes of a file from which on it counts as several
 
 
 class Encoder(ModelHandler[bytes, Prediction, SavedModel]):
-    """Embeds image files in batches; a file that the graph refuses does not cost the others theirs.
+    """Embeds image files in batches; a refused file does not spoil the others of its batch.
 
     Args:
         path: of the SavedModel, on every worker.
-        checksum: of it; a worker that finds another model there fails.
-        trust: whether to open it where its graph may do more than compute.
+        checksum: of it; a worker with another model at the path fails.
+        trust: whether to open a graph that may do more than compute.
         batch_size: files at once. A file of more than 4 MiB counts as several, so that a batch
-            holds no more bytes than so many files of 4 MiB, or one larger.
+            holds at most as many bytes as files of 4 MiB, or one larger file.
     """
 
     def __init__(self, path: Path, checksum: str, batch_size: int, *, trust: bool = False):
@@ -74,15 +74,15 @@ class Encoder(ModelHandler[bytes, Prediction, SavedModel]):
 
 
 def weight(element: tuple[str, bytes], most: int) -> int:
-    """What a named file counts in a batch, from 1 to `most`."""
+    """The weight of a named file in a batch, from 1 to `most`."""
     return min(most, 1 + len(element[1]) // _HEAVY)
 
 
 def embed(model: SavedModel, files: Sequence[bytes]) -> list[Prediction]:
-    """The outputs of each file, or what the graph finds wrong with it.
+    """The outputs of each file, or the reason for its refusal.
 
-    A batch that is refused is computed again by halves, as the local server does it: a file among N
-    costs at most 2 log2(N) more runs.
+    A refused batch is computed again by halves, as in the local server: a bad file among N costs at
+    most 2 log2(N) more runs.
     """
     try:
         outputs = model.call(SIGNATURE, image_bytes=tf.constant(files, tf.string))
@@ -96,11 +96,7 @@ def embed(model: SavedModel, files: Sequence[bytes]) -> list[Prediction]:
 
 
 def check(model: SavedModel) -> None:
-    """Raises unless a model has the signature and its outputs.
-
-    Raises:
-        InputError: it has not.
-    """
+    """Raises `InputError` unless a model has the signature and its outputs."""
     given, taken = model.outputs(SIGNATURE), set(model.inputs(SIGNATURE))
     if not set(OUTPUTS) <= given or taken != {"image_bytes"}:
         raise InputError(
@@ -110,18 +106,15 @@ def check(model: SavedModel) -> None:
 
 
 def _ignore(count: int) -> None:
-    """Nobody watches: this is a worker in a process of its own."""
+    """Used in a worker in a process of its own."""
 
 
 _passed: Callable[[int], None] = _ignore
 
 
 def watch(update: Callable[[int], None]) -> None:
-    """Tells of progress within this process, where Beam's direct runner tells of none.
-
-    Args:
-        update: called, by one thread at a time, with the number of files that are through.
-    """
+    """Calls `update` with the number of files done in this process, from one thread at a time:
+    Beam's direct runner reports no progress."""
     global _passed
     lock, total = threading.Lock(), 0
 
@@ -135,7 +128,7 @@ def watch(update: Callable[[int], None]) -> None:
 
 
 def abandon() -> None:
-    """Makes what still runs within this process fail at its next batch."""
+    """Makes the work in this process fail at its next batch."""
 
     def stop(count: int) -> None:
         raise RuntimeError("the job was stopped")

@@ -33,11 +33,11 @@ from tf_avae.graphs.saved_models import SavedModel
 from tf_avae.provenance import provenance, published, session
 
 MANIFEST = "manifest.json"
-"""Is written last: an output without it is not whole."""
+"""Written last: an output without it is not complete."""
 
 RUNNER = "FnApiRunner"
-"""Beam's direct runner for Python. The name DirectRunner stands for a choice that tries Prism
-first, a program that it would download."""
+"""Beam's direct runner for Python. DirectRunner would first try Prism, a program that it
+downloads."""
 
 _GRACE = 10.0  # seconds for the batch under way when the command is stopped
 
@@ -45,16 +45,13 @@ _GRACE = 10.0  # seconds for the batch under way when the command is stopped
 def run(
     job: Job, options: PipelineOptions, update: Callable[[int], None] | None = None
 ) -> dict[str, Any]:
-    """Runs a job to its end.
+    """Runs a job and returns its manifest, which is also in the output as `manifest.json`.
 
     Args:
         job: what to do.
         options: Beam's, with the runner.
-        update: called after each batch that this process computes, with the number of files that
-            are through; shows a line of progress unless given.
-
-    Returns:
-        The manifest, which is also in the output as `manifest.json`.
+        update: called with the number of files done, after each batch that this process computes;
+            prints progress unless given.
 
     Raises:
         InputError: no file matches, there is no such model, the output is in use, or an option is
@@ -71,10 +68,7 @@ def run(
     model = _about(saved)
     columns = schema(model)
     encoder = Encoder(saved.path, model["sha256"], job.batch_size, trust=job.trust)
-    build(
-        pipeline, encoder, columns, local_pattern(job.input), output,
-        format=job.format, feature=job.feature, shards=job.shards or 0,
-    )  # fmt: skip
+    build(pipeline, job, encoder, columns, local_pattern(job.input), output)
     if is_local(output):
         Path(output).mkdir(parents=True, exist_ok=True)
     total = len(matched) if job.format == "files" else None
@@ -87,20 +81,16 @@ def run(
 
 
 def pipeline_options(words: list[str], prog: str) -> PipelineOptions:
-    """Beam's options from the words of a command line.
-
-    Args:
-        words: what is not ours.
-        prog: the command, for an error.
+    """Beam's options from the words of a command line that are not the command's own.
 
     Raises:
         InputError: a word is no option; but runners elsewhere may have options of their own.
-        SystemExit: a value is refused; that was said in a line.
+        SystemExit: a value is refused; one line has said so for the command `prog`.
     """
     unknown: list[str] = []
 
     def try_out(parser: argparse.ArgumentParser) -> None:
-        # Beam itself passes over what it does not know.
+        # Beam itself ignores unknown options.
         parser.prog, parser.usage = prog, argparse.SUPPRESS
         unknown.extend(parser.parse_known_args(words)[1])
 
@@ -130,9 +120,9 @@ def _short(runner: str) -> str:
 
 
 def _free(output: str) -> str:
-    """The output's path, found fit to be written to."""
+    """The output's path; raises `InputError` if it cannot be used."""
     if any(sign in output for sign in "*?["):
-        # Beam looks for what it wrote by patterns, and would not find it.
+        # Beam finds its own files by patterns.
         raise InputError(f"output is {output}; it must be without any of * ? [")
     if is_local(output):
         path = absolute(output)
@@ -157,11 +147,7 @@ def local_pattern(pattern: str) -> str:
 
 
 def matching(pattern: str) -> list[FileMetadata | Found]:
-    """What a pattern matches.
-
-    Raises:
-        InputError: there is nothing.
-    """
+    """The matches of a pattern; raises `InputError` if there are none."""
     if is_local(pattern) and Path(pattern).is_dir():
         raise InputError(f"input is {pattern}, a folder; all files in it are '{pattern}/**'")
     try:
@@ -184,7 +170,7 @@ def _match(pattern: str, limits: list[int] | None = None) -> list[FileMetadata]:
 
 
 def _about(saved: SavedModel) -> dict[str, Any]:
-    """What is said of a model in each file."""
+    """The facts of a model that each file holds."""
     version = saved.path.name if saved.path.name.isdigit() else None
     return {
         "name": saved.path.parent.name if version else saved.path.name,
@@ -219,7 +205,7 @@ def _finished(pipeline: beam.Pipeline) -> PipelineResult:
     log = logging.getLogger("apache_beam")
     before = log.level
     if _is_here(pipeline.options.view_as(StandardOptions).runner):
-        log.setLevel(logging.CRITICAL)  # what ends a pipeline is raised too, and said once
+        log.setLevel(logging.CRITICAL)  # the error that ends a pipeline is also raised
     try:
         result = pipeline.run()
         result.wait_until_finish()
@@ -229,10 +215,8 @@ def _finished(pipeline: beam.Pipeline) -> PipelineResult:
 
 
 def _of_system(error: BaseException, output: str) -> OSError | None:
-    """What the system refused, where that is what ended a job: a full disk, most of all.
-
-    Beam makes it a RuntimeError that holds it as text.
-    """
+    """The system's error that ended a job, if one did, such as a full disk: Beam raises a
+    RuntimeError that holds it as text."""
     if not isinstance(error, RuntimeError | OSError):
         return None
     found = re.search(r"\[Errno (\d+)\]", str(error))
@@ -242,8 +226,8 @@ def _of_system(error: BaseException, output: str) -> OSError | None:
 
 
 def _in_thread(work: Callable[[], PipelineResult]) -> PipelineResult:
-    """Does work in another thread: in the main one, Beam would turn the exception of a signal into
-    an error of the pipeline."""
+    """Works in another thread: in the main thread, Beam would make the exception of a signal an
+    error of the pipeline."""
     future: Future[PipelineResult] = Future()
 
     def run() -> None:
@@ -258,7 +242,7 @@ def _in_thread(work: Callable[[], PipelineResult]) -> PipelineResult:
         return future.result()
     except BaseException:
         abandon()
-        logging.disable(logging.ERROR)  # Beam would tell of the abandoned batch at length
+        logging.disable(logging.ERROR)  # Beam would log the abandoned batch at length
         thread.join(_GRACE)
         logging.disable(logging.NOTSET)
         raise

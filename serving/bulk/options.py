@@ -1,14 +1,14 @@
-"""What a bulk job is told; Beam is not imported for that."""
+"""The arguments of a bulk job, without Beam."""
 
 from dataclasses import dataclass
 
 FORMATS = ("files", "tfrecord")
-"""What the files are that a pattern matches: images, or records that hold them."""
+"""Kinds of files that a pattern matches: images, or records that hold them."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be embedded, by what, and where to.
+    """The arguments of a bulk job.
 
     Attributes:
         model: a SavedModel, or a folder of numbered versions, of which the newest is taken.
@@ -17,7 +17,7 @@ class Job:
         format: of the files, one of `FORMATS`.
         feature: of records, which holds the picture.
         batch_size: pictures at once, at least 1.
-        shards: number of Parquet files, or None for as many as the runner makes.
+        shards: number of Parquet files; None: the runner's choice.
         trust: whether to open a model that may do more than compute.
     """
 

@@ -1,4 +1,4 @@
-"""What is done with each picture: read, embedded, written to Parquet; or refused, and noted."""
+"""The steps for each picture: read, embed, write to Parquet; or write why it is refused."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,30 +12,24 @@ from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
 
 from serving.bulk.encoder import Encoder, Prediction
+from serving.bulk.options import Job
 from serving.bulk.sources import READERS, Found, listed
 
 ROWS, REFUSED = "embeddings", "refused.jsonl"
-"""Names in the output: of the folder that holds nothing but Parquet files, as readers of such
-folders want it, and of the file beside it."""
+"""Names in the output: a folder with Parquet files only, as their readers want it, and a file."""
 
 COUNTED = "serving.bulk"
 """The metrics' namespace: "embedded" and "refused" count pictures."""
 
 _ROWS_AT_ONCE = 1000  # in a row group: files of several shards are dealt these
 
-Refusal = tuple[str, str]
-"""The path of what could not be embedded, and why."""
-
 
 def schema(model: Mapping[str, Any]) -> pa.Schema:
-    """The columns of the output, a row a picture.
+    """The columns of the output, one row a picture, with the facts of `model` as JSON under the key
+    "tf_avae" of the metadata.
 
     `path` string; `embedding` list of D float32, the posterior's mean; `variance` list of D
-    float32; `inconsistency` float32. Under the key "tf_avae" of each file's metadata is `model` as
-    JSON.
-
-    Args:
-        model: what is to be said of it.
+    float32; `inconsistency` float32.
     """
     floats = pa.list_(pa.field("element", pa.float32(), nullable=False))
     fields = {
@@ -47,34 +41,20 @@ def schema(model: Mapping[str, Any]) -> pa.Schema:
 
 def build(
     pipeline: beam.Pipeline,
+    job: Job,
     encoder: Encoder,
     columns: pa.Schema,
     pattern: str,
     output: str,
-    *,
-    format: str,
-    feature: str,
-    shards: int,
 ) -> None:
-    """Adds to a pipeline all that is done.
-
-    Args:
-        pipeline: to be run afterwards.
-        encoder: that embeds.
-        columns: of the output.
-        pattern: of the files, as Beam matches it.
-        output: a folder.
-        format: of the files, a key of `READERS`.
-        feature: of records, which holds the picture.
-        shards: number of Parquet files; as many as the runner likes if 0.
-    """
+    """Adds a job's steps to a pipeline; `pattern` and `output` are the job's, in Beam's form."""
     read = (
         pipeline
         | "Pattern" >> beam.Create([pattern])
         | "Match" >> beam.FlatMap(listed)
         # What follows is one step: contents of files stay on the worker that reads them.
         | "Spread" >> beam.Reshuffle()
-        | "Read" >> beam.ParDo(_Read(format, feature)).with_outputs("refused", main="files")
+        | "Read" >> beam.ParDo(_Read(job)).with_outputs("refused", main="files")
     )
     embedded = (
         read.files
@@ -89,7 +69,7 @@ def build(
         codec="zstd",
         use_compliant_nested_type=True,
         file_name_suffix=".parquet",
-        num_shards=shards,
+        num_shards=job.shards or 0,  # 0: the runner's choice
     )
     _ = (
         (read.refused, embedded.refused)
@@ -101,16 +81,15 @@ def build(
 
 
 class _Read(beam.DoFn):
-    def __init__(self, format: str, feature: str):
-        self._format = format
-        self._feature = feature
+    def __init__(self, job: Job):
+        self._job = job
 
     def process(self, file: FileMetadata | Found) -> Iterator[Any]:
         if isinstance(file, Found):
             yield _refused(file.path, file.fault)
             return
-        read = READERS[self._format]
-        for found in read(file.path, file.size_in_bytes, self._feature):
+        read = READERS[self._job.format]
+        for found in read(file.path, file.size_in_bytes, self._job.feature):
             if found.fault:
                 yield _refused(found.path, found.fault)
             else:
@@ -132,6 +111,6 @@ def _refused(path: str, why: str) -> Any:
     return beam.pvalue.TaggedOutput("refused", (path, why))
 
 
-def _line(refusal: Refusal) -> str:
+def _line(refusal: tuple[str, str]) -> str:
     path, why = refusal
     return json.dumps({"path": path, "error": why})

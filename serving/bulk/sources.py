@@ -1,4 +1,4 @@
-"""Where pictures come from: image files, or records that hold them."""
+"""The pictures of a job: image files, or records that hold them."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from tf_avae.errors import reason
 
 
 class Found(NamedTuple):
-    """What was found where a picture should be.
+    """A picture, or the reason why there is none.
 
     Attributes:
         path: of a file; of a record, its file's with "#" and its number, from 0.
@@ -32,18 +32,15 @@ class Found(NamedTuple):
 
 
 def is_local(path: str) -> bool:
-    """Whether a path is one of this machine's, not of a storage service."""
+    """Whether a path is on this machine, not on a storage service."""
     return FileSystems.get_scheme(path) is None
 
 
 def listed(pattern: str) -> Iterator[FileMetadata | Found]:
-    """What a pattern matches: files, and in words what cannot be read as one.
+    """The matches of a pattern of Beam's: files, and reasons why others cannot be read.
 
-    Of this machine's it leaves out nothing but folders. Beam's own matching passes over links that
-    lead nowhere, links to folders, and folders that may not be read.
-
-    Args:
-        pattern: as Beam matches it: `*` within a folder, `**` at any depth.
+    On this machine it omits only folders. Beam's own matching also omits links that lead nowhere,
+    links to folders, and folders that may not be read.
 
     Raises:
         OSError, ValueError: a storage service cannot be asked.
@@ -72,7 +69,7 @@ def listed(pattern: str) -> Iterator[FileMetadata | Found]:
 
 
 def _local(pattern: str) -> Iterator[tuple[str, str]]:
-    """The paths on this machine that a pattern matches, and of folders why they cannot be read."""
+    """The paths on this machine that a pattern matches; folders with why they cannot be read."""
     start = re.split(r"[*?[]", pattern)[0]
     if start == pattern:
         if os.path.lexists(pattern):
@@ -93,7 +90,7 @@ def _local(pattern: str) -> Iterator[tuple[str, str]]:
 
 
 def _may_hold(folder: str, pattern: str) -> bool:
-    """Whether there may be something in a folder that a pattern matches."""
+    """Whether a folder may hold matches of a pattern."""
     depth = folder.count("/") + 1
     parts = pattern.split("/")
     deep = next((at for at, part in enumerate(parts) if "**" in part), len(parts))
@@ -106,13 +103,7 @@ def _may_hold(folder: str, pattern: str) -> bool:
 
 
 def read_file(path: str, size: int, feature: str) -> Iterator[Found]:
-    """The picture that a file is.
-
-    Args:
-        path: on any of Beam's file systems.
-        size: of it, in bytes.
-        feature: not used: a file has none.
-    """
+    """The picture in an image file of `size` bytes on any of Beam's file systems."""
     if size > MOST_BYTES:
         yield Found(path, b"", f"{size:,} bytes; at most {MOST_BYTES:,} are read")
         return
@@ -129,13 +120,8 @@ def read_file(path: str, size: int, feature: str) -> Iterator[Found]:
 
 
 def read_records(path: str, size: int, feature: str) -> Iterator[Found]:
-    """The pictures in a TFRecord file of `tf.train.Example`s.
-
-    Args:
-        path: where TensorFlow reads; compressed with gzip if it ends with ".gz".
-        size: not used: records are read one by one.
-        feature: of an example, which holds one image file as bytes.
-    """
+    """The pictures in a TFRecord file of `tf.train.Example`s, of which `feature` holds one image
+    file as bytes. A path that ends with ".gz" is unpacked."""
     compression = "GZIP" if path.endswith(".gz") else ""
     records = tf.data.TFRecordDataset(path, compression).as_numpy_iterator()
     number = 0
@@ -162,4 +148,4 @@ def _of_record(name: str, record: bytes, feature: str) -> Found:
 READERS: dict[str, Callable[[str, int, str], Iterator[Found]]] = dict(
     zip(FORMATS, (read_file, read_records), strict=True)
 )
-"""How a file that the pattern matches is read, by `--format`."""
+"""The reader of a file, by `--format`."""

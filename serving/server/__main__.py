@@ -21,7 +21,7 @@ def _run(given: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     code = main()
-    # All that matters has ended in order; Python would wait for a thread that hangs in a load.
+    # The server has ended in order. Python itself would wait for a thread that hangs in a load.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

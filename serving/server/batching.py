@@ -34,15 +34,12 @@ NOT_BY_ROW = (
 
 
 class Scheduler:
-    """The threads that all queues share.
+    """The threads that all queues share, and the budget of all requests under way.
 
     Args:
-        parameters: of the queues it makes; None: requests are computed as they come, each alone.
+        parameters: of the queues; None: each request is computed alone, as it comes.
         threads: for requests that are not merged.
         largest: bytes of one request.
-
-    Attributes:
-        budget: of all that is under way.
     """
 
     def __init__(self, parameters: Parameters | None, threads: int, largest: int = LARGEST_REQUEST):
@@ -64,13 +61,7 @@ class Scheduler:
 
 
 class Alone:
-    """Computes requests as they come, each by itself; large ones one after the other.
-
-    Args:
-        run: computes.
-        pool: the threads.
-        budget: lets one large request through at a time.
-    """
+    """Computes each request alone, as it comes; large ones one after the other."""
 
     def __init__(self, run: Run, pool: Executor, budget: Budget):
         self._run = run
@@ -81,19 +72,12 @@ class Alone:
         """Takes inputs of any shapes."""
 
     async def submit(self, arrays: Arrays, size: int = 0) -> Arrays:
-        """The outputs for one request's inputs.
-
-        Args:
-            arrays: the inputs.
-            size: bytes that it is counted at.
-
-        Raises:
-            StatusError: the graph refuses it.
-        """
+        """The outputs for the inputs of one request of `size` bytes; raises `StatusError` if the
+        graph refuses it."""
         loop, large = asyncio.get_running_loop(), self._budget.large
 
         def done(_: Future) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is gone: so is the server
+            with contextlib.suppress(RuntimeError):  # the loop has ended with the server
                 loop.call_soon_threadsafe(large.release)
 
         if size > LARGE:
@@ -105,7 +89,7 @@ class Alone:
                 large.release()
             raise
         if size > LARGE:
-            # Its turn ends with the work, which goes on where only the caller is gone.
+            # The work goes on if the caller is gone, and the next large request waits for it.
             future.add_done_callback(done)
         try:
             return await asyncio.wrap_future(future)
@@ -130,14 +114,8 @@ class _Batch:
 
 
 class Queue:
-    """Merges the requests to one signature of one version. Used from one event loop.
-
-    Args:
-        run: computes a merged batch.
-        parameters: how to merge.
-        slots: of the threads.
-        pool: the threads.
-    """
+    """Merges the requests to one signature of one version, which `run` computes on the pool's
+    threads as slots are free. For one event loop."""
 
     def __init__(self, run: Run, parameters: Parameters, slots: asyncio.Semaphore, pool: Executor):
         self._run = run
@@ -150,24 +128,14 @@ class Queue:
         self._running: set[asyncio.Task] = set()
 
     def admit(self, shapes: Shapes) -> None:
-        """Checks inputs of these shapes, before they exist.
-
-        Raises:
-            StatusError: they have no rows to merge, or too many.
-        """
+        """Raises `StatusError` if inputs of these shapes have no rows to merge, or too many."""
         rows, most = _rows(shapes), self._parameters.max_batch_size
         if rows > most:
             raise invalid(f"Task size {rows} is larger than maximum input batch size {most}")
 
     async def submit(self, arrays: Arrays, _: int = 0) -> Arrays:
-        """The outputs for one request's inputs, computed with those of others.
-
-        Args:
-            arrays: the inputs.
-
-        Raises:
-            StatusError: the request is too large, the queue is full, or the graph refuses it.
-        """
+        """The outputs for the inputs of one request, computed with others; raises `StatusError` if
+        it is too large, the queue is full, or the graph refuses it."""
         shapes = [array.shape for array in arrays]
         self.admit(shapes)
         rows, largest = _rows(shapes), self._parameters.largest
@@ -241,8 +209,8 @@ class Queue:
                 if not tasks[0].result.done():
                     tasks[0].result.set_exception(of_exception(error))
                 return
-            # One request that the graph refuses must not cost the others their answer. (In
-            # TensorFlow Serving it does.) Halves, so that it costs few more runs.
+            # If the graph refuses one request, the others are still answered (not so in TensorFlow
+            # Serving). Halves find it in few more runs.
             half = len(tasks) // 2
             for part in (tasks[:half], tasks[half:]):
                 waiting = [task for task in part if not task.result.done()]
@@ -267,7 +235,7 @@ class Queue:
         metrics.wrapped_run_count.inc()
         outputs = self._by_row(inputs, rows + padding)
         if rows + padding > tasks[0].rows and len(self._sizes) < 2:
-            # An output of a length of its own may happen to fit; it does not fit two sizes.
+            # An output whose length does not depend on the rows may fit one size, not two.
             self._by_row(tasks[0].arrays, tasks[0].rows)
         ends = np.cumsum([task.rows for task in tasks])
         return [

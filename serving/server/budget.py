@@ -1,8 +1,7 @@
-"""How much work may be under way: bytes a request, bytes of all together, large ones one by one.
+"""The limits of work under way: bytes of a request, bytes of all requests, one large one at a time.
 
-A request is counted by its shapes: what its tensors take once they are filled, and what the outputs
-it asks for take by the signature. So 46 bytes that say 28,000 images count as 28,000 images, and
-are refused before any of them exists.
+A request is counted by the shapes of its inputs, and of its outputs in the signature. So 46 bytes
+that mean 28,000 images count as 28,000 images, and are refused before any of them exists.
 """
 
 import asyncio
@@ -12,37 +11,27 @@ from contextlib import contextmanager
 from serving.server.status import Code, StatusError
 
 LARGEST_REQUEST = 2**25
-"""Bytes of one request, unless told otherwise. A convolutional network takes some 25 times as many
-while it computes."""
+"""Default limit of one request in bytes. A convolutional network takes some 25 times as many while
+it computes."""
 TOGETHER = 8
-"""Largest requests that may be under way, those that wait included."""
+"""Requests of the largest size that may be under way, those that wait included."""
 LARGE = 2**22
-"""Bytes from which a request is large: only one of those is computed at a time, where requests are
-not merged, so that small ones do not wait for them."""
+"""Bytes of a large request. If requests are not merged, only one large one is computed at a time,
+so that small ones do not wait for them."""
 
 
 class Budget:
-    """Counts what is under way. Used from one event loop.
-
-    Args:
-        largest: bytes of one request.
-
-    Attributes:
-        large: the turn of those who compute a large request.
-    """
+    """Counts the bytes of requests under way, each of at most `largest`. For one event loop."""
 
     def __init__(self, largest: int = LARGEST_REQUEST):
         self.largest = largest
-        self.large = asyncio.Semaphore(1)
+        self.large = asyncio.Semaphore(1)  # held by the large request that is computed
         self._held = 0
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
-        """Counts a request of so many bytes while the block runs.
-
-        Raises:
-            StatusError: it is too large, or too much is under way.
-        """
+        """Counts a request of so many bytes while the block runs; raises `StatusError` if that is
+        too much, alone or with the others."""
         if size > self.largest:
             raise StatusError(
                 Code.RESOURCE_EXHAUSTED,

@@ -1,4 +1,4 @@
-"""Between REST bodies and tensors: in a thread where that is quick, else in a process."""
+"""REST bodies to tensors and back: in a thread if that is quick, else in a process."""
 
 import asyncio
 import os
@@ -25,8 +25,8 @@ _VALUE = 40  # bytes of JSON that are read in the time in which a value is writt
 class Conversions:
     """Reads bodies and writes replies.
 
-    Quick jobs do not wait for slow ones, which have processes of their own, of low priority: what a
-    few bytes unpack to costs those who send the like.
+    Slow jobs have processes of their own, with low priority, so that quick jobs do not wait for
+    them: a few bytes that unpack to many delay only other such requests.
     """
 
     def __init__(self) -> None:
@@ -37,16 +37,8 @@ class Conversions:
     async def read(
         self, body: Buffer, encoding: str, signatures: Mapping[str, Any] | None
     ) -> reading.Document:
-        """What a body asks for; see `serving.bodies.reading.read`.
-
-        Args:
-            body: as it was sent.
-            encoding: of the body.
-            signatures: name to SignatureDef; None: there is no such model.
-
-        Raises:
-            Refused: the body is refused.
-        """
+        """The document in a body; see `serving.bodies.reading.read`. `signatures` are name to
+        SignatureDef, or None if there is no such model. Raises `Refused`."""
         inputs = signatures and {name: _inputs(one) for name, one in signatures.items()}
         lane = self._quick
         try:
@@ -59,11 +51,7 @@ class Conversions:
         return await lane.perform("read", job, LARGEST if encoding else len(body))
 
     async def write(self, outputs: Mapping[str, np.ndarray], form: str) -> bytes:
-        """A reply's body; see `serving.bodies.writing.reply`.
-
-        Raises:
-            Refused: the outputs do not fit the form.
-        """
+        """A reply's body; see `serving.bodies.writing.reply`. Raises `Refused`."""
         values = sum(array.size for array in outputs.values())
         strings = sum(_length(array) for array in outputs.values())
         if values <= _WRITTEN_IN_THREAD and strings <= _IN_THREAD:
@@ -94,7 +82,7 @@ def fill(
 
 
 def _inputs(signature: Any) -> dict[str, reading.Input]:
-    """What may be sent to a signature."""
+    """The inputs of a signature."""
     return {
         alias: reading.Input(tensors.type_name(info.dtype), _numpy_name(info.dtype), shape(info))
         for alias, info in signature.inputs.items()
@@ -102,7 +90,7 @@ def _inputs(signature: Any) -> dict[str, reading.Input]:
 
 
 def _numpy_name(number: int) -> str:
-    """What a JSON value becomes before it is a tensor of a type; empty: none is of it."""
+    """The numpy type for JSON values of a tensor's type; empty if there is none."""
     dtype = tf.as_dtype(number)
     if dtype == tf.string:
         return "object"
@@ -113,7 +101,7 @@ def _numpy_name(number: int) -> str:
 
 
 def shape(info: Any) -> tuple[int, ...] | None:
-    """A tensor's shape, -1 where any size will do; None: any shape."""
+    """A tensor's shape, -1 for any size; None for any shape."""
     if not info.HasField("tensor_shape") or info.tensor_shape.unknown_rank:
         return None
     return tuple(dimension.size for dimension in info.tensor_shape.dim)

@@ -1,11 +1,10 @@
-"""What is answered, whatever it was asked through."""
+"""The answers to requests, whether they come by gRPC or REST."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from google.protobuf import any_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -48,11 +47,8 @@ async def recorded(name: str, api: str, entrypoint: str, answer: Awaitable[Answe
 class Core:
     """The four calls of the protocol.
 
-    Args:
-        scheduler: that computes.
-        options: how versions are loaded.
-        as_content: whether replies hold raw bytes instead of typed values.
-        changed: called after every change of a version's state.
+    `as_content` makes replies hold raw bytes instead of typed values; `changed` is called after
+    every change of a version's state.
     """
 
     def __init__(
@@ -63,11 +59,7 @@ class Core:
         self._as_content = as_content
 
     async def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        """Runs a signature.
-
-        Raises:
-            StatusError: the request is refused.
-        """
+        """Runs a signature; raises `StatusError` if the request is refused."""
         version, call, outputs = await self.compute(request)
         response = predict_pb2.PredictResponse()
         response.model_spec.name = request.model_spec.name
@@ -87,12 +79,8 @@ class Core:
         return response
 
     async def compute(self, request: predict_pb2.PredictRequest) -> tuple[int, Call, Arrays]:
-        """What `predict` answers before it is made a message: the version's number, what was
-        asked, and its outputs in the order in which they are wanted.
-
-        Raises:
-            StatusError: the request is refused.
-        """
+        """The answer of `predict` as arrays: the version's number, the call, and its outputs in the
+        order of the call; raises `StatusError` if the request is refused."""
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         with self.manager.using(request.model_spec) as version:
@@ -119,15 +107,13 @@ class Core:
             response = get_model_metadata_pb2.GetModelMetadataResponse()
             response.model_spec.name = version.model
             response.model_spec.version.value = version.number
-            packed = any_pb2.Any()
-            packed.Pack(signatures)
-            response.metadata["signature_def"].CopyFrom(packed)
+            response.metadata["signature_def"].Pack(signatures)
         return response
 
     def status(
         self, request: get_model_status_pb2.GetModelStatusRequest
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """The states of all versions of a model, or of one; labels do not count."""
+        """The states of all versions of a model, or of one; labels are ignored."""
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         spec = request.model_spec

@@ -30,10 +30,17 @@ WITHOUT_EFFECT = (
     "skip_initialize_tpu", "xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled",
     "prefer_tflite_model", "num_tflite_pools", "num_tflite_interpreters_per_pool",
 )  # fmt: skip
-# Flags that would change the answers, and are not supported here.
+# Flags that would change the answers and are not supported here.
 ONLY_THERE = (
     "enable_per_model_batching_parameters", "tensorflow_session_config_file", "mixed_precision",
     "platform_config_file", "thread_pool_factory_config_file", "use_alts_credentials", "version",
+)  # fmt: skip
+_RANGES = {"port": (0, 65535), "rest_api_port": (0, 65535), "max_request_mib": (1, 2000)}
+_NOT_NEGATIVE = (
+    "file_system_poll_wait_seconds", "model_config_file_poll_wait_seconds", "num_load_threads",
+    "max_num_load_retries", "tensorflow_session_parallelism", "rest_api_timeout_in_ms",
+    "tensorflow_intra_op_parallelism", "tensorflow_inter_op_parallelism",
+    "num_request_iterations_for_warmup",
 )  # fmt: skip
 
 
@@ -112,19 +119,20 @@ def _truth(word: str) -> bool:
 
 
 def check(given: argparse.Namespace) -> None:
-    """Raises `InputError` where flags do not fit one another."""
+    """Raises `InputError` if a flag is out of range or flags contradict one another."""
     for name in ONLY_THERE:
         if getattr(given, name) is not None:
             raise InputError(f"--{name} is not supported here; leave it out, or use the container")
-    for name in ("port", "rest_api_port"):
-        if not 0 <= getattr(given, name) <= 65535:
-            raise InputError(f"--{name} is {getattr(given, name)}; it must be from 0 to 65535")
+    for name, (low, high) in _RANGES.items():
+        if not low <= getattr(given, name) <= high:
+            raise InputError(f"--{name} is {getattr(given, name)}; it must be from {low} to {high}")
+    for name in _NOT_NEGATIVE:
+        if getattr(given, name) < 0:
+            raise InputError(f"--{name} is {getattr(given, name)}; it must be at least 0")
     if not given.port and not given.grpc_socket_path:
         raise InputError("--port is 0 and there is no --grpc_socket_path; give one of them")
     if given.port and given.port == given.rest_api_port:
         raise InputError(f"--rest_api_port is {given.port}, as --port is; give another one")
-    if not 1 <= given.max_request_mib <= 2000:
-        raise InputError(f"--max_request_mib is {given.max_request_mib}; it must be from 1 to 2000")
     named = bool(given.model_base_path or given.model_config_file)
     if given.demo and named:
         raise InputError(
@@ -139,23 +147,11 @@ def check(given: argparse.Namespace) -> None:
         raise InputError("--batching_parameters_file is set without --enable_batching")
     if given.saved_model_tags != "serve":
         raise InputError(f"--saved_model_tags is {given.saved_model_tags!r}; it must be serve")
-    for name in (
-        "file_system_poll_wait_seconds", "model_config_file_poll_wait_seconds", "num_load_threads",
-        "max_num_load_retries", "tensorflow_session_parallelism", "rest_api_timeout_in_ms",
-        "tensorflow_intra_op_parallelism", "tensorflow_inter_op_parallelism",
-        "num_request_iterations_for_warmup",
-    ):  # fmt: skip
-        if getattr(given, name) < 0:
-            raise InputError(f"--{name} is {getattr(given, name)}; it must be at least 0")
 
 
 def read_models(given: argparse.Namespace) -> ModelConfigList:
-    """The models that the flags ask for.
-
-    Raises:
-        InputError: the file does not parse, or the one model's folder does not exist or is on a
-            storage that is not read here.
-    """
+    """The models that the flags name; raises `InputError` if the config file does not parse, or the
+    one model's folder does not exist or is on another kind of storage."""
     if given.model_config_file:
         config = _read(given.model_config_file, model_server_config_pb2.ModelServerConfig())
         if config.WhichOneof("config") != "model_config_list":
@@ -177,17 +173,14 @@ def read_models(given: argparse.Namespace) -> ModelConfigList:
 
 def _models(folders: dict[str, Path]) -> ModelConfigList:
     """Models by name, each the newest version in its folder."""
-    config = [
-        model_server_config_pb2.ModelConfig(
-            name=name, base_path=str(folder), model_platform="tensorflow"
-        )
-        for name, folder in folders.items()
-    ]
-    return model_server_config_pb2.ModelConfigList(config=config)
+    models = model_server_config_pb2.ModelConfigList()
+    for name, folder in folders.items():
+        models.config.add(name=name, base_path=str(folder), model_platform="tensorflow")
+    return models
 
 
 def read_batching(path: str) -> Any:
-    """A batching file; the defaults where there is none."""
+    """A batching file; the defaults if there is none."""
     return _read(path, BatchingParameters()) if path else BatchingParameters()
 
 
@@ -206,7 +199,7 @@ def read_tls(path: str) -> Any:
 
 
 def read_metrics_path(path: str) -> str | None:
-    """Where the metrics' page is; None where the file does not enable it."""
+    """The path of the metrics' page; None if the file does not enable it."""
     config = _read(path, MonitoringConfig()) if path else MonitoringConfig()
     if not config.prometheus_config.enable:
         return None
@@ -214,7 +207,7 @@ def read_metrics_path(path: str) -> str | None:
 
 
 def channel_arguments(text: str) -> dict[str, int | str]:
-    """`key=value,key=value`, values that are whole numbers as such."""
+    """The pairs of `key=value,key=value`; whole numbers become `int`."""
     found: dict[str, int | str] = {}
     for part in filter(None, text.split(",")):
         key, separator, value = part.partition("=")

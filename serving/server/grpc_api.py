@@ -27,19 +27,19 @@ _MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 # The last two are the names that TensorFlow Serving uses.
 _HEALTH_OF = ("", _PREDICTION, _MODEL, "PredictionService", "ModelService")
 
-_LONGEST_TEXT = 1024  # characters of an error, as there: trailers have little room
+_LONGEST_TEXT = 1024  # characters of an error, TensorFlow Serving's limit: trailers are small
 _NAMES, _NAME = 20, 100
 """Models that an error names, and characters of each name: metadata is small."""
 
 log = logging.getLogger(__name__)
 
 Method = tuple[type[Message], Callable[[Any], Awaitable[Message]]]
-"""What a method takes, and what answers it."""
+"""The message that a method takes, and the function that answers it."""
 
 
 def _methods(core: Core) -> dict[str, dict[str, Method]]:
-    """Service to method name to method. Those that are not here are UNIMPLEMENTED: Classify,
-    Regress and MultiInference, for which exported encoders have no signature."""
+    """Service to method name to method. The others are UNIMPLEMENTED: Classify, Regress and
+    MultiInference, for which exported encoders have no signature."""
 
     async def predict(request: Any) -> Message:
         answer = core.predict(request)
@@ -70,7 +70,7 @@ def _handler(method: Method, core: Core) -> grpc.RpcMethodHandler:
         try:
             reply = await answer(kind.FromString(body))
             return reply.SerializeToString()
-        except DecodeError:  # which gRPC for Python, left to itself, calls UNKNOWN
+        except DecodeError:  # by default, gRPC for Python answers UNKNOWN
             failure = StatusError(grpc.StatusCode.INTERNAL, "Failed to parse the request")
         except Exception as error:
             failure = of_exception(error)
@@ -95,20 +95,20 @@ def _served(core: Core) -> tuple[tuple[str, bytes], ...]:
 
 
 class Health(health.aio.HealthServicer):
-    """Says that the server serves once every model can be asked, after its warm-up."""
+    """The health service: SERVING once every model is available, after its warm-up."""
 
     def __init__(self) -> None:
         super().__init__()
         self._stopping = asyncio.Event()
 
     async def say(self, serving: bool) -> None:
-        """Changes what is said."""
+        """Sets the status of all services."""
         status = health_pb2.HealthCheckResponse.ServingStatus
         for name in _HEALTH_OF:
             await self.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     async def stop(self) -> None:
-        """Says for good that it does not serve, and ends the streams of those who watch."""
+        """Sets NOT_SERVING for good, and ends the streams of `Watch`."""
         await self.say(False)
         self._stopping.set()
 
@@ -124,13 +124,7 @@ class Health(health.aio.HealthServicer):
 
 
 def server(core: Core, watched: Health, options: dict[str, int | str]) -> grpc.aio.Server:
-    """The server, with no port yet.
-
-    Args:
-        core: answers.
-        watched: what the health service says.
-        options: gRPC channel arguments.
-    """
+    """The server of a core and a health service, with gRPC channel arguments and no port yet."""
     # Two servers on one port would each get some of the requests.
     arguments = {"grpc.so_reuseport": 0, "grpc.max_receive_message_length": -1,
                  "grpc.max_send_message_length": -1} | options  # fmt: skip

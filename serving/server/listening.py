@@ -31,14 +31,14 @@ _GRACE = 30.0  # seconds for requests under way when the server is told to stop
 
 
 def run(given: argparse.Namespace) -> int:
-    """Serves what the flags say until a signal comes; the exit code."""
+    """Serves until a signal comes; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     default: dict[int, Any] = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
     }
-    with without_warnings(), handling(default):  # TensorFlow's loader is old and says so
+    with without_warnings(), handling(default):  # TensorFlow warns that its loader is old
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -47,8 +47,8 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _beside_a_loop(given: argparse.Namespace) -> int:
-    """Serves in a thread, where this one has an event loop that is running: a notebook's. An
-    interrupt stops the server."""
+    """Serves in a thread, because this one runs an event loop, as notebooks do. An interrupt stops
+    the server."""
     stops: list[Callable[[], object]] = []
     with ThreadPoolExecutor(1) as pool:
         serving = pool.submit(lambda: asyncio.run(_serve(given, stops.append)))
@@ -63,7 +63,7 @@ def _beside_a_loop(given: argparse.Namespace) -> int:
 async def _serve(
     given: argparse.Namespace, offer: Callable[[Callable[[], object]], object] = lambda stop: None
 ) -> int:
-    """Serves until a signal comes, or what `offer` was given is called, in whatever thread."""
+    """Serves until a signal comes, or any thread calls the function that `offer` was given."""
     flags.check(given)
     models = flags.read_models(given)
     cores = os.cpu_count() or 1
@@ -82,7 +82,7 @@ async def _serve(
         scheduler, _options(given), given.enable_serialization_as_tensor_content, changed.set
     )
     await health.say(False)
-    # A message is a request of the most bytes that one may take, and what the wire adds to it.
+    # A message holds the largest request and some overhead.
     arguments: dict[str, int | str] = {"grpc.max_receive_message_length": largest + 2**20}
     arguments |= flags.channel_arguments(given.grpc_channel_arguments)
     server = grpc_api.server(core, health, arguments)
@@ -92,9 +92,9 @@ async def _serve(
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     offer(lambda: loop.call_soon_threadsafe(stop.set))
-    noted: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread():
-        noted = ()  # Python handles signals in that thread alone
+    noted: tuple[signal.Signals, ...] = ()
+    if threading.current_thread() is threading.main_thread():  # Python handles signals there alone
+        noted = (signal.SIGINT, signal.SIGTERM)
     for number in noted:
         loop.add_signal_handler(number, stop.set)
     await server.start()
@@ -202,7 +202,7 @@ async def _keep_models(core: Core, given: argparse.Namespace, models: ModelConfi
         if given.model_config_file and given.model_config_file_poll_wait_seconds:
             await _poll_config(core, given)
 
-    # Folders are looked at from the start: a good version may come while a bad one is tried.
+    # Both at once: a good version may appear while a bad one is tried.
     await asyncio.gather(configure(), core.manager.poll())
     await asyncio.Event().wait()
 
@@ -212,12 +212,12 @@ async def _poll_config(core: Core, given: argparse.Namespace) -> None:
         await asyncio.sleep(given.model_config_file_poll_wait_seconds)
         try:
             await core.manager.configure(flags.read_models(given))
-        except Exception as error:  # of any kind: the file is read again
+        except Exception as error:  # the file is read again later
             log.error("the model config stays as it was: %s", error)
 
 
 async def _report(core: Core, health: grpc_api.Health, changed: asyncio.Event) -> None:
-    """Keeps the health service's answer true."""
+    """Sets the health service's status when it changes."""
     ready = False
     while True:
         await changed.wait()

@@ -1,7 +1,7 @@
-"""Which versions of which models there are: found in folders, loaded, warmed up, made current,
-unloaded, without dropping a request.
+"""The versions of models: found in folders, loaded, warmed up, made current and unloaded, without
+dropping a request.
 
-All state is changed on the event loop; loading and closing happen in threads.
+The event loop changes all state; threads load and close.
 """
 
 import asyncio
@@ -80,13 +80,13 @@ class Model:
         return self.config.name
 
     def available(self) -> list[int]:
-        """The versions that can be asked, smallest first."""
+        """The versions that are available, smallest first."""
         return sorted(n for n, v in self.versions.items() if v.state == State.AVAILABLE)
 
     def settled(self) -> bool:
-        """Whether each version that should be there is, or has failed, or one is and may serve.
+        """Whether a version is available, or all have failed.
 
-        One that ended without an error was unloaded when nobody wanted it, and is loaded again.
+        A version that ended without an error was unloaded as unwanted, and is loaded again.
         """
         versions = [self.versions[n] for n in self.aspired]
         failed = [v.state == State.END and v.error is not None for v in versions]
@@ -94,13 +94,8 @@ class Model:
 
 
 class Manager:
-    """Keeps versions as the folders and the config say.
-
-    Args:
-        options: how.
-        scheduler: that computes.
-        changed: called after every change of a state.
-    """
+    """Loads and unloads versions as the folders and the config want them, and calls `changed` after
+    every change of a state."""
 
     def __init__(self, options: Options, scheduler: Scheduler, changed: Callable[[], None]):
         self.models: dict[str, Model] = {}
@@ -115,11 +110,8 @@ class Manager:
 
     @contextmanager
     def using(self, spec: model_pb2.ModelSpec) -> Iterator[Version]:
-        """The version that a request asks for, kept loaded meanwhile.
-
-        Raises:
-            StatusError: it names no model, or a model, version or label that is not available.
-        """
+        """The version that a request asks for, kept loaded while the block runs; raises
+        `StatusError` if the model, version or label is missing or not available."""
         version = self._find(spec)
         version.users += 1
         try:
@@ -150,7 +142,7 @@ class Manager:
         return version
 
     def ready(self) -> bool:
-        """Whether every model has a version that can be asked."""
+        """Whether every model has an available version."""
         models = [model for model in self.models.values() if model.configured]
         return bool(models) and all(model.available() for model in models)
 
@@ -212,11 +204,11 @@ class Manager:
             await asyncio.sleep(self.options.poll)
             try:
                 self.scan()
-            except Exception:  # whatever is wrong with one look, the next may go well
+            except Exception:  # the next look may succeed
                 log.exception("could not look for versions")
 
     def scan(self) -> None:
-        """Looks at the folders once, and begins what is to be done."""
+        """Looks at the folders once, and begins to load and unload."""
         for model in self.models.values():
             if model.configured:
                 self._look(model)
@@ -245,20 +237,18 @@ class Manager:
         model.aspired = {value: found[value] for value in wanted}
 
     def _warn(self, model: Model, trouble: str) -> None:
-        """Says what is wrong with a folder, once."""
+        """Logs once what is wrong with a folder."""
         if trouble and trouble != model.trouble:
             log.warning(trouble)
         model.trouble = trouble
 
     def _step(self, model: Model) -> None:
-        """Loads what is new; unloads what is not wanted once something wanted serves.
-
-        The policy is TensorFlow Serving's AvailabilityPreservingPolicy.
-        """
+        """Loads new versions, and unloads unwanted ones once a wanted one is available: TensorFlow
+        Serving's AvailabilityPreservingPolicy."""
         for value in sorted(model.aspired, reverse=True):
             version = model.versions[value]
             if version.state == State.END and version.error is None:
-                # It was unloaded, and meanwhile it is wanted again.
+                # It was unloaded, and is wanted again.
                 version = model.versions[value] = Version(model.name, value, model.aspired[value])
             if version.state == State.START and version not in self._tasks:
                 self._begin(model, version, self._load)
@@ -274,11 +264,9 @@ class Manager:
     def _forget(self) -> None:
         """Drops the oldest of the models that are gone."""
         gone = [
-            model.name
-            for model in self.models.values()
-            if not model.configured
-            and all(version.state == State.END for version in model.versions.values())
-        ]
+            name for name, model in self.models.items()
+            if not model.configured and {v.state for v in model.versions.values()} <= {State.END}
+        ]  # fmt: skip
         for name in gone[: max(0, len(gone) - _MOST_REMOVED)]:
             del self.models[name]
             metrics.forget_model(name)

@@ -9,13 +9,9 @@ _ROOT = ":tensorflow:serving:"
 REGISTRY = CollectorRegistry()
 prometheus_client.disable_created_metrics()
 
-
-def _exponential(first: float, growth: float, count: int) -> list[float]:
-    """Bounds of buckets, each `growth` times the one before."""
-    return [first * growth**power for power in range(count)]
-
-
-_MICROSECONDS = _exponential(10, 1.8, 33)
+# Upper bounds of buckets.
+_MICROSECONDS = [10 * 1.8**power for power in range(33)]
+_QUEUED = [100 * 1.2**power for power in range(52)]
 _SIZES = [2.0**power for power in range(11)]
 
 
@@ -41,9 +37,8 @@ warm_up_latency = _histogram(
     ("model_path", "status"), _MICROSECONDS,
 )  # fmt: skip
 queuing_latency = _histogram(
-    "batching_session:queuing_latency", "Time spent in the queue, microseconds.",
-    (), _exponential(100, 1.2, 52),
-)  # fmt: skip
+    "batching_session:queuing_latency", "Time spent in the queue, microseconds.", (), _QUEUED
+)
 input_batch_size = _histogram("batching_session:input_batch_size", "Rows of a request.", (), _SIZES)
 processed_batch_size = _histogram(
     "batching_session:processed_batch_size", "Rows of a batch, padding included.", (), _SIZES
@@ -60,27 +55,25 @@ def know_model(name: str) -> None:
 
 
 def label(name: str) -> str:
-    """What a request for a model is counted under: the empty name where no config names the model,
-    since anybody may ask for any name, and each label takes memory for good."""
+    """The label of a model's name; empty if no config names the model, because requests may name
+    anything, and a label's memory is never freed."""
     return name if name in _models else ""
 
 
 def forget_model(name: str) -> None:
-    """Drops what was counted for a model that is gone."""
+    """Drops the counts of a model that is gone."""
     _models.discard(name)
     for metric in (request_count, request_latency, runtime_latency):
         metric.remove_by_labels({"model_name": name})
 
 
 def forget_path(path: str) -> None:
-    """Drops what was counted for a version that is unloaded."""
+    """Drops the counts of a version that is unloaded."""
     warm_up_latency.remove_by_labels({"model_path": path})
 
 
 def page() -> bytes:
-    """The metrics in Prometheus' text format.
-
-    The names are older than the rule that a counter's ends in `_total`, which the library adds.
-    """
+    """The metrics in Prometheus' text format, without the suffix `_total` that the library adds:
+    TensorFlow Serving's names are older than that rule."""
     text = prometheus_client.generate_latest(REGISTRY)
     return re.sub(rb"(:tensorflow:serving:[a-z_:]+)_total\b", rb"\1", text)

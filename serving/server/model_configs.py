@@ -1,4 +1,4 @@
-"""What a model's config says: is it valid, where its folder is, which versions there it wants."""
+"""A model's config: whether it is valid, the model's folder, and the versions it wants."""
 
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,11 +16,7 @@ ModelConfigList: TypeAlias = Any
 
 
 def check(configs: ModelConfigList) -> None:
-    """Checks what a config says of each model.
-
-    Raises:
-        StatusError: it is not valid, in TensorFlow Serving's words.
-    """
+    """Raises `StatusError`, in TensorFlow Serving's words, if a model's config is not valid."""
     seen = set()
     for config in configs.config:
         if config.name in seen:
@@ -33,11 +29,8 @@ def check(configs: ModelConfigList) -> None:
 
 
 def folder_of(base_path: str) -> Path:
-    """The folder that a base path names; `file://` may stand before it.
-
-    Raises:
-        StatusError: it is on another kind of storage.
-    """
+    """The folder of a base path, which may start with `file://`; raises `StatusError` for another
+    kind of storage."""
     scheme, separator, rest = base_path.partition("://")
     if separator and scheme and scheme.replace("+", "").isalnum():
         if scheme != "file":
@@ -59,7 +52,7 @@ def _check_base_path(config: ModelConfig) -> None:
 
 
 def _check_platform(config: ModelConfig) -> None:
-    """Lets through what is TensorFlow's, by the old field or by the new one, not by both."""
+    """Raises unless the old field or the new one, not both, names TensorFlow."""
     if config.model_type:
         if config.model_platform:
             raise invalid(
@@ -80,15 +73,14 @@ def _check_platform(config: ModelConfig) -> None:
 
 
 def versions_in(base: Path) -> dict[int, Path]:
-    """The folders below a base path whose names are numbers of 63 bits; of `007` and `7` the
-    latter."""
+    """The folders in a base path whose names are numbers of 63 bits; `7` wins over `007`."""
     names = sorted(path.name for path in base.iterdir() if path.is_dir())
     numbers = {int(name): base / name for name in names if name.isascii() and name.isdigit()}
     return {number: path for number, path in numbers.items() if number < 2**63}
 
 
 def wanted_of(config: ModelConfig, found: list[int]) -> set[int]:
-    """Which of the versions found a model's policy asks for."""
+    """The versions, of those found, that a model's policy asks for."""
     policy = config.model_version_policy
     choice = policy.WhichOneof("policy_choice")
     if choice == "all":

@@ -11,12 +11,12 @@ class Parameters:
     """How requests are merged; the defaults are TensorFlow Serving's.
 
     Attributes:
-        max_batch_size: rows of a batch at the most.
+        max_batch_size: largest number of rows in a batch.
         timeout: seconds that an open batch waits for more.
         max_enqueued_batches: batches that may wait in a queue.
         threads: batches that are computed at once.
         allowed: sizes that batches are padded to; empty: any.
-        largest: rows that are computed at once at the most; larger requests are split
+        largest: largest number of rows computed at once; larger requests are split
             (`max_execution_batch_size`, with `enable_large_batch_splitting`).
     """
 
@@ -51,12 +51,7 @@ class Parameters:
 
     @classmethod
     def of_proto(cls, proto: Any, threads: int) -> "Parameters":
-        """From a batching file.
-
-        Args:
-            proto: the file's `BatchingParameters`.
-            threads: where the file does not say.
-        """
+        """From the `BatchingParameters` of a file; `threads` is the default."""
 
         def value(name: str, default: int) -> int:
             return int(getattr(proto, name).value) if proto.HasField(name) else default

@@ -1,7 +1,7 @@
 """The REST API: TensorFlow Serving's paths, codes and texts, and the metrics' page.
 
-Nothing whose cost grows with a request runs on the event loop. Small bodies are read in threads,
-larger ones, and replies of many values, by processes (`workers`).
+No work whose cost grows with a request runs on the event loop. Threads read small bodies; processes
+read large ones and write replies of many values (`workers`).
 """
 
 import asyncio
@@ -36,8 +36,8 @@ _POST = re.compile(
     rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>classify|regress|predict)", re.IGNORECASE
 )
 _GET = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/metadata)?", re.I)
-_IDLE = 75.0  # seconds without a request, or with half a head of one, that a connection may last
-_LINGER = 1.0  # seconds in which what is sent after an early refusal is thrown away
+_IDLE = 75.0  # seconds that a connection may last without a whole head of a request
+_LINGER = 1.0  # seconds in which data that comes after an early refusal is dropped
 _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, GET",
@@ -49,13 +49,13 @@ _TAKEN = 120.0  # seconds in which a client must take a reply
 
 
 class Server(web.Server):
-    """The server's HTTP side.
+    """The HTTP server.
 
     Args:
-        core: answers.
+        core: answers the requests.
         timeout: seconds for a request, once it has arrived; None: any time.
-        metrics_path: of the metrics' page; None: there is none.
-        cors: whether other sites' scripts may ask (`--rest_api_enable_cors_support`).
+        metrics_path: of the metrics' page; None: no page.
+        cors: whether scripts of other sites may ask (`--rest_api_enable_cors_support`).
     """
 
     def __init__(self, core: Core, *, timeout: float | None, metrics_path: str | None, cors: bool):
@@ -69,14 +69,14 @@ class Server(web.Server):
         self._headers = _CORS if cors else {}
 
     def __call__(self) -> web.RequestHandler:
-        """What speaks HTTP with one client."""
+        """The handler of one connection."""
         return _Connection(
             self, loop=asyncio.get_running_loop(), auto_decompress=False,
             keepalive_timeout=_IDLE, lingering_time=_LINGER, read_bufsize=_PIECE,
         )  # fmt: skip
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.rel_url.raw_path_qs  # with the query: there is none in these paths
+        path = request.rel_url.raw_path_qs  # with the query, which none of the paths has
         if self._metrics_path and path == self._metrics_path:
             page = await asyncio.to_thread(metrics.page)
             return web.Response(body=page, content_type="text/plain")
@@ -88,7 +88,7 @@ class Server(web.Server):
         except StatusError as error:
             status, body = HTTP.get(error.code, 500), _error(error.message)
         except ConnectionError:
-            status, body = HTTP[Code.CANCELLED], b""  # nobody is there to read it
+            status, body = HTTP[Code.CANCELLED], b""  # the client is gone
         except Exception as error:
             log.exception("%s %s", request.method, path)
             status, body = 500, _error(f"{type(error).__name__}: {error}")
@@ -117,8 +117,8 @@ class Server(web.Server):
     async def _without_body(
         self, verb: str, path: str, match: re.Match | None, method: str
     ) -> bytes:
-        """The reply to what needs no body, which is not read."""
-        # Of the method, only the pattern does not mind the case.
+        """The reply to a request without a body; if there is one, it is not read."""
+        # The pattern ignores the case, but a method must be in lower case.
         if match is None or (method and method not in ("classify", "regress")):
             raise invalid(f"Malformed request: {verb} {path}")
         spec = _spec(match)
@@ -150,7 +150,7 @@ class Server(web.Server):
                 assert version.servable is not None
                 signatures = version.servable.signatures
         except StatusError as error:
-            missing = error  # what is wrong with the body is said first
+            missing = error  # errors of the body come first
         document = await self.conversions.read(body, encoding, signatures)
         if signatures is None:
             assert missing is not None
@@ -177,13 +177,8 @@ class Server(web.Server):
 
 
 class Runner(web.ServerRunner):
-    """Runs a server until it is cleaned up.
-
-    Args:
-        server: to run.
-        grace: seconds for the requests under way in the end; those whose bodies are still on their
-            way are given up.
-    """
+    """Runs a server until it is cleaned up. Then requests under way have `grace` seconds; bodies
+    that are still arriving are refused."""
 
     def __init__(self, server: Server, grace: float):
         super().__init__(server, shutdown_timeout=grace)
@@ -194,7 +189,7 @@ class Runner(web.ServerRunner):
         self._ours.uploads.stop()
 
     async def cleanup(self) -> None:
-        """Lets the requests under way end, and frees all."""
+        """Waits for the requests under way, and frees everything."""
         try:
             await super().cleanup()
         finally:
@@ -202,7 +197,7 @@ class Runner(web.ServerRunner):
 
 
 class _Connection(web.RequestHandler):
-    """What speaks HTTP with a client; its errors are JSON too, as those of the API."""
+    """The handler of a connection; its errors are JSON, as those of the API."""
 
     __slots__ = ()
 
@@ -213,7 +208,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The reply to what is no HTTP, or has too large a head."""
+        """The reply to a request that is not HTTP or has too large a head."""
         if status >= 500 or request.writer.output_size > 0:
             return super().handle_error(request, status, exc, message)
         log.info("%s: no HTTP that is taken: %s", request.remote, message)
@@ -230,7 +225,7 @@ def _reply(status: int, body: bytes, headers: Mapping[str, str]) -> web.Response
 async def _sent(
     request: web.BaseRequest, status: int, body: bytes, headers: Mapping[str, str]
 ) -> web.StreamResponse:
-    """A reply, sent already where it is a large one, as the client takes it."""
+    """A reply; a large one is already sent, piece by piece."""
     if len(body) <= _PIECE:
         return _reply(status, body, headers)
     response = web.StreamResponse(
@@ -251,7 +246,7 @@ async def _sent(
 
 
 def _check_values(shapes: Mapping[str, Iterable[int]]) -> None:
-    """Raises `StatusError` where a reply would hold more than is written."""
+    """Raises `StatusError` if an output has too many values for a reply."""
     for alias, shape in shapes.items():
         count = math.prod(shape)
         if count > _MOST_VALUES:
@@ -263,7 +258,7 @@ def _check_values(shapes: Mapping[str, Iterable[int]]) -> None:
 
 
 def _spec(match: re.Match) -> model_pb2.ModelSpec:
-    """What a path names."""
+    """The ModelSpec in a path."""
     spec = model_pb2.ModelSpec(name=unquote(match["name"] or ""))
     if match["version"]:
         digits = match["version"].lstrip("0") or "0"

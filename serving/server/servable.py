@@ -22,7 +22,7 @@ _MOST_CALLABLES = 64  # signatures and sets of their outputs that a graph is pre
 
 @dataclass(frozen=True)
 class Call:
-    """What a request asks of a version.
+    """A request, checked against a version's signature.
 
     Attributes:
         signature: the signature's name.
@@ -51,7 +51,7 @@ class Servable:
     Args:
         path: the version's folder.
         config: of the session.
-        trust: whether to load it where its graph may do more than compute.
+        trust: whether to load a graph that may do more than compute.
 
     Raises:
         InputError: it may do more than compute.
@@ -75,7 +75,7 @@ class Servable:
             raise
 
     def prepare(self, request: predict_pb2.PredictRequest) -> Call:
-        """What a request asks, checked as TensorFlow Serving checks it. No tensor is filled yet.
+        """The call of a request, checked as TensorFlow Serving checks it. No tensor is filled yet.
 
         Raises:
             StatusError: the signature, an input or an output does not exist, or does not parse.
@@ -127,19 +127,15 @@ class Servable:
     def run(
         self, name: str, outputs: tuple[str, ...], arrays: list[np.ndarray]
     ) -> list[np.ndarray]:
-        """Computes outputs of a signature. Several threads may run at once.
-
-        Args:
-            name: the signature's.
-            outputs: aliases, sorted.
-            arrays: the inputs, by the order of their aliases.
+        """Computes outputs of a signature from arrays, both in the order of their sorted aliases.
+        Several threads may run at once.
 
         Raises:
             StatusError: the signature cannot be run.
             tf.errors.OpError, ValueError: the graph refuses its inputs.
         """
         if (name, outputs) not in self._callables and len(self._callables) >= _MOST_CALLABLES:
-            # Requests choose among outputs: each choice that is prepared for takes memory for good.
+            # Each set of outputs that is prepared takes memory that is never freed.
             every = tuple(sorted(self.signatures[name].outputs))
             found = dict(zip(every, self._run(name, every, arrays), strict=True))
             return [found[alias] for alias in outputs]
@@ -148,7 +144,7 @@ class Servable:
     def _run(
         self, name: str, outputs: tuple[str, ...], arrays: list[np.ndarray]
     ) -> list[np.ndarray]:
-        # A scalar comes as numpy's or, of strings, as Python's.
+        # A scalar is one of numpy's; a string is Python's.
         return [
             np.array(value, object) if isinstance(value, bytes) else np.asarray(value)
             for value in self._callable(name, outputs)(*arrays)
@@ -244,14 +240,14 @@ def _check_count(given: Mapping, signature: Any) -> None:
 
 
 def _check_dense(alias: str, info: Any) -> None:
-    """Refuses what is made of several tensors, which no request can name."""
+    """Raises for a value of several tensors, which no request can name."""
     if info.WhichOneof("encoding") != "name":
         kind = {"coo_sparse": "sparse"}.get(info.WhichOneof("encoding"), "composite")
         raise invalid(f"The signature has a {kind} tensor, {alias}; only dense ones are served")
 
 
 def _takes(info: Any, rows: int) -> int:
-    """Bytes of an output for so many rows; dimensions that nobody knows count as 1."""
+    """Bytes of an output for so many rows; unknown dimensions count as 1."""
     dims = [dim.size for dim in info.tensor_shape.dim]
     if not info.dtype or not dims:
         return 0

@@ -1,4 +1,4 @@
-"""What a request that cannot be answered ends with: a code and TensorFlow Serving's words."""
+"""The errors of requests: a code and TensorFlow Serving's message."""
 
 from grpc import StatusCode as Code
 
@@ -26,12 +26,7 @@ HTTP = {
 
 
 class StatusError(Exception):
-    """A refused request.
-
-    Args:
-        code: the gRPC code.
-        message: what the client is told.
-    """
+    """A refused request: the gRPC code and the message for the client."""
 
     def __init__(self, code: Code, message: str):
         super().__init__(message)
@@ -45,13 +40,13 @@ def invalid(message: str) -> StatusError:
 
 
 def of_exception(error: Exception) -> StatusError:
-    """What a graph's failure is called: TensorFlow's codes are gRPC's."""
+    """The error for an exception. TensorFlow's codes are gRPC's."""
     if isinstance(error, StatusError):
         return error
     if isinstance(error, tf.errors.OpError):
         message = error.message.removeprefix("Graph execution error:").split("\nOriginal stack")[0]
         return StatusError(_BY_NUMBER.get(error.error_code, Code.UNKNOWN), message.strip())
-    if isinstance(error, OSError):  # the loader's word for a folder without a SavedModel
+    if isinstance(error, OSError):  # by the loader, for a folder without a SavedModel
         return StatusError(Code.NOT_FOUND, str(error))
     if isinstance(error, ValueError):  # a session's own check of what it is fed
         return invalid(str(error))

@@ -31,18 +31,8 @@ _FIELD_OF = {name: field for field, names in _FIELDS.items() for name in names}
 
 
 def measure(tensor: tensor_pb2.TensorProto, alias: str) -> tuple[tuple[int, ...], int]:
-    """What a tensor will be, before anything is filled.
-
-    Args:
-        tensor: of a request.
-        alias: its name there.
-
-    Returns:
-        Its shape and how many bytes its values take.
-
-    Raises:
-        StatusError: the proto is inconsistent.
-    """
+    """The shape of a request's tensor and the bytes of its values, before any memory is taken;
+    raises `StatusError` if the proto is inconsistent."""
     try:
         kind, shape = _kind(tensor), _shape(tensor)
     except (TypeError, ValueError, KeyError) as error:
@@ -61,11 +51,9 @@ def measure(tensor: tensor_pb2.TensorProto, alias: str) -> tuple[tuple[int, ...]
 
 
 def to_array(tensor: tensor_pb2.TensorProto, alias: str) -> np.ndarray:
-    """The values of a tensor. Where the proto has fewer than its shape, the last is repeated; a
-    single one takes no memory for it.
+    """The values of a tensor; raises `StatusError` if the proto is inconsistent.
 
-    Raises:
-        StatusError: the proto is inconsistent.
+    If the proto has fewer values than its shape, the last is repeated; a single one without memory.
     """
     try:
         kind, shape = _kind(tensor), _shape(tensor)
@@ -108,7 +96,7 @@ def _values(tensor: tensor_pb2.TensorProto, kind: "tf.DType") -> np.ndarray:
 
 
 def type_name(dtype: int) -> str:
-    """What TensorFlow's C++ calls a type: float, not float32."""
+    """The name of a type in TensorFlow's C++: float, not float32."""
     name = tf.as_dtype(dtype).name
     return {"float32": "float", "float64": "double", "float16": "half"}.get(name, name)
 
@@ -116,17 +104,13 @@ def type_name(dtype: int) -> str:
 def to_proto(
     array: np.ndarray, *, as_content: bool, dtype: int | None = None
 ) -> tensor_pb2.TensorProto:
-    """A tensor of these values.
+    """A tensor of an array's values; raises `StatusError` if no proto can hold their type.
 
     Args:
         array: any numpy array.
         as_content: raw bytes in `tensor_content` instead of typed fields
             (`--enable_serialization_as_tensor_content`).
-        dtype: the signature's, for the quantized types, of which numpy has none; None: the
-            array's.
-
-    Raises:
-        StatusError: the type does not travel.
+        dtype: the signature's, for quantized types, which numpy lacks; None: the array's.
     """
     kind = tf.as_dtype(array.dtype)
     if dtype and tf.as_dtype(dtype).is_quantized:
@@ -142,8 +126,8 @@ def to_proto(
     if as_content and kind != tf.string:
         tensor.tensor_content = np.ascontiguousarray(array).tobytes()
     elif kind == tf.float32:
-        # On the wire, the packed field `float_val` (number 5) is `tensor_content` (number 4) but
-        # for its tag: so nothing passes through Python's floats.
+        # On the wire, the packed field `float_val` (number 5) differs from `tensor_content` (number
+        # 4) only by its tag. So no value becomes a Python float.
         content = tensor_pb2.TensorProto(tensor_content=np.ascontiguousarray(array).tobytes())
         tensor.MergeFromString(_FLOAT_VAL + content.SerializeToString()[1:])
     elif name == "float8_val":
@@ -154,7 +138,7 @@ def to_proto(
 
 
 def _plain(values: np.ndarray, field: str) -> list:
-    """Values as a field of a TensorProto holds them."""
+    """The values for a field of a TensorProto."""
     if field == "half_val":
         return values.view(np.uint16).tolist()
     if field in ("scomplex_val", "dcomplex_val"):

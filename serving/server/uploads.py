@@ -1,4 +1,4 @@
-"""REST bodies on their way in: how large they may be, alone and together, and how slow."""
+"""REST bodies that arrive: limits of their sizes, alone and together, and of their time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ _ARRIVAL = 120.0  # seconds from a request's head to the end of its body
 
 
 class Uploads:
-    """The bodies that are held."""
+    """The bodies in memory."""
 
     def __init__(self) -> None:
         self._held = 0
@@ -24,12 +24,8 @@ class Uploads:
 
     @asynccontextmanager
     async def body(self, request: web.BaseRequest) -> AsyncIterator[bytearray]:
-        """A request's body, as it was sent; it counts as held within the block.
-
-        Raises:
-            StatusError: it is too large, or with the others that are held; it came too slowly or
-                broken; the server stops.
-        """
+        """A request's body as it was sent, counted while the block runs; raises `StatusError` if it
+        is too large, alone or with others, too slow or broken, or if the server stops."""
         body = bytearray()
         try:
             await self._receive(request, body)
@@ -38,7 +34,7 @@ class Uploads:
             self._held -= len(body)
 
     def stop(self) -> None:
-        """Gives up the bodies that are on their way; those that come now are given up too."""
+        """Refuses the bodies that are arriving or arrive later."""
         self._stopping = True
         for arrival in self._arriving:
             arrival.reschedule(asyncio.get_running_loop().time())

@@ -1,4 +1,4 @@
-"""One version of a model: its state, and the queues of those who ask it."""
+"""One version of a model: its state, and the queues of its requests."""
 
 import asyncio
 import enum
@@ -11,8 +11,7 @@ from serving.server.servable import Call, Servable
 from serving.server.status import StatusError
 
 MUCH = 2**20
-"""Bytes from which tensors are read and written in a thread, so that others are answered
-meanwhile."""
+"""Bytes from which a thread reads and writes tensors, so that other requests are answered."""
 _MOST_QUEUES = 64  # of a version
 
 
@@ -41,15 +40,8 @@ class Version:
         self.unused = asyncio.Event()
 
     async def run(self, call: Call, scheduler: Scheduler) -> Arrays:
-        """The outputs of a call, in the order in which it wants them.
-
-        Args:
-            call: from the version's own servable.
-            scheduler: that computes.
-
-        Raises:
-            StatusError: it is too large, too much is under way, or the graph refuses it.
-        """
+        """The outputs of a call of this version's servable, in the order of the call; raises
+        `StatusError` if it is too large, too much is under way, or the graph refuses it."""
         queue = self._queue(call, scheduler)
         queue.admit(call.shapes)
         with scheduler.budget.hold(call.size):

@@ -1,7 +1,7 @@
-"""Processes that read large bodies and write large replies, so that nobody waits for those.
+"""Processes that read large bodies and write large replies, so that other requests do not wait.
 
-A process does one job at a time. It is ended when the request that it works for ends: its client
-went away, its time is up, the server stops. One is started when there is a job and none is free.
+A process does one job at a time. It is ended if its request ends: the client is gone, the time is
+up, or the server stops. A process is started when there is a job and none is free.
 """
 
 import asyncio
@@ -27,15 +27,11 @@ _ROOT = Path(__file__).parent.parent.parent
 
 
 class Lane:
-    """Processes for jobs, and those who wait for one.
+    """Processes for `count` jobs at once, and the jobs that wait.
 
-    Of two that came about the same time, the smaller job goes first: so large ones keep few others
-    waiting, and are overtaken only by what comes within the time that they take themselves.
-
-    Args:
-        count: jobs at once.
-        niceness: of the processes: 0 to 19, from the server's own priority down.
-        memory: bytes that each may take.
+    Of two jobs that came about the same time, the smaller goes first. So large jobs delay few
+    others, and only a job that comes within the time that a large one takes can overtake it. The
+    processes have a niceness of 0 to 19 and may take `memory` bytes each.
     """
 
     def __init__(self, count: int, *, niceness: int, memory: int = MEMORY):
@@ -48,15 +44,8 @@ class Lane:
         self._busy: set[_Process] = set()
 
     async def perform(self, job: str, arguments: Sequence[Any], size: int = 0) -> Any:
-        """What a process answers to a job.
-
-        Args:
-            job, arguments: see `serving.bodies.worker`.
-            size: bytes of JSON at the most.
-
-        Raises:
-            Refused: the body or the reply is refused.
-        """
+        """A process's answer to a job of `serving.bodies.worker` with at most `size` bytes of JSON;
+        raises `Refused` if the body or the reply is refused."""
         loop = asyncio.get_running_loop()
         async with self._turn(size):
             process = self._idle.pop() if self._idle else _Process(*self._limits)
@@ -70,7 +59,7 @@ class Lane:
                 raise Refused(
                     f"The process that was to {job} it was ended", "UNAVAILABLE"
                 ) from error
-            except BaseException:  # nobody waits for it any more
+            except BaseException:  # its request has ended
                 self._end(process)
                 raise
             finally:
@@ -85,7 +74,7 @@ class Lane:
 
     @asynccontextmanager
     async def _turn(self, size: int) -> AsyncIterator[None]:
-        """Waits for a process to be free, which it is not within the block."""
+        """Waits for a free process; it is taken while the block runs."""
         loop = asyncio.get_running_loop()
         if self._free:
             self._free -= 1
@@ -113,7 +102,7 @@ class Lane:
         self._free += 1
 
     def close(self) -> None:
-        """Ends the processes, whatever they do."""
+        """Ends the processes, busy or not."""
         for process in (*self._idle, *self._busy):
             self._end(process)
         self._idle.clear()
@@ -137,17 +126,14 @@ class _Process:
         )  # fmt: skip
 
     def exchange(self, job: str, arguments: Sequence[Any]) -> tuple[Any, int]:
-        """Hands over a job and waits for the answer, in a thread; with the process's memory.
-
-        Raises:
-            OSError, EOFError: the process has ended.
-        """
+        """The answer to a job and the process's memory in bytes, waited for in a thread; raises
+        `OSError` or `EOFError` if the process has ended."""
         assert self._process.stdin is not None and self._process.stdout is not None
         worker.send(self._process.stdin, (job, arguments))
         return worker.receive(self._process.stdout)
 
     def kill(self) -> None:
-        """Tells it to end; a thread that waits for its answer goes on when it has."""
+        """Begins its end; a thread that waits for its answer continues after that."""
         self._process.kill()
 
     def wait(self) -> None:
