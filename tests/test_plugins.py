@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 
 import keras
@@ -131,6 +132,10 @@ def test_what_was_made_with_a_plugin_names_it(folder, monkeypatch):
             lambda: tf_avae.load_encoder("runs/stripes"),
             lambda: keras.saving.load_model("runs/stripes/model.keras"),
         )
+        options = ("--config=runs/stripes/config.json", "--run-dir=runs/new")
+        for words in (options, ("--algo=avae", "--init-from=runs/stripes", "--run-dir=runs/new")):
+            code, _, complaint = run_module("training.fit", *words)
+            assert code == 2 and "--plugin my_rows" in complaint, words
         for door in doors:
             with pytest.raises(InputError, match=r"'beta_vae'.*--plugin my_rows"):
                 door()
@@ -170,7 +175,7 @@ def test_installed_distributions_announce_plugins(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, "ModuleNotFoundError: No module named 'broken'"),
+        (None, "broken.py is not there"),
         ("1 / 0", r"ZeroDivisionError: division by zero \(broken.py, line 1\)"),
         ("import tf_avae\ntf_avae.OBJECTIVES.register(3)", "TypeError: 3 is no Objective"),
         ("import tf_avae\ntf_avae.OBJECTIVES.register(tf_avae.OBJECTIVES['se'])",
@@ -187,6 +192,63 @@ def test_a_plugin_that_fails_is_an_error_in_a_line(text, words, tmp_path, monkey
     assert code == 2 and complaint.count("\n") == 1
     assert re.search(words, complaint), complaint
     assert "broken" not in plugins.loaded()
+
+
+def test_two_files_of_one_name_are_refused(folder, tmp_path):
+    (tmp_path / "my_rows.py").write_text("")
+    words = ("--plugin", folder / "my_rows.py", "--plugin", tmp_path / "my_rows.py")
+    code, _, complaint = run_module("training.fit", "--algo", "vae", *words)
+    assert code == 2 and "another module 'my_rows'; rename my_rows.py" in complaint
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("nope.py", "plugin nope.py is not there"),
+        ("", "plugin '' is no module"),
+        (".", "plugin '.' is no module"),
+        ("a/b", "plugin 'a/b' is no module"),
+        ("empty", "'empty' is a folder without __init__.py"),
+    ],
+)
+def test_what_is_no_plugin_is_named(given, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "empty").mkdir()
+    code, _, complaint = run_module("training.fit", "--algo", "vae", f"--plugin={given}")
+    assert code == 2 and words in complaint and complaint.count("\n") == 1
+
+
+def test_a_plugin_that_changed_is_noted(folder):
+    digest = plugins.loaded()["my_rows"]
+    assert plugins.changed({"my_rows": digest, "other": "0"}) == []
+    assert plugins.changed({"my_rows": "0"}) == ["my_rows"]
+
+
+def test_a_refused_save_leaves_the_file_that_was_there(tmp_path):
+    how = {"architecture": "mlp", "image_shape": (4, 4, 1), "latent_dim": 2}
+    tf_avae.AVAE(objective="vae", **how).save(tmp_path / "model.keras")
+    before = (tmp_path / "model.keras").read_bytes()
+    mine = dataclasses.replace(tf_avae.OBJECTIVES["vae"], name="mine")
+    with pytest.raises(InputError, match="not registered"):
+        tf_avae.AVAE(objective=mine, **how).save(tmp_path / "model.keras")
+    assert (tmp_path / "model.keras").read_bytes() == before
+
+
+def test_threads_may_import_keras_meanwhile(tmp_path):
+    code = """
+import threading, time
+thread = threading.Thread(target=lambda: __import__("keras"))
+thread.start()
+time.sleep(0.5)
+import tf_avae
+thread.join()
+import keras
+assert keras.saving.get_registered_object("tf_avae>AVAE") is tf_avae.AVAE
+assert tf_avae.evaluation.worst_case and tf_avae.attacks.margin and tf_avae.theory
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_file_called_like_a_module_is_refused(tmp_path):
@@ -212,8 +274,8 @@ def test_every_registry_takes_rows(rows):
     assert copy.plugin("mine") == __name__ and copy.plugin(first.name) is None
     with pytest.raises(ValueError, match="'mine' is there already"):
         copy.register(row)
-    for name in ("", "a/b", "../x", "-x", "a\n", None, 3):
-        with pytest.raises(ValueError, match="a name has letters"):
+    for name in ("", "a/b", "../x", "-x", "a\n", "a ", "a" * 65, None, 3):
+        with pytest.raises(ValueError, match="a name has at most 64"):
             copy.register(dataclasses.replace(first, name=name))
     plugins._loaded.pop(__name__)
 

@@ -5,6 +5,7 @@ What is offered here is imported when it is first used: TensorFlow takes seconds
 
 # ruff: noqa: F401
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tf_avae import backend  # before TensorFlow: it decides how that is imported
@@ -56,7 +57,12 @@ __all__ = sorted(" ".join(_HOMES.values()).split())
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names.split():
+            if home in ("model", "saved.frozen"):
+                # First, or a thread that imports Keras, and then these, would wait for this one.
+                backend.import_tensorflow()
             return getattr(import_module(f"tf_avae.{home}"), name)
+    if not name.startswith("_") and find_spec(f"tf_avae.{name}"):
+        return import_module(f"tf_avae.{name}")
     raise AttributeError(f"module 'tf_avae' has no attribute {name!r}")
 
 

@@ -5,7 +5,7 @@ import sys
 from typing import NamedTuple
 
 from tf_avae import __version__
-from tf_avae.console.commands import USAGE_ERROR, called
+from tf_avae.console.commands import USAGE_ERROR, called, exit_code
 from tf_avae.console.printing import answer, note
 from tf_avae.registry import unknown
 
@@ -42,6 +42,10 @@ _USAGE = "usage: tf-avae COMMAND ...\n\n{}\n\ntf-avae COMMAND --help says more; 
 
 def main() -> int:
     """Runs the command that the process was given; returns the exit code."""
+    return exit_code(_run)
+
+
+def _run() -> int:
     name, *words = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         answer(_USAGE.format("\n".join(f"  {n:10}{c.summary}" for n, c in COMMANDS.items())))

@@ -233,6 +233,11 @@ class AVAE(keras.Model):
                 rows.find(config[field], made_with)
         return super().from_config(config, custom_objects)
 
+    def save(self, *arguments: Any, **named: Any) -> None:
+        """As Keras' own. What cannot be written raises before a file is opened."""
+        self.get_config()
+        super().save(*arguments, **named)
+
     def twin(self) -> AVAE:
         """A model of the same weights, without an optimiser, and outside of any strategy."""
         made = type(self).from_config(self.get_config())

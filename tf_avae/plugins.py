@@ -9,7 +9,7 @@ import importlib
 import importlib.metadata
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
@@ -39,8 +39,10 @@ def load(given: str) -> None:
     path = Path(given).absolute()
     is_file = path.suffix == ".py"
     name = path.stem if is_file else given
-    if name in _loaded:
-        return
+    if is_file and not path.is_file():
+        raise InputError(f"plugin {given} is not there; give a file NAME.py or a module")
+    if not is_file and not all(part.isidentifier() for part in given.split(".")):
+        raise InputError(f"plugin {given!r} is no module; give its name, or a file NAME.py")
     # A console script does not look for modules in the folder that it is started in.
     folder = str(path.parent)
     if folder not in sys.path:
@@ -49,14 +51,18 @@ def load(given: str) -> None:
     token = _importing.set(name)
     try:
         module = importlib.import_module(name)
-        if is_file and Path(module.__file__ or "").resolve() != path.resolve():
+        if module.__file__ is None:
+            raise InputError(f"{name!r} is a folder without __init__.py; name a module in it")
+        if is_file and Path(module.__file__).resolve() != path.resolve():
             raise InputError(f"there is another module {name!r}; rename {path.name}")
-        _loaded[name] = module
-        _named.append(str(path) if is_file else name)
     except Exception as error:
         raise InputError(f"plugin {name} cannot be imported: {_told(error)}") from error
     finally:
         _importing.reset(token)
+    _loaded[name] = module
+    words = str(path) if is_file else name
+    if words not in _named:
+        _named.append(words)
 
 
 def load_installed() -> None:
@@ -86,6 +92,12 @@ def note(module: str) -> str | None:
 def loaded() -> dict[str, str]:
     """The plugins of this process, and the SHA-256 of each one's source."""
     return {name: _digest(module) for name, module in sorted(_loaded.items())}
+
+
+def changed(noted: Mapping[str, str]) -> list[str]:
+    """The plugins whose source is not the one that a session noted."""
+    now = loaded()
+    return [name for name, digest in noted.items() if now.get(name, digest) != digest]
 
 
 def remedy(names: Iterable[str]) -> str:

@@ -57,10 +57,10 @@ class Registry(Mapping[str, Row], Generic[Row]):
         """
         if not isinstance(row, self._row_type):
             raise TypeError(f"{row!r} is no {self._row_type.__name__}: no {self.kind} can be so")
-        if not (isinstance(row.name, str) and re.fullmatch(r"\w[\w .-]*", row.name)):
+        if not (isinstance(row.name, str) and re.fullmatch(r"\w([\w .-]{0,62}[\w.-])?", row.name)):
             raise ValueError(
-                f"{self.kind} is called {row.name!r}; a name has letters, digits, spaces, '_', '-' "
-                "and '.', and begins with a letter or a digit: files are named after it"
+                f"{self.kind} is called {row.name!r}; a name has at most 64 letters, digits, '_', "
+                "'-', '.' and spaces within, and begins with a letter or a digit: it names files"
             )
         if row.name in self._rows:
             raise ValueError(f"{self.kind} {row.name!r} is there already; give another name")

@@ -85,6 +85,9 @@ def _fit(arguments: argparse.Namespace) -> int:
         from_file = read_json(arguments.config)
         check_keys(from_file)
         given = from_file | flags
+    for folder in (given.get("init_from"), arguments.config and Path(arguments.config).parent):
+        if folder and holds_run(absolute(folder)):
+            Run.open(folder)  # whose error names the plugin of a row that is not here
     try:
         team = Team(arguments.strategy, arguments.virtual_devices, say)
         return _fit_with(team, arguments, flags, given)
@@ -144,6 +147,9 @@ def _open(
     initial = None
     if resume:
         run = _open_to_resume(arguments.run_dir, given)
+        noted = run.provenance()["sessions"][-1:]
+        for name in plugins.changed(noted[0].get("plugins", {}) if noted else {}):
+            say(f"note: plugin {name} has changed since the last session of this run")
         team.check_batch(run.config.batch_size)
         data = open_data(run.config)
         run.lock()
@@ -275,6 +281,8 @@ def _python() -> str:
 def _say_what_next(run: Run) -> None:
     here = shlex.quote(shown(run.path))
     source = _arguments(run.config)
+    mine = "".join(f", {name}" for name in plugins.loaded())
+    more = "".join(f" {shlex.quote(flag)}" for flag in plugins.flags())
     say(
         f"""
 run:      {shown(run.path)}
@@ -282,13 +290,13 @@ pictures: {shown(run.path / "pictures")}
 encoder:  {shown(run.encoder_path)}
 
 Next, look at the pictures, or embed images in Python:
-  import tf_avae, keras
+  import tf_avae, keras{mine}
   encoder = keras.saving.load_model({shown(run.encoder_path)!r})
   images = tf_avae.DATASETS["{run.config.dataset}"].open({source}).held_out(500)
   embedding = encoder.predict(images.map(lambda x, labels: x))["embedding"]
 or train another objective from its weights, with its other options:
   {_python()} -m training.fit --config {here}/config.json --init-from {here} \\
-      --algo avae --run-dir {here}-avae"""
+      --algo avae --run-dir {here}-avae{more}"""
     )
 
 

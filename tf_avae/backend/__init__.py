@@ -141,7 +141,9 @@ def _import() -> None:
 def _check_backend() -> None:
     """Raises `InputError` where Keras is, or would be, on another backend than TensorFlow."""
     if "keras" in sys.modules:
-        where, backend = "Keras' backend", sys.modules["keras"].config.backend()
+        # Another thread may be in the middle of its import, which this waits for.
+        keras_itself: Any = importlib.import_module("keras")
+        where, backend = "Keras' backend", keras_itself.config.backend()
     else:
         where, backend = _chosen_backend()
     if backend != "tensorflow":

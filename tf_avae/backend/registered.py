@@ -43,8 +43,9 @@ class _Finder(MetaPathFinder):
 
 def _register(library: str) -> None:
     modules = _WAITING.pop(library, ())
-    keras = sys.modules.get("keras")
-    if library == "keras" and keras and keras.config.backend() != "tensorflow":
+    # Another thread may be in the middle of its import, which this waits for.
+    found: Any = importlib.import_module(library)
+    if library == "keras" and found.config.backend() != "tensorflow":
         return  # nothing of this package works there, and using it raises an error
     for module in modules:
         importlib.import_module(f"tf_avae.{module}")
