@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from tf_avae.backend import import_tensorflow
 from tf_avae.errors import InputError
@@ -92,6 +93,11 @@ def note(module: str) -> str | None:
 def loaded() -> dict[str, str]:
     """The plugins of this process, and the SHA-256 of each one's source."""
     return {name: _digest(module) for name, module in sorted(_loaded.items())}
+
+
+def of(sessions: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The plugins that sessions of a run note."""
+    return sorted({name for session in sessions for name in session.get("plugins", ())})
 
 
 def changed(noted: Mapping[str, str]) -> list[str]:

@@ -99,17 +99,17 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
     from tf_avae.runs.optimizers import FusedAdam
 
     model = AVAE(
-        objective=OBJECTIVES[algo or config.algo],
-        architecture=ARCHITECTURES[config.arch],
+        objective=algo or config.algo,
+        architecture=config.arch,
         image_shape=image_shape,
         latent_dim=config.latent_dim,
         observation_variance=config.obs_var,
         rho=config.rho,
         rho_se=config.rho_se,
-        coupling=COUPLINGS[config.coupling],
+        coupling=config.coupling,
         reconstruction_weight=config.reconstruction_weight,
         epsilon=config.epsilon,
-        ball=BALLS[config.pgd_norm],
+        ball=config.pgd_norm,
         pgd_steps=config.pgd_steps,
         pgd_step_size=config.pgd_step_size,
         batch_norm=config.batch_norm,

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from tf_avae import plugins
 from tf_avae.backend import keras
 from tf_avae.config import Config, read_json
 from tf_avae.datasets import open_data
@@ -111,8 +112,7 @@ class Run:
         for field, rows in ROWS.items():
             name = getattr(run.config, field)
             if name and name not in rows:
-                sessions = run.provenance()["sessions"]
-                rows.find(name, {p for noted in sessions for p in noted.get("plugins", ())})
+                rows.find(name, plugins.of(run.provenance()["sessions"]))
         return run
 
     def lock(self) -> None:

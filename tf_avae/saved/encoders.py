@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tf_avae import plugins
 from tf_avae.backend import keras, tf
 from tf_avae.backend.float32 import Float32View
 from tf_avae.config import read_json
@@ -151,7 +152,7 @@ def _trained_as(path: Path) -> dict[str, Any]:
 
 def _plugins(sessions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The plugins that sessions of training note, if any."""
-    found = sorted({name for session in sessions for name in session.get("plugins", ())})
+    found = plugins.of(sessions)
     return {"plugins": found} if found else {}
 
 

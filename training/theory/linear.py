@@ -8,8 +8,6 @@ import numpy as np
 import scipy
 
 from tf_avae.backend import keras, tf
-from tf_avae.networks import ARCHITECTURES
-from tf_avae.objectives import COUPLINGS, OBJECTIVES
 from tf_avae.theory.linear import Attack, Component, resting_point
 from tf_avae.theory.ppca import PPCA
 from tf_avae.types import Images, Tensor
@@ -71,14 +69,14 @@ class LinearTask:
         from tf_avae.model import AVAE
 
         return AVAE(
-            objective=OBJECTIVES[objective],
-            architecture=ARCHITECTURES["linear"],
+            objective=objective,
+            architecture="linear",
             image_shape=(self.latents, self.pixels, 1),
             latent_dim=self.latents,
             observation_variance=self.observation_variance,
             rho=self.rho,
             rho_se=self.rho,
-            coupling=COUPLINGS[self.coupling],
+            coupling=self.coupling,
             epsilon=self.epsilon,
             seed=seed,
         )
