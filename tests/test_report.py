@@ -1,5 +1,7 @@
 """The report, in a real browser without a network, wide and narrow."""
 
+import copy
+import io
 import os
 import re
 import shutil
@@ -7,11 +9,13 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from tf_avae.distributions import Posterior
-from tf_avae.evaluation import Encoder, Settings, evaluate
+from tf_avae.evaluation import Encoder, Settings, charts, evaluate
 from tf_avae.evaluation.report import page
+from tf_avae.evaluation.table import broken_by
 
 RNG = np.random.default_rng(0)
 WEIGHTS = np.linalg.qr(RNG.normal(size=(192, 6)))[0].astype(np.float32)
@@ -82,40 +86,112 @@ def test_failed_checks_stand_on_top_with_their_reason(evaluation, written):
     assert "gradients are hidden" in top.lower()
 
 
+def test_pictures_name_the_attack_and_what_a_head_reads(evaluation):
+    for encoder, sheets in zip(evaluation.results["encoders"], evaluation.pictures, strict=True):
+        broken, moved = sheets
+        epsilon = float(broken.heading.rpartition("= ")[2])
+        rows = encoder["robustness"]["rows"]
+        outcomes = next(r for r in rows if r["head"] == "linear" and r["epsilon"] == epsilon)
+        letters = outcomes["outcomes"][:50]
+        at = [n for n, letter in enumerate(letters) if letter not in "x."][:10]
+        attacks, read = zip(*broken.captions, strict=True)
+        assert attacks == ("pgd-10",) * len(at)
+        before, after = zip(*(words.split(" → ") for words in read), strict=True)
+        assert before == tuple(str(n % 3) for n in at)
+        assert all(b != a for b, a in zip(before, after, strict=True))
+        assert len(moved.captions) == len(moved.rows["x"])
+
+
+def test_attacks_are_counted_by_the_images_they_broke(evaluation):
+    row = {"trials": ["pgd-40/0", "pgd-40/1", "square/0"], "accuracy": {"count": 10}}
+    assert broken_by(row | {"accuracy_after": [0.9, 0.6, 0.5, 0.5]}) == {"pgd-40": 4, "square": 0}
+    for encoder in evaluation.results["encoders"]:
+        for row in encoder["robustness"]["rows"]:
+            assert broken_by(row) == {"pgd-10": row["outcomes"].count("0")}
+
+
+def test_one_radius_shows_each_encoder_beside_the_other(evaluation):
+    results = copy.deepcopy(evaluation.results)
+    results["settings"]["epsilons"] = (0.1,)
+    for encoder in results["encoders"]:
+        of = encoder["representation"]
+        of["rows"] = [row for row in of["rows"] if row["epsilon"] == 0.1]
+    axes = charts.shift(results).axes[0]
+    assert axes.get_xlabel() == "ε = 0.1"
+    points = [line.get_xydata()[0] for line in axes.lines]
+    assert len(points) == 2 and points[0][0] != points[1][0]
+    assert all(y < axes.get_ylim()[1] for _, y in points)
+
+
+UNREADABLE = """() => {
+  const numbers = c => c.match(/[\\d.]+/g).map(Number);
+  const light = c => numbers(c).slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = e => {
+    const c = numbers(getComputedStyle(e).backgroundColor);
+    return c.length < 4 || c[3] > 0 ? getComputedStyle(e).backgroundColor
+      : e.parentElement ? behind(e.parentElement) : "rgb(255, 255, 255)";
+  };
+  const words = e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+  return [...document.body.querySelectorAll("*")].filter(words).filter(e => {
+    const style = getComputedStyle(e);
+    const [low, high] = [light(style.color), light(behind(e))].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05) < 4.5 || parseFloat(style.fontSize) < 11;
+  }).map(e => e.outerHTML.slice(0, 200));
+}"""
+"""Elements with words of less contrast than WCAG 2 asks of text (level AA), or too small ones."""
+
+
 @pytest.mark.skipif(
     CHROMIUM is None and "REQUIRE_BROWSER" not in os.environ, reason="no chromium on this machine"
 )
-@pytest.mark.parametrize("width", [1440, 390])
-def test_it_opens_in_a_browser(written, width):
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+def test_it_opens_in_a_browser(written, width, scheme):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
         )
-        context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, offline=True, color_scheme=scheme
+        )
         view = context.new_page()
         asked, complaints = [], []
         view.on("request", lambda request: asked.append(request.url))
         view.on("console", lambda message: complaints.append(message.text))
         view.goto(written.as_uri())
         broken = view.evaluate(
-            "[...document.images].filter(i => !i.complete || i.naturalWidth < 100).length"
+            "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
         )
         pictures = view.evaluate("document.images.length")
         overflow = view.evaluate("document.documentElement.scrollWidth - innerWidth")
         tall = view.evaluate(
             "[...document.querySelectorAll('.charts img')].map(i => i.height / i.width)"
         )
+        captions = view.eval_on_selector_all(
+            ".strips figure", "all => all.map(f => f.innerText.trim())"
+        )
+        chart = view.query_selector(".charts img").screenshot()
         for summary in view.query_selector_all("summary"):
             summary.click()
         shown = view.inner_text("body")
         wide = view.evaluate("document.documentElement.scrollWidth - innerWidth")
+        unreadable = view.evaluate(UNREADABLE)
         browser.close()
     assert broken == 0 and pictures >= 6
+    assert unreadable == []
+    assert len(captions) == 40 and all(words.startswith("pgd-10") for words in captions)
+    levels = np.asarray(Image.open(io.BytesIO(chart)).convert("L"))
+    if scheme == "dark":
+        assert np.median(levels) < 50 and levels.max() > 200
+    else:
+        assert np.median(levels) > 250 and levels.min() < 50
     assert overflow <= 0 and wide <= 0
-    assert all(0.4 < ratio < 1 for ratio in tall)
+    assert all(0.4 < ratio < 1.1 for ratio in tall)
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert complaints == []
     for words in ("Accuracy, nominal and under attack", "Can these figures be trusted?",
-                  "What attacks do", "Attacks on the representation", "Self-consistency",
-                  "<b>steps: likelihood", "PGD is at least as strong as random noise"):  # fmt: skip
+                  "Attack by attack", "What attacks do", "Attacks on the representation",
+                  "Self-consistency", "<b>steps: likelihood",
+                  "PGD is at least as strong as random noise"):  # fmt: skip
         assert words in shown

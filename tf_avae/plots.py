@@ -1,6 +1,7 @@
 """How figures look, and how they become bytes: charts, and sheets of images."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,26 @@ def sheet(rows: dict[str, np.ndarray], heading: str) -> bytes:
     axes.spines[:].set_visible(False)
     axes.set_title(plain(heading), fontsize=10, loc="left")
     return rendered(figure, "png")
+
+
+def stacked(images: Sequence[np.ndarray]) -> bytes:
+    """A PNG of images under one another, a pixel a pixel, with clear gaps and no words.
+
+    Args:
+        images: [H, W, C] in [0, 1] (clipped), C being 1 or 3; all of one shape.
+    """
+    from PIL import Image
+
+    height, width, _ = images[0].shape
+    gap = max(1, height // 14)
+    canvas = np.zeros((len(images) * (height + gap) - gap, width, 4), np.uint8)
+    for number, image in enumerate(images):
+        tile = canvas[number * (height + gap) :][:height]
+        tile[..., :3] = np.round(255 * np.clip(image, 0.0, 1.0))
+        tile[..., 3] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(canvas).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def scaled_change(change: np.ndarray) -> np.ndarray:

@@ -1,31 +1,34 @@
 """One self-contained HTML page of an evaluation: no script, nothing fetched."""
 
-import base64
-import html
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
-from tf_avae.evaluation import charts, table
+from tf_avae.evaluation import charts, markup, table
 from tf_avae.evaluation.checks import CHECKS
+from tf_avae.evaluation.markup import safe
 from tf_avae.evaluation.suite import Evaluation, Pictures
-from tf_avae.plots import Figure, rendered, scaled_change, sheet
+from tf_avae.plots import scaled_change, stacked
 
 _INTERVALS = "with 95 % intervals"
+_NAMED = 3  # encoders that the heading names
 
 
 def page(evaluation: Evaluation) -> str:
     """The page, HTML."""
     results = evaluation.results
-    heading = "Robustness of " + ", ".join(encoder["name"] for encoder in results["encoders"])
+    names = [encoder["name"] for encoder in results["encoders"]]
+    of = ", ".join(names) if len(names) <= _NAMED else f"{len(names)} encoders"
+    heading = f"Robustness of {of}"
     css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     body = [
-        f"<h1>{_safe(heading)}</h1>",
+        f"<h1>{safe(heading)}</h1>",
         _introduction(results),
         _verdict(evaluation),
         *_main_table(results),
         *_accuracy(results),
+        *_attack_by_attack(results),
         *_checks(results),
         *_attacked(evaluation),
         *_representation(results),
@@ -41,14 +44,10 @@ def page(evaluation: Evaluation) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
-        f"<title>{_safe(heading)}</title><style>{css}</style></head>\n<body>\n"
+        f"<title>{safe(heading)}</title><style>{css}</style></head>\n<body>\n"
         + "\n".join(body)
         + "\n</body></html>\n"
     )
-
-
-def _safe(words: Any) -> str:
-    return html.escape(str(words))
 
 
 def _asked(results: dict[str, Any], section: str) -> bool:
@@ -57,14 +56,14 @@ def _asked(results: dict[str, Any], section: str) -> bool:
 
 def _introduction(results: dict[str, Any]) -> str:
     settings, data = results["settings"], results["data"]
-    of = f" of {_safe(data['name'])}" if "name" in data else ""
+    of = f" of {safe(data['name'])}" if "name" in data else ""
     images = f"{data['test_images']:,} test images{of}"
     able = [encoder for encoder in results["encoders"] if "robustness" in encoder]
     counts = [row["accuracy"]["count"] for e in able for row in e["robustness"]["rows"]]
     if counts:
         images = f"{max(counts):,} attacked of {images}"
     return (
-        f"<p>Budget <b>{_safe(settings['budget'])}</b>, {_safe(settings['norm'])} ball, {images}. "
+        f"<p>Budget <b>{safe(settings['budget'])}</b>, {safe(settings['norm'])} ball, {images}. "
         "Encoders never saw a label; each head was fitted to embeddings of the training split. "
         "Attacks go through head and encoder. Square brackets hold 95 % intervals over test "
         "images.</p>"
@@ -83,36 +82,16 @@ def _verdict(evaluation: Evaluation) -> str:
     if not failed:
         missing = evaluation.results["encoders"][0]["checks"]["left_out"]
         but = f" Not made in this ball: {', '.join(missing)}." if missing else ""
-        return f'<p class="verdict good">All honesty checks passed.{_safe(but)}</p>'
+        return f'<p class="verdict good">All honesty checks passed.{safe(but)}</p>'
     items = "".join(
-        f"<li><b>{_safe(name)}</b>, {_safe(head)} probe of {_safe(task)}: "
-        f"<span class='fail'>{_safe(check)}</span> – not so: {_safe(CHECKS[check].must)}. "
-        f"{_safe(CHECKS[check].why[:1].upper() + CHECKS[check].why[1:])}.</li>"
+        f"<li><b>{safe(name)}</b>, {safe(head)} probe of {safe(task)}: "
+        f"<span class='fail'>{safe(check)}</span> – not so: {safe(CHECKS[check].must)}. "
+        f"{safe(CHECKS[check].why[:1].upper() + CHECKS[check].why[1:])}.</li>"
         for name, task, head, check in failed
     )
     return (
         f'<div class="verdict bad"><b>{len(failed)} honesty checks failed: do not trust the '
         f"figures they concern.</b><ul>{items}</ul></div>"
-    )
-
-
-def _cell(cell: table.Cell | str) -> str:
-    if isinstance(cell, str):
-        return f"<td>{_safe(cell)}</td>"
-    interval = f" <small>[{_safe(cell.interval)}]</small>" if cell.interval else ""
-    beside = f" / {_safe(cell.beside)}" if cell.beside else ""
-    return f"<td>{_safe(cell.text)}{interval}{beside}</td>"
-
-
-def _row(*cells: table.Cell | str) -> str:
-    return f"<tr>{''.join(map(_cell, cells))}</tr>"
-
-
-def _table(heads: list[str], rows: list[str], kind: str = "") -> str:
-    head = "".join(f'<th scope="col">{_safe(word)}</th>' for word in heads)
-    return (
-        f'<div class="scroll" tabindex="0"><table class="{kind}"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -123,9 +102,11 @@ def _main_table(results: dict[str, Any]) -> list[str]:
         return []
     rows = []
     for group, members in itertools.groupby(figures, key=lambda row: row.group):
-        rows.append(f'<tr class="group"><th colspan="{len(names) + 1}">{_safe(group)}</th></tr>')
-        rows += [_row(row.label, *row.cells) for row in members]
-    return ["<h2>Accuracy, nominal and under attack</h2>", _table(["", *names], rows)]
+        rows.append(
+            f'<tr class="group"><th colspan="{len(names) + 1}"><span>{safe(group)}</span></th></tr>'
+        )
+        rows += [markup.row(row.label, *row.cells) for row in members]
+    return ["<h2>Accuracy, nominal and under attack</h2>", markup.table(["", *names], rows)]
 
 
 def _accuracy(results: dict[str, Any]) -> list[str]:
@@ -136,7 +117,31 @@ def _accuracy(results: dict[str, Any]) -> list[str]:
         (charts.accuracy(results, task), f"Accuracy of the {head} probe of {task}, {_INTERVALS}")
         for task in results["settings"]["tasks"]
     ]
-    return [_charts(shown)]
+    return [markup.charts(shown)]
+
+
+def _attack_by_attack(results: dict[str, Any]) -> list[str]:
+    able = [encoder for encoder in results["encoders"] if "robustness" in encoder]
+    found = [(e["name"], r, table.broken_by(r)) for e in able for r in e["robustness"]["rows"]]
+    if not found:
+        return []
+    # A budget may have attacks that the number of a task's classes does not allow.
+    attacks = list(dict.fromkeys(attack for *_, broken in found for attack in broken))
+    heads = ["encoder", "task", "head", "ε", "images", "right", *attacks, "unbroken"]
+    rows = []
+    for name, row, broken in found:
+        count = row["accuracy"]["count"]
+        right, left = (round(row[key]["value"] * count) for key in ("nominal", "accuracy"))
+        by = [broken.get(attack, table.NONE.text) for attack in attacks]
+        figures = (f"{row['epsilon']:g}", count, right, *by, left)
+        rows.append(markup.row(name, row["task"], row["head"], *map(str, figures)))
+    return [
+        markup.details(
+            "Attack by attack",
+            "<p>How many images each attack of the budget broke, from left to right. Only what all "
+            "before it left unbroken is attacked.</p>" + markup.table(heads, rows),
+        )
+    ]
 
 
 def _checks(results: dict[str, Any]) -> list[str]:
@@ -150,7 +155,7 @@ def _checks(results: dict[str, Any]) -> list[str]:
                 kind, word = ("pass", "passed") if check["passed"] else ("fail", "FAILED")
                 rows.append(
                     f"<tr><td><span class='{kind}'>{word}</span></td>"
-                    f"{_cell(CHECKS[check['name']].must)}{_cell(check['found'])}</tr>"
+                    f"{markup.cell(CHECKS[check['name']].must)}{markup.cell(check['found'])}</tr>"
                 )
             bad = sum(not check["passed"] for check in group["checks"])
             summary = (
@@ -158,48 +163,33 @@ def _checks(results: dict[str, Any]) -> list[str]:
                 f"{len(rows) - bad} of {len(rows)} passed (ε {group['epsilon']:g}, "
                 f"{group['images']} images)"
             )
-            parts.append(
-                f"<details{' open' if bad else ''}><summary>{_safe(summary)}</summary>"
-                f"{_table(['', 'must be so', 'found'], rows, 'words')}</details>"
-            )
+            found = markup.table(["", "must be so", "found"], rows, "words")
+            parts.append(markup.details(summary, found, opened=bad > 0))
     return parts
-
-
-# ---------------------------------------------------------------------- figures
-
-
-def _picture(content: bytes, kind: str, alt: str, caption: str = "", css: str = "") -> str:
-    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    below = f"<figcaption>{_safe(caption)}</figcaption>" if caption else ""
-    return f'<figure class="{css}"><img src="{source}" alt="{_safe(alt)}">{below}</figure>'
-
-
-def _charts(captioned: list[tuple[Figure, str]]) -> str:
-    shown = [
-        _picture(rendered(figure, "svg", caption), "svg+xml", caption, caption)
-        for figure, caption in captioned
-    ]
-    return f'<div class="charts">{"".join(shown)}</div>'
 
 
 def _attacked(evaluation: Evaluation) -> list[str]:
     if not any(evaluation.pictures):
         return []
+    head = evaluation.results["settings"]["heads"][0]
     return [
         "<h2>What attacks do</h2>",
-        "<p>From top to bottom: test images; the images that the attack made of them; the change, "
-        "scaled to full contrast; and, where there is a decoder, what both decode to.</p>",
-        *(_sheets(pictures) for pictures in evaluation.pictures),
+        "<p>From top to bottom: a test image x; the image xᵃ that the attack made of it; the "
+        "change, scaled to full contrast; where there is a decoder, what both decode to, g(μ(x)) "
+        "and g(μ(xᵃ)); and the attack. For broken images: the attack that broke it, and what the "
+        f"{safe(head)} probe reads x and xᵃ as.</p>",
+        f'<div class="sheets">{"".join(map(_sheet, itertools.chain(*evaluation.pictures)))}</div>',
     ]
 
 
-def _sheets(pictures: list[Pictures]) -> str:
-    shown = []
-    for heading, rows in pictures:
-        content = sheet(rows | {"change": scaled_change(rows["change"])}, heading)
-        picture = _picture(content, "png", heading, css="sheet")
-        shown.append(f'<div class="scroll" tabindex="0">{picture}</div>')
-    return f'<div class="sheets">{"".join(shown)}</div>'
+def _sheet(pictures: Pictures) -> str:
+    rows = pictures.rows | {"change": scaled_change(pictures.rows["change"])}
+    shown = [
+        markup.picture(stacked(images), "png", f"{', '.join(rows)}: {', '.join(caption)}", *caption)
+        for *images, caption in zip(*rows.values(), pictures.captions, strict=True)
+    ]
+    heading = f"<h3>{safe(pictures.heading)}</h3>"
+    return f'<section>{heading}<div class="strips">{"".join(shown)}</div></section>'
 
 
 _SHIFT = f"Mean shift under the first distance of the table, {_INTERVALS}"
@@ -221,7 +211,7 @@ def _representation(results: dict[str, Any]) -> list[str]:
                 continue
             shifts = [row["tasks"][task]["shift"] for task in tasks]
             reached = targeted[row["distance"], row["epsilon"]]["nearer_to_target"]
-            made.append(_row(
+            made.append(markup.row(
                 encoder["name"], row["distance"], f"{row['epsilon']:g}",
                 table.number(row["moved"]),
                 *(table.number(shift) if shift else table.NONE for shift in shifts),
@@ -234,8 +224,8 @@ def _representation(results: dict[str, Any]) -> list[str]:
         "units of the mean distance between classes: above 1, an image is carried farther than "
         "from one class to another. An image reaches its target, the next test image, when its "
         "embedding ends nearer to the target's than to its own.</p>",
-        f"<details><summary>Table</summary>{_table(heads, made)}</details>",
-        _charts([(charts.shift(results), _SHIFT)] if tasks else []),
+        markup.details("Table", markup.table(heads, made)),
+        markup.charts([(charts.shift(results), _SHIFT)] if tasks else []),
     ]
 
 
@@ -250,7 +240,7 @@ def _consistency(results: dict[str, Any]) -> list[str]:
         (charts.drift(able, start, words), f"{chain}, {words}, {_INTERVALS}. {dotted}")
         for start, words in (("data", codes), ("prior", "from the prior"))
     ]
-    return ["<h2>Self-consistency</h2>", _charts([*shown, (charts.turns(able), moved)])]
+    return ["<h2>Self-consistency</h2>", markup.charts([*shown, (charts.turns(able), moved)])]
 
 
 def _detection(results: dict[str, Any]) -> list[str]:
@@ -265,7 +255,7 @@ def _detection(results: dict[str, Any]) -> list[str]:
     heads = ["encoder", "task", "ε", "attack", "ROC AUC", "flagged, %", "broken, %",
              "broken and not flagged, %"]  # fmt: skip
     rows = [
-        _row(
+        markup.row(
             encoder["name"], row["task"], f"{row['epsilon']:g}", attack["attack"],
             table.area(attack["auc"]),
             *(table.percent(attack[key]) for key in ("flagged", "success", "undetected")),
@@ -274,7 +264,7 @@ def _detection(results: dict[str, Any]) -> list[str]:
         for row in encoder["detection"]["rows"]
         for attack in row["attacks"]
     ]  # fmt: skip
-    words = f"{_INTERVALS}. Solid: PGD on the classification; dashed: attacks that know"
+    words = f"{_INTERVALS}. Solid: PGD on the classification; dashed, hollow: attacks that know"
     shown = [
         figure
         for task in settings["tasks"]
@@ -287,13 +277,13 @@ def _detection(results: dict[str, Any]) -> list[str]:
         "<h2>Do attacks show?</h2>",
         "<p>An image is flagged where W2² of q(z|x) and q(z|g(μ(x))) is above what 5 % of "
         f"{told['others']:,} other test images exceed; {told['images']:,} are attacked "
-        f"through the {_safe(told['head'])} head. Of these as they are, flagged: "
-        f"{_safe(alarms)}. “pgd” climbs the cross-entropy alone; “λ” the cross-entropy less λ "
+        f"through the {safe(told['head'])} head. Of these as they are, flagged: "
+        f"{safe(alarms)}. “pgd” climbs the cross-entropy alone; “λ” the cross-entropy less λ "
         "times the logarithm of the inconsistency; “least score” makes it small once an image is "
         "misclassified; “knowing” is, for each image, the one of all these that breaks it with "
         "the least inconsistency. “noise” is a random point of the ball.</p>",
-        _charts(shown),
-        f"<details><summary>Table</summary>{_table(heads, rows)}</details>",
+        markup.charts(shown),
+        markup.details("Table", markup.table(heads, rows)),
     ]
 
 
@@ -302,13 +292,13 @@ def _usage(results: dict[str, Any]) -> list[str]:
     if not able:
         return []
     caption = "Latents at 0 carry nothing: an encoder that says nothing cannot be attacked"
-    return ["<h2>Use of the latent space</h2>", _charts([(charts.usage(able), caption)])]
+    return ["<h2>Use of the latent space</h2>", markup.charts([(charts.usage(able), caption)])]
 
 
 def _left_out(results: dict[str, Any]) -> str:
-    items = [f"<li>{_safe(name)} – {_safe(why)}</li>" for name, why in table.left_out(results)]
+    items = [f"<li>{safe(name)} – {safe(why)}</li>" for name, why in table.left_out(results)]
     items += [
-        f"<li>{_safe(encoder['name'])}: {_safe(section)} – {_safe(why)}</li>"
+        f"<li>{safe(encoder['name'])}: {safe(section)} – {safe(why)}</li>"
         for encoder in results["encoders"]
         for section, why in encoder["left_out"].items()
     ]
@@ -324,7 +314,7 @@ def _provenance(results: dict[str, Any]) -> str:
     content = json.dumps(shown, indent=2, ensure_ascii=False)
     return (
         "<p>results.json holds all figures, and the outcome of each attacked image.</p>"
-        f"<details><summary>Show</summary><pre>{_safe(content)}</pre></details>"
+        + markup.details("Show", f"<pre>{safe(content)}</pre>")
     )
 
 

@@ -34,8 +34,8 @@ from tf_avae.evaluation.part_store import PartStore
 from tf_avae.evaluation.section import NO_TASKS, SECTIONS
 from tf_avae.evaluation.sections import FARTHEST, allowed_distances, moved
 from tf_avae.evaluation.settings import Settings
-from tf_avae.evaluation.table import failed
-from tf_avae.evaluation.tasks import ClassNames, Task, measured_tasks
+from tf_avae.evaluation.table import attack_of, failed
+from tf_avae.evaluation.tasks import ClassNames, Task, class_name, measured_tasks
 from tf_avae.provenance import provenance, source_checksum
 
 
@@ -45,10 +45,12 @@ class Pictures(NamedTuple):
     Attributes:
         heading: what they show.
         rows: name to images.
+        captions: of each image the attack, and perhaps what a head read it as.
     """
 
     heading: str
     rows: dict[str, np.ndarray]
+    captions: list[tuple[str, ...]]
 
 
 class Evaluation(NamedTuple):
@@ -165,7 +167,7 @@ def evaluate(
                 record[section.name] = section.measure(evaluated)
         records.append(record)
         evaluated_encoders[encoder.name] = evaluated
-        pictures.append(_pictures(evaluated))
+        pictures.append(_pictures(evaluated, class_names))
     results = {
         "settings": asdict(settings) | {"tasks": list(tasks)},
         "data": {**(data or {}), **_of_data(images, tasks, left_out)},
@@ -202,7 +204,7 @@ def _of_data(
     return {"test_images": count, **{key: value for key, value in unusual.items() if value}}
 
 
-def _pictures(evaluated: EvaluatedEncoder) -> list[Pictures]:
+def _pictures(evaluated: EvaluatedEncoder, names: ClassNames | None) -> list[Pictures]:
     """What attacks do to images that they broke, and to those that they moved farthest."""
     settings, head = evaluated.settings, evaluated.settings.heads[0]
     sheets = []
@@ -211,11 +213,18 @@ def _pictures(evaluated: EvaluatedEncoder) -> list[Pictures]:
         found = evaluated.outcomes(task, head, epsilon)
         broken = np.flatnonzero(found.broken_by[:SHOWN] >= 0)[:FARTHEST]
         if len(broken):
-            images, _ = evaluated.attacked(task, SHOWN)
-            what = f"broken for {task}, ε = {epsilon:g}"
-            sheets.append(
-                _before_and_after(evaluated, what, images[broken], found.attacked[broken])
+            images, labels = evaluated.attacked(task, SHOWN)
+            attacked = found.attacked[broken]
+            said = evaluated.classify(task, head)(tf.constant(attacked)).numpy().argmax(1)
+            before, after = (
+                [class_name(task, number, names) for number in evaluated.tasks[task].classes[of]]
+                for of in (labels[broken], said)
             )
+            attacks = [attack_of(found.trials[number]) for number in found.broken_by[broken]]
+            read = [f"{right} → {wrong}" for right, wrong in zip(before, after, strict=True)]
+            captions: list[tuple[str, ...]] = list(zip(attacks, read, strict=True))
+            what = f"broken for {task}, ε = {epsilon:g}"
+            sheets.append(_before_and_after(evaluated, what, images[broken], attacked, captions))
     section = SECTIONS["representation"]
     moves = section.name in settings.sections and not section.cannot(evaluated)
     for distance in allowed_distances(evaluated)[:1] if moves else ():
@@ -223,16 +232,18 @@ def _pictures(evaluated: EvaluatedEncoder) -> list[Pictures]:
         worst = moved(evaluated, distance, epsilon, False).arrays
         what = f"moved farthest by {distance.name}, ε = {epsilon:g}"
         images = evaluated.test.images[worst["worst"]]
-        sheets.append(_before_and_after(evaluated, what, images, worst["found"]))
+        captions = [(f"pgd-{evaluated.budget.steps}",)] * len(images)
+        sheets.append(_before_and_after(evaluated, what, images, worst["found"], captions))
     return sheets
 
 
 def _before_and_after(
-    evaluated: EvaluatedEncoder, what: str, images: np.ndarray, attacked: np.ndarray
-) -> Pictures:
+    evaluated: EvaluatedEncoder, what: str, images: np.ndarray, attacked: np.ndarray,
+    captions: list[tuple[str, ...]],
+) -> Pictures:  # fmt: skip
     rows = {"x": images, "xᵃ": attacked, "change": attacked - images}
     decode = evaluated.encoder.decode
     if decode is not None:
         for name, x in (("g(μ(x))", images), ("g(μ(xᵃ))", attacked)):
             rows[name] = np.asarray(decode(evaluated.encoder.embed(tf.constant(x))))
-    return Pictures(f"{evaluated.encoder.name}: {what}", rows)
+    return Pictures(f"{evaluated.encoder.name}: {what}", rows, captions)

@@ -158,6 +158,25 @@ def attacked(robustness: Record, task: str, head: str, epsilon: float) -> Record
     )
 
 
+def attack_of(trial: str) -> str:
+    """The attack that a trial is one of: "pgd-40" of "pgd-40/3"."""
+    return trial.partition("/")[0]
+
+
+def broken_by(row: Record) -> dict[str, int]:
+    """How many images each attack of the budget broke that no trial before it had broken.
+
+    Args:
+        row: of an encoder's robustness.
+    """
+    after = row["accuracy_after"]
+    found: dict[str, int] = {}
+    for trial, before, left in zip(row["trials"], after[:-1], after[1:], strict=True):
+        count = round((before - left) * row["accuracy"]["count"])
+        found[attack_of(trial)] = found.get(attack_of(trial), 0) + count
+    return found
+
+
 def told(detection: Record, task: str, epsilon: float) -> dict[str, Record]:
     """What an encoder's detection found of each attack, by name, for a task and a radius; nothing
     where none of the images is measured."""
