@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tf_avae.config import read_json
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import answer
 from tf_avae.errors import InputError
 from tf_avae.evaluation import table
+from tf_avae.evaluation.results import read_results
 from tf_avae.records import damage_told
 from training.sweep import pages
+
+_REMEDY = "give the results.json of evaluations"
 
 
 def joined(files: list[Path]) -> dict[str, Any]:
@@ -26,12 +28,9 @@ def joined(files: list[Path]) -> dict[str, Any]:
     Raises:
         InputError: no such file, or what two of them measured is not the same.
     """
-    results = [read_json(file) for file in files]
+    results = [read_results(file, _REMEDY) for file in files]
     first = results[0]
     for file, other in zip(files, results, strict=True):
-        for part, kind in (("settings", dict), ("data", dict), ("encoders", list)):
-            if not (isinstance(other.get(part), kind) and other[part]):
-                raise InputError(f"{file} has no {part}; give results.json of an evaluation")
         for part in ("settings", "data"):
             differ = [
                 name
@@ -81,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 def _main(given: argparse.Namespace) -> int:
     results = joined(given.files)
     files = ", ".join(map(str, given.files))
-    with damage_told(files, "give the results.json of evaluations"):
+    with damage_told(files, _REMEDY):
         text = markdown(results, given.names)
     answer(text)
     return 0

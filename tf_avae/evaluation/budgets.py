@@ -70,6 +70,23 @@ class Trial:
     balls: tuple[str, ...] = tuple(BALLS)
 
 
+class Planned(NamedTuple):
+    """A search that a budget makes.
+
+    Attributes:
+        trial: of what kind.
+        number: which of the trial's searches.
+    """
+
+    trial: Trial
+    number: int
+
+    @property
+    def name(self) -> str:
+        """What results call it, such as "pgd-40/3"."""
+        return f"{self.trial.name}/{self.number}"
+
+
 @dataclass(frozen=True)
 class Budget:
     """How hard an evaluation tries.
@@ -90,6 +107,20 @@ class Budget:
     images: int | None = None
     steps: int = 40
     queries: int = 1000
+
+    def plan(self, classes: int, ball: str) -> list[Planned]:
+        """The searches that it makes, in order.
+
+        Args:
+            classes: columns of the classifier's logits.
+            ball: name of a row of `BALLS`; trials that do not know it are left out.
+        """
+        return [
+            Planned(trial, number)
+            for trial in self.trials
+            if ball in trial.balls
+            for number in range(trial.times(classes))
+        ]
 
 
 def _cross_entropy(on: Setting, images: Images, labels: Tensor, number: Tensor) -> ImageLoss:

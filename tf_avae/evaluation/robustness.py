@@ -125,13 +125,8 @@ def worst_case(
     logits = clean_logits(classify, images, labels, batch_size)
     classes = logits.shape[1]
     clean = logits.argmax(1) == labels
-    plan = [
-        (trial, number)
-        for trial in budget.trials
-        if ball.name in trial.balls
-        for number in range(trial.times(classes))
-    ]
-    names = tuple(f"{trial.name}/{number}" for trial, number in plan)
+    plan = budget.plan(classes, ball.name)
+    names = tuple(search.name for search in plan)
     attacked, broken_by = images.copy(), np.full(len(images), -1)
     done = 0
     if earlier is not None:

@@ -7,10 +7,10 @@ from tf_avae.config import Config, fields_of
 from tf_avae.datasets import open_data
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Settings
+from tf_avae.evaluation.results import read_results
 from tf_avae.evaluation.table import attacked
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.provenance import provenance, session
-from tf_avae.records import damaged, read_record
 from training.rates import time_factor
 from training.sweep.cells.declaration import AGAIN, read_timing
 from training.sweep.cells.folder import SweepFolder
@@ -20,13 +20,6 @@ Values = dict[str, Any]
 
 BOUND, INCONSISTENCY, NATS, PERCENT = "bound, held out", "inconsistency W2²", "nats", "%"
 """Names and units of figures."""
-
-_RESULTS = {
-    "settings": dict,
-    "data": {"checksums": {str: str}},
-    "encoders": [dict],
-    "provenance": dict,
-}
 
 _KEPT = ("step", "sha256", "path", "kind", "trained_at_commit", "left_out")
 """What each model's record says of its origin."""
@@ -80,9 +73,7 @@ def known(sweep: SweepFolder, model: str, cell: str | None = None) -> tuple[Valu
     }  # fmt: skip
     if not sweep.done(cell):
         return found | {"missing": why_missing(sweep, cell)}, None
-    results = read_record(sweep.result(cell), _RESULTS, AGAIN)
-    if not results["encoders"]:
-        raise damaged(sweep.result(cell), "it has no encoders", AGAIN)
+    results = read_results(sweep.result(cell), AGAIN)
     record = results["encoders"][0]
     found |= {
         "data": results["data"],
