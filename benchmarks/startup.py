@@ -19,7 +19,7 @@ from training.rates import spread
 
 COMMANDS = (
     *(f"training.{name}" for name in ("fit", "evaluate", "classify", "draw_faces")),
-    *("training.sweep", "training.theory"),
+    *(f"training.{name}" for name in ("sweep", "theory", "leaderboard")),
     *(f"serving.{name}" for name in ("export", "server", "client", "bulk")),
 )
 """What is asked for its help."""

@@ -1,6 +1,7 @@
 """`--help` of every command is there without the libraries that the work needs."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -16,16 +17,17 @@ def tell():
     found = {name.partition(".")[0] for name in sys.modules}
     print("imported:", *sorted(found), file=sys.stderr)
 atexit.register(tell)
-sys.argv[1:] = ["--help"]
 runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
 """
 
 
-def help_of(module):
-    return subprocess.run(
-        [sys.executable, "-c", ASK.replace("MODULE", repr(module))],
-        capture_output=True, text=True, cwd=ROOT,
+def called(module, *words, folder=ROOT):
+    """`python -m MODULE WORDS` in a folder, and the names of all that it imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASK.replace("MODULE", repr(module)), *words],
+        capture_output=True, text=True, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
+    return done, set(done.stderr.rpartition("imported:")[2].split())
 
 
 def test_all_commands_are_asked():
@@ -41,8 +43,7 @@ def test_all_commands_are_asked():
 
 @pytest.mark.parametrize("module", startup.COMMANDS)
 def test_help_needs_no_heavy_library(module):
-    done = help_of(module)
-    imported = set(done.stderr.rpartition("imported:")[2].split())
+    done, imported = called(module, "--help")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: python -m {module} ") and len(done.stdout) > 300
     assert "argparse" in imported and not imported & HEAVY

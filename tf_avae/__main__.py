@@ -27,6 +27,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "fit": Command("training.fit", "train a model"),
     "evaluate": Command("training.evaluate", "measure how robust encoders are"),
+    "leaderboard": Command("training.leaderboard", "put evaluations into one table"),
     "classify": Command("training.classify", "train a head on a frozen encoder"),
     "sweep": Command("training.sweep", "run many trainings and evaluations"),
     "theory": Command("training.theory", "measure and draw the solvable cases"),
@@ -48,7 +49,7 @@ def main() -> int:
 def _run() -> int:
     name, *words = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
-        answer(_USAGE.format("\n".join(f"  {n:10}{c.summary}" for n, c in COMMANDS.items())))
+        answer(_USAGE.format("\n".join(f"  {n:13}{c.summary}" for n, c in COMMANDS.items())))
         return 0
     if name == "--version":
         answer(f"tf-avae {__version__}")

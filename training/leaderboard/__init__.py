@@ -1,0 +1,1 @@
+"""Evaluations as one table with rules of admission: `python -m training.leaderboard FILE ...`."""
