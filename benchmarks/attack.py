@@ -22,7 +22,7 @@ from benchmarks import pairing
 from benchmarks.evaluation import probed
 from benchmarks.network_file import arrays_of, probe_of
 from benchmarks.pairing import Left, Peer, Worker, Workers
-from benchmarks.peers.batches import over
+from benchmarks.peers.batches import inside, over
 from tf_avae.attacks import BALLS
 from tf_avae.backend import keras, tf
 from tf_avae.config import Config, check
@@ -223,9 +223,8 @@ def _accuracy(
     """
     if found.shape != images.shape:  # channels first, as PyTorch has them
         found = found.transpose(0, 2, 3, 1)
-    farthest = np.abs(found - images).max()
-    if farthest > epsilon + 1e-6 or found.min() < 0 or found.max() > 1:
-        raise Left(f"leaves the ball: {farthest:.4g} of {epsilon:g}")
+    if not inside(found, images, epsilon).all():
+        raise Left(f"leaves the ball: {np.abs(found - images).max():.4g} of {epsilon:g}")
     logits = in_batches(classify, found, batch_size=len(found))
     return float(np.mean(logits.argmax(1) == labels))
 

@@ -19,10 +19,11 @@ from tf_avae.backend import tf
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import answer
 from tf_avae.datasets import DATASETS
+from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS, worst_case
 from tf_avae.evaluation.batches import in_batches
 from tf_avae.files import write_json
-from tf_avae.probes import fit_linear
+from tf_avae.probes import HEADS
 from tf_avae.provenance import provenance
 from tf_avae.saved.encoders import open_encoder
 
@@ -52,28 +53,40 @@ def naive(
     return float(stands.mean())
 
 
-def probed(run: str | Path, task: str, count: int, training: int | None = None) -> tuple:
+def probed(
+    run: str | Path, task: str, count: int, training: int | None = None, head: str = "linear"
+) -> tuple:
     """The classifier of a task over an encoder, its probe, and the first test images with their
-    labels.
+    labels: columns of the logits.
 
     Args:
         run: what `open_encoder` opens.
         task: a label of ColorMNIST.
         count: of test images.
         training: batches of 500 training images to fit the probe on; all unless given.
+        head: a row of `HEADS`.
+
+    Raises:
+        InputError: there is no such encoder, task or head, or not as many test images.
     """
-    encoder = open_encoder(run)
+    fit = HEADS[head].fit
     data = DATASETS["color_mnist"].open()
+    known = data.train_images(1).element_spec[1]
+    if task not in known:
+        raise InputError(f"task is {task!r}; choose one of: {', '.join(sorted(known))}")
+    if not 1 <= count <= data.held_out_size:
+        raise InputError(f"images is {count}; it must be from 1 to {data.held_out_size:,}")
+    encoder = open_encoder(run)
     labelled = data.train_images(500).take(training or -1)
     train = [(encoder.embed(x).numpy(), y[task].numpy()) for x, y in labelled]
     embeddings, classes = zip(*train, strict=True)
-    probe = fit_linear(np.concatenate(embeddings), np.concatenate(classes)).probe
+    probe = fit(np.concatenate(embeddings), np.concatenate(classes), 0).probe
     images, labels = next(iter(data.held_out(count)))
 
     def classify(x: tf.Tensor) -> tf.Tensor:
         return probe(encoder.embed(x))
 
-    return classify, probe, images.numpy(), labels[task].numpy()
+    return classify, probe, images.numpy(), probe.columns(labels[task].numpy())
 
 
 def main(argv: list[str] | None = None) -> int:

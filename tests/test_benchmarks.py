@@ -7,16 +7,20 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from benchmarks import attack, counts, data, pairing, train
-from benchmarks.network_file import arrays_of, probe_of
+from benchmarks import attack, counts, cross_check, data, pairing, train
+from benchmarks.evaluation import probed
+from benchmarks.network_file import ACTIVATIONS, arrays_of, keras_encoder, probe_of
 from benchmarks.pairing import Left, Peer, Worker, Workers
-from benchmarks.peers.batches import over
+from benchmarks.peers.batches import inside, over
 from tf_avae.config import Config
+from tf_avae.errors import InputError
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import OBJECTIVES
 from tf_avae.probes import Probe
 from tf_avae.runs.plan import resolve
+from tf_avae.saved.encoders import locate, open_encoder
 from training.rates import paired_rates
 
 FAKE = """
@@ -187,6 +191,163 @@ def convolved(x, stride, kernel, bias=0.0):
     padded = np.pad(x, [(total // 2, total - total // 2)] * 2 + [(0, 0)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(0, 1))
     return np.einsum("abihw,hwio->abo", windows[::stride, ::stride], kernel) + bias
+
+
+SIZE = (10, 10, 3)
+
+
+def small(*layers):
+    """A network of these layers and a dense one."""
+    return keras.Sequential(
+        [keras.Input(SIZE), *layers, keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+
+
+def plain_probe(width=2):
+    return Probe(np.zeros(width), np.ones(width), ((np.eye(width), np.zeros(width)),))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_read_from_the_layers(name):
+    layers = [keras.layers.Conv2D(2, 3, padding="same", activation=name),
+              keras.layers.Activation(name)]  # fmt: skip
+    arrays = arrays_of(small(*layers), plain_probe())
+    kinds = [layer["kind"] for layer in json.loads(str(arrays["layers"]))]
+    assert kinds == ["convolution", name, name, "flatten", "dense", "standardise", "dense"]
+
+
+def test_slopes_of_leaky_layers_are_told():
+    layers = [keras.layers.ReLU(negative_slope=0.1), keras.layers.LeakyReLU(0.2)]
+    leaky = json.loads(str(arrays_of(small(*layers), plain_probe())["layers"]))[:2]
+    assert [layer["slope"] for layer in leaky] == pytest.approx([0.1, 0.2])
+
+
+def test_a_hidden_layer_of_a_probe_is_kept():
+    kernels = [np.full((2, 3), 2.0), np.full((3, 4), 3.0)]
+    probe = Probe(np.ones(2), np.ones(2), tuple((k, np.ones(k.shape[1])) for k in kernels))
+    again = probe_of(arrays_of(small(), probe))
+    assert [kernel.tolist() for kernel, _ in again.layers] == [k.tolist() for k in kernels]
+    np.testing.assert_array_equal(again.mean, probe.mean)
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (keras.layers.MaxPooling2D(name="pool"), r"'pool' \(MaxPooling2D\) is of a kind"),
+        (keras.layers.Conv2D(2, 3, name="own", padding="same", activation="swish"), None),
+        (keras.layers.Conv2D(2, 3, name="own", activation="relu"), "'own'.*padding valid"),
+        (keras.layers.ReLU(6, name="six"), "'six'.*max_value 6"),
+        (keras.layers.Activation(keras.activations.softmax, name="own"), "'own'.*softmax"),
+    ],
+)
+def test_what_is_not_rebuilt_is_refused_by_name(layer, words):
+    if words is None:  # another name of silu
+        assert '"silu"' in str(arrays_of(small(layer), plain_probe())["layers"])
+        return
+    with pytest.raises(InputError, match=words):
+        arrays_of(small(layer), plain_probe())
+
+
+def test_layers_of_the_shipped_encoder_are_built_anew_and_say_the_same():
+    images = np.random.default_rng(0).uniform(size=(2, 28, 28, 3)).astype(np.float32)
+    again = keras_encoder("colormnist-robust")
+    expected = open_encoder("colormnist-robust").embed(tf.constant(images))
+    found = again(images, training=False)["embedding"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_inside_of_the_ball_and_of_the_range():
+    images = np.full((6, 2, 2, 1), 0.05, np.float32)
+    found = images.copy()
+    found[1:, 0, 0, 0] = [0.15, 0.16, -0.01, np.nan, 0.05]
+    assert inside(found, images, 0.1).tolist() == [True, True, False, False, False, True]
+
+
+def test_outcomes_are_compared_image_by_image():
+    ours = np.array([True, True, False, False, True, False, True, True])
+    theirs = np.array([True, False, True, False, True, False, False, True])
+    found = cross_check.compared(ours, theirs)
+    assert found["theirs_alone"] == [1, 6] and found["ours_alone"] == [2]
+    assert found["union"] == 3 / 8
+    assert found["points"] == pytest.approx(25.0)
+    assert found["their_points"] == pytest.approx(12.5)
+    row = {
+        "encoder": "mine", "task": "digit", "head": "linear", "epsilon": 0.1, "images": 8,
+        "clean": 0.875, "logits_largest": 12.0, "logits_difference": 2e-6,
+        "ours": {"strong": {"accuracy": 5 / 8, "seconds": 7.0}},
+        "theirs": {
+            "accuracy": 0.5, "suspect": True,
+            "attacks": [{"name": "square", "attacked": 5, "broken": 1, "outside": 2,
+                         "seconds": 3.0}],
+        },
+        "compared": {"strong": found},
+    }  # fmt: skip
+    text = cross_check.markdown({"encoders": [row], "attacked": {"library": "a library 1"}})
+    assert "| `strong` | 62.5 | 50.0 | 37.5 | 25.0 | 1 | 2 | 7 | 3 |" in text
+    assert "`strong`: AutoAttack alone broke images 1, 6." in text
+    assert "square 1 of 5 (2 outside). Unreliable by its own rule" in text
+
+
+@pytest.fixture
+def attacked(tmp_path):
+    """A file as `attack` writes it, of a network that looks at one pixel."""
+    model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()])
+    model.save(tmp_path / "one.keras")
+    kernel = np.zeros((4, 2), np.float32)
+    kernel[0] = [1, -1]
+    probe = Probe(np.full(4, 0.5, np.float32), np.ones(4, np.float32), ((kernel, np.zeros(2)),))
+    images = np.full((3, 2, 2, 1), 0.55, np.float32)
+    points = images.copy()
+    points[:2, 0, 0, 0] = 0.45
+    notes = {"encoder": "one", "sha256": locate(tmp_path / "one.keras")[1], "epsilon": 0.11}
+    arrays = {
+        **arrays_of(model, probe), "images": images, "labels": np.zeros(3, int), "points": points,
+        "broken_by": np.array([0, 3, -1]), "run": str(tmp_path / "one.keras"),
+    }  # fmt: skip
+
+    def write(**others):
+        path = tmp_path / "kept.attacked.npz"
+        np.savez(path, **{**arrays, "notes": json.dumps(notes), **others})
+        return path
+
+    return write
+
+
+def test_attacked_images_are_judged_by_the_encoder_itself(attacked, tmp_path, capsys):
+    assert cross_check.main(["judge", str(attacked())]) == 0
+    assert "2 images broken, 2 of them here too" in capsys.readouterr().out
+    kept = tmp_path / "kept.json"
+    wrong = attacked(broken_by=np.array([0, -1, 2]))  # the third is as it was
+    assert cross_check.main(["judge", str(wrong), "--json", str(kept)]) == 1
+    (judged,) = json.loads(kept.read_text())["judged"]
+    assert (judged["broken"], judged["hold"], judged["fail"]) == (2, 1, [2])
+    far = attacked(images=np.full((3, 2, 2, 1), 0.6, np.float32))  # outside of the ball
+    assert cross_check.main(["judge", str(far)]) == 1
+
+
+def test_files_and_environments_that_do_not_fit_are_told(attacked, tmp_path, capsys):
+    other = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(name="other")])
+    other.save(tmp_path / "other.keras")
+    (tmp_path / "text.npz").write_text("no arrays")
+    path = str(attacked())
+    for words, told in (
+        (["judge", path, "--run", str(tmp_path / "other.keras")], "is not the encoder that"),
+        (["judge", str(tmp_path / "text.npz")], "is not what `export` writes"),
+        (["judge", str(tmp_path / "none.npz")], "none.npz"),
+        (["attack", path], "make bench-peers"),
+        (["export", "colormnist-robust", "--to", str(tmp_path / "a.txt")], "ends in .npz"),
+        (["export", "colormnist-robust", "--to", path, "--budget", "stong"], "'strong'"),
+        (["export", "colormnist-robust", "--to", path, "--epsilon", "2"], "epsilon is 2"),
+    ):
+        assert cross_check.main(words) == 2
+        said = capsys.readouterr()
+        assert told in said.err and said.out == ""
+    for task, count, told in (
+        ("shape", 1, "task is 'shape'; .*color"),
+        ("digit", 0, "images is 0"),
+    ):
+        with pytest.raises(InputError, match=told):
+            probed("nowhere", task, count)
 
 
 def test_time_factors_stand_beside_those_of_the_same_model_in_the_paper():

@@ -28,3 +28,19 @@ def over(
         return found
 
     return run
+
+
+def inside(found: np.ndarray, images: np.ndarray, epsilon: float) -> np.ndarray:
+    """Whether each attacked image is in the L-infinity ball around its image and within [0, 1].
+
+    A rounding error of 1e-6 is allowed to the radius. What is not a number is outside.
+
+    Args:
+        found, images: [N, ...].
+        epsilon: radius.
+
+    Returns:
+        [N] bool.
+    """
+    near = (np.abs(found - images) <= epsilon + 1e-6) & (found >= 0) & (found <= 1)
+    return near.reshape(len(images), -1).all(1)

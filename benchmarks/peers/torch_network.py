@@ -37,7 +37,8 @@ def load(path: str) -> Kept:
     """The network, rebuilt, and the images.
 
     Raises:
-        ValueError: its logits are not those of the network that was written.
+        ValueError: a layer of an unknown kind, or logits that differ from those of the network
+            that was written by more than a thousandth of the largest of them.
     """
     arrays = np.load(path)
     network = nn.Sequential(*_modules(json.loads(str(arrays["layers"])), arrays))
@@ -45,7 +46,7 @@ def load(path: str) -> Kept:
     images = np.ascontiguousarray(arrays["images"].transpose(0, 3, 1, 2))
     logits = network(torch.from_numpy(images).to(DEVICE)).cpu().numpy()
     difference = float(np.abs(logits - arrays["logits"]).max())
-    if difference > 1e-3 * max(1.0, np.abs(logits).max()):
+    if difference > 1e-3 * np.abs(arrays["logits"]).max():
         raise ValueError(f"the rebuilt network's logits differ by {difference:.1e}")
     labels = arrays["labels"].astype(np.int64)
     return Kept(network, images, labels, arrays["logits"], difference)
@@ -80,6 +81,7 @@ def on_tensors(attack: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> 
     """An attack of arrays from one of tensors on `DEVICE`."""
     return lambda images, labels: (
         attack(torch.from_numpy(images).to(DEVICE), torch.from_numpy(labels).to(DEVICE))
+        .detach()
         .cpu()
         .numpy()
     )
@@ -115,11 +117,23 @@ def _modules(layers: list[dict[str, Any]], arrays: Any) -> list[nn.Module]:
                     running_mean=weights["mean"], running_var=weights["variance"],
                 )
             )  # fmt: skip
-        elif kind == "relu":
-            made.append(nn.ReLU())
-        else:
+        elif kind == "standardise":
             made.append(_Standardise(weights["mean"], weights["scale"]))
+        elif kind == "leaky_relu":
+            made.append(nn.LeakyReLU(layer["slope"]))
+        elif kind in _ACTIVATIONS:
+            made.append(_ACTIVATIONS[kind]())
+        else:
+            raise ValueError(f"layer {number} is of the kind {kind!r}, which is not known here")
     return made
+
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "hard_sigmoid": nn.Hardsigmoid,
+    "mish": nn.Mish, "relu6": nn.ReLU6, "selu": nn.SELU, "sigmoid": nn.Sigmoid, "silu": nn.SiLU,
+    "softplus": nn.Softplus, "softsign": nn.Softsign, "tanh": nn.Tanh,
+}  # fmt: skip
+"""By the names that benchmarks/network_file.py gives them."""
 
 
 class _Standardise(nn.Module):
