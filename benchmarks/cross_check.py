@@ -26,13 +26,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.pairing import rows_of
+from benchmarks.pairing import add_files, rows_of
 from benchmarks.peers.batches import inside
+from tf_avae.config import read_json
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import answer, note
 from tf_avae.errors import InputError, NotInstalled
 from tf_avae.files import replacing, write_json
 from tf_avae.provenance import session, source_commit
+from tf_avae.records import damage_told
 
 _BATCH = 250
 
@@ -86,6 +88,13 @@ def _export(given: argparse.Namespace) -> int:
 
 
 def _attack(given: argparse.Namespace) -> int:
+    if bool(given.file) == bool(given.source):
+        raise InputError("give what `export` wrote, such as cross.npz, or --from FILE")
+    if given.source:
+        found = read_json(given.source)
+        with damage_told(given.source, "attack again"):
+            answer(markdown(found))
+        return 0
     import torch
 
     from benchmarks.peers import autoattack, torch_network
@@ -280,13 +289,13 @@ def _parser() -> Parser:
     export.add_argument("--to", type=Path, required=True, metavar="FILE", help="such as cross.npz")
     export.set_defaults(run_half=_export)
     theirs = halves.add_parser("attack", help="attack what was exported with AutoAttack")
-    theirs.add_argument("file", type=Path, nargs="+", metavar="FILE", help="what export wrote")
+    theirs.add_argument("file", type=Path, nargs="*", metavar="FILE", help="what export wrote")
     theirs.add_argument("--threads", type=int, default=2, metavar="N", help="of PyTorch [2]")
     theirs.add_argument(
         "--batch-size", type=int, default=_BATCH, metavar="N", help=f"[{_BATCH}, as the original]"
     )
     theirs.add_argument("--seed", type=int, default=0, metavar="N", help="of each attack [0]")
-    theirs.add_argument("--json", type=Path, metavar="FILE", help="where to keep what was found")
+    add_files(theirs)
     theirs.set_defaults(run_half=_attack)
     judge = halves.add_parser("judge", help="classify attacked images with the encoder itself")
     judge.add_argument("file", type=Path, nargs="+", metavar="FILE", help="what attack wrote")

@@ -263,7 +263,7 @@ def test_what_is_inside_of_the_ball_and_of_the_range():
     assert inside(found, images, 0.1).tolist() == [True, True, False, False, False, True]
 
 
-def test_outcomes_are_compared_image_by_image():
+def test_outcomes_are_compared_image_by_image(tmp_path, capsys):
     ours = np.array([True, True, False, False, True, False, True, True])
     theirs = np.array([True, False, True, False, True, False, False, True])
     found = cross_check.compared(ours, theirs)
@@ -282,7 +282,10 @@ def test_outcomes_are_compared_image_by_image():
         },
         "compared": {"strong": found},
     }  # fmt: skip
-    text = cross_check.markdown({"encoders": [row], "attacked": {"library": "a library 1"}})
+    kept = tmp_path / "kept.json"
+    kept.write_text(json.dumps({"encoders": [row], "attacked": {"library": "a library 1"}}))
+    assert cross_check.main(["attack", "--from", str(kept)]) == 0
+    text = capsys.readouterr().out
     assert "| `strong` | 62.5 | 50.0 | 37.5 | 25.0 | 1 | 2 | 7 | 3 |" in text
     assert "`strong`: AutoAttack alone broke images 1, 6." in text
     assert "square 1 of 5 (2 outside). Unreliable by its own rule" in text
@@ -335,6 +338,7 @@ def test_files_and_environments_that_do_not_fit_are_told(attacked, tmp_path, cap
         (["judge", str(tmp_path / "text.npz")], "is not what `export` writes"),
         (["judge", str(tmp_path / "none.npz")], "none.npz"),
         (["attack", path], "make bench-peers"),
+        (["attack"], "such as cross.npz"),
         (["export", "colormnist-robust", "--to", str(tmp_path / "a.txt")], "ends in .npz"),
         (["export", "colormnist-robust", "--to", path, "--budget", "stong"], "'strong'"),
         (["export", "colormnist-robust", "--to", path, "--epsilon", "2"], "epsilon is 2"),
