@@ -54,7 +54,7 @@ def _export(given: argparse.Namespace) -> int:
 
     if given.to.suffix != ".npz" or not given.to.parent.is_dir():
         raise InputError(f"--to is {given.to}; give a name that ends in .npz, in a folder there is")
-    budgets = [BUDGETS[name] for name in given.budget]
+    began, budgets = session(), [BUDGETS[name] for name in given.budget]
     check_epsilon(given.epsilon, BALLS["linf"])
     network = keras_encoder(given.run)
     classify, probe, images, labels = probed(given.run, given.task, given.images, head=given.head)
@@ -78,7 +78,7 @@ def _export(given: argparse.Namespace) -> int:
         **{name: getattr(given, name) for name in ("task", "head", "epsilon", "images", "seed")},
         "clean": float(np.mean(arrays["logits"].argmax(1) == labels)),
         "ours": ours,
-        "exported": session() | provenance(),
+        "exported": began | provenance(),
     }
     _write(given.to, {**arrays, "run": np.array(given.run), "notes": np.array(json.dumps(notes))})
     return 0
@@ -104,7 +104,7 @@ def _attack(given: argparse.Namespace) -> int:
             f"threads is {given.threads} and batch_size {given.batch_size}; they must be at least 1"
         )
     torch.set_num_threads(given.threads)
-    rows = []
+    began, rows = session(), []
     for path in given.file:
         arrays, notes = _read(path)
         try:
@@ -143,7 +143,7 @@ def _attack(given: argparse.Namespace) -> int:
         shown = {"points": points.transpose(0, 2, 3, 1), "broken_by": broken_by}
         _write(path.with_suffix(".attacked.npz"), {**arrays, **shown})
     about = {
-        "library": autoattack.about(), "python": platform.python_version(), **session(),
+        "library": autoattack.about(), "python": platform.python_version(), **began,
         "commit": source_commit(), "seed": given.seed, "batch_size": given.batch_size,
     }  # fmt: skip
     found = {"encoders": rows, "attacked": about}
@@ -222,7 +222,7 @@ def _judge(given: argparse.Namespace) -> int:
     from tf_avae.evaluation.batches import in_batches
     from tf_avae.saved.encoders import locate, open_encoder
 
-    rows = []
+    began, rows = session(), []
     for path in given.file:
         arrays, notes = _read(path)
         if "points" not in arrays:
@@ -247,7 +247,7 @@ def _judge(given: argparse.Namespace) -> int:
         if rows[-1]["fail"]:
             note(f"not here: images {', '.join(map(str, rows[-1]['fail']))}")
     if given.json:
-        write_json(given.json, {"judged": rows, **session(), "commit": source_commit()})
+        write_json(given.json, {"judged": rows, **began, "commit": source_commit()})
     return int(any(row["fail"] for row in rows))
 
 

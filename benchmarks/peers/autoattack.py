@@ -71,7 +71,7 @@ def standard(
     """
     left = np.flatnonzero(kept.logits.argmax(1) == kept.labels)
     for name, make, settings in _attacks(kept.logits.shape[1]):
-        shared = {"norm": "Linf", "eps": epsilon, "seed": seed, "n_restarts": 1}
+        shared = {"norm": "Linf", "eps": epsilon, "seed": seed}
         search = torch_network.on_tensors(make(kept.network, **shared, **settings))
         start, points = time.perf_counter(), kept.images[left]
         for first in range(0, len(left), batch_size):
@@ -97,12 +97,14 @@ def about() -> str:
 
 def _attacks(classes: int) -> Iterator[tuple[str, Callable[..., Any], dict[str, Any]]]:
     """Name, class and settings of each attack."""
-    targets = {"n_classes": min(_TARGETS + 1, classes)}
-    yield "apgd-ce", torchattacks.APGD, {"steps": _STEPS, "loss": "ce", "rho": 0.75}
+    once = {"n_restarts": 1}
+    steps = {**once, "steps": _STEPS}
+    targeted = {**steps, "n_classes": min(_TARGETS + 1, classes)}
+    yield "apgd-ce", torchattacks.APGD, {**steps, "loss": "ce", "rho": 0.75}
     if classes >= 4:
-        yield "apgd-t", torchattacks.APGDT, {"steps": _STEPS, "rho": 0.75, **targets}
-    yield "fab-t", torchattacks.FAB, {"steps": _STEPS, "multi_targeted": True, **targets}
-    yield "square", torchattacks.Square, {"n_queries": _QUERIES, "resc_schedule": False}
+        yield "apgd-t", torchattacks.APGDT, {**targeted, "rho": 0.75}
+    yield "fab-t", torchattacks.FAB, {**targeted, "multi_targeted": True}
+    yield "square", torchattacks.Square, {**once, "n_queries": _QUERIES, "resc_schedule": False}
 
 
 def _predicted(network: torch.nn.Module, images: np.ndarray, batch_size: int) -> np.ndarray:
