@@ -48,6 +48,7 @@ class Architecture:
         encoder_body: (images, Build) to features, as Keras tensors.
         decoder_body: (latents, Build) to images before the float32 output, as Keras tensors.
         output: name of the activation of the decoder's output.
+        activation: name of that of the hidden layers.
         constant_variance: the posterior's variance does not depend on the image.
         divisor: height and width must be multiples of this.
         smallest: height and width must be at least this.
@@ -60,6 +61,7 @@ class Architecture:
     encoder_body: Callable[[Tensor, Build], Tensor]
     decoder_body: Callable[[Tensor, Build], Tensor]
     output: str = "sigmoid"
+    activation: str = "relu"
     constant_variance: bool = False
     divisor: int = 1
     smallest: int = 1
@@ -82,7 +84,7 @@ class Architecture:
     ) -> keras.Model:
         """A new encoder: images [B, H, W, C] to {"embedding", "variance"}, [B, D] float32 each."""
         self.check(image_shape)
-        build = Build(image_shape, policy, seed)
+        build = Build(image_shape, policy, seed, self.activation)
         images = keras.Input(image_shape, name="image", dtype="float32")
         features = _flat(self.encoder_body(images, build), build)
         dense = functools.partial(keras.layers.Dense, latent_dim, dtype="float32")
@@ -107,7 +109,7 @@ class Architecture:
         """A new decoder: latents [B, D] to g(z), [B, H, W, C] float32."""
         self.check(image_shape)
         latents = keras.Input((latent_dim,), name="latent", dtype="float32")
-        body = self.decoder_body(latents, Build(image_shape, policy, seed))
+        body = self.decoder_body(latents, Build(image_shape, policy, seed, self.activation))
         images = keras.layers.Activation(self.output, dtype="float32", name="image")(body)
         return keras.Model(latents, images, name="decoder")
 
@@ -119,11 +121,13 @@ class Build:
         image_shape: (H, W, C).
         policy: dtype policy of the hidden layers.
         seed: seed of the initial weights.
+        activation: name of the activation of hidden layers.
     """
 
-    def __init__(self, image_shape: ImageShape, policy: str, seed: int):
+    def __init__(self, image_shape: ImageShape, policy: str, seed: int, activation: str = "relu"):
         self.image_shape = image_shape
         self.policy = policy
+        self.activation = activation
         self._seeds = np.random.default_rng(seed)
 
     def initializer(self) -> keras.initializers.Initializer:
@@ -179,7 +183,10 @@ def _flat(x: Tensor, build: Build) -> Tensor:
 def _dense_stack(x: Tensor, build: Build, units: tuple[int, ...]) -> Tensor:
     for count in units:
         x = keras.layers.Dense(
-            count, activation="relu", dtype=build.policy, kernel_initializer=build.initializer()
+            count,
+            activation=build.activation,
+            dtype=build.policy,
+            kernel_initializer=build.initializer(),
         )(x)
     return x
 
@@ -207,7 +214,7 @@ def _convolution_stack(
             # a model for one device keeps to the plain one.
             together = replicas.count() > 1
             x = keras.layers.BatchNormalization(dtype=build.policy, synchronized=together)(x)
-        x = keras.layers.ReLU(dtype=build.policy)(x)
+        x = keras.layers.Activation(build.activation, dtype=build.policy)(x)
     return x
 
 
