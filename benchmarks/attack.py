@@ -32,7 +32,7 @@ from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS, worst_case
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches, seed_spec
-from tf_avae.evaluation.budgets import Setting, pgd_trial
+from tf_avae.evaluation.trials import Examples, Setting, pgd_trial
 from tf_avae.registry import Registry
 from tf_avae.runs.plan import build_model, resolve
 from tf_avae.runs.run import load_trained
@@ -76,7 +76,8 @@ def prepare(settings: dict[str, Any]) -> dict[str, Callable[[int], np.ndarray]]:
 
     @compiled(image_spec(images.shape[1:]), tf.TensorSpec([None], tf.int32), seed_spec())
     def search(x: Images, y: Tensor, seed: Tensor) -> Images:
-        return trial.search(on, trial.target(on, x, y, tf.constant(0)), x, seed)
+        examples = Examples(x, y, x, tf.constant(0), seed)
+        return trial.search(on, trial.target(on, examples), examples)
 
     number = itertools.count()
 

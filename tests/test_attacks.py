@@ -21,7 +21,7 @@ from tf_avae.attacks import (
     targeted_logit_ratio,
 )
 from tf_avae.attacks.apgd import _AutoStep, checkpoints
-from tf_avae.attacks.ascent import Domain
+from tf_avae.attacks.domain import Domain
 from tf_avae.attacks.square import window_sides
 from tf_avae.errors import InputError
 
@@ -176,7 +176,7 @@ def test_best_iterate_is_kept_not_the_last():
     def peak(x):
         return -tf.reduce_sum(tf.abs(x - 0.52), axis=[1, 2, 3])
 
-    found = pgd(peak, MIDDLE, epsilon=0.3, steps=1, step_size=0.08, random_start=False, seed=SEED)
+    found = pgd(peak, MIDDLE, epsilon=0.3, steps=1, step_size=0.08, start="image", seed=SEED)
     # One step from 0.5 lands on 0.58, three times as far from the top as the start.
     np.testing.assert_array_equal(found, MIDDLE)
 
@@ -208,7 +208,7 @@ def test_value_is_at_least_that_of_every_prefix_and_every_start():
 
 @pytest.mark.parametrize("search", [pgd, apgd])
 def test_examples_do_not_depend_on_their_neighbours(search):
-    how = {"epsilon": 0.2, "steps": 12, "seed": SEED, "random_start": False}
+    how = {"epsilon": 0.2, "steps": 12, "seed": SEED, "start": "image"}
     together = search(rough, ANYWHERE, **how)
     alone = tf.concat([search(rough, ANYWHERE[i : i + 1], **how) for i in range(6)], 0)
     np.testing.assert_allclose(together, alone, atol=1e-6)
@@ -220,7 +220,7 @@ def test_random_start_leaves_a_point_without_gradient():
     def distance(x):
         return tf.reduce_sum(tf.square(x - MIDDLE), axis=[1, 2, 3])
 
-    stuck = pgd(distance, MIDDLE, epsilon=0.1, steps=5, seed=SEED, random_start=False)
+    stuck = pgd(distance, MIDDLE, epsilon=0.1, steps=5, seed=SEED, start="image")
     np.testing.assert_array_equal(stuck, MIDDLE)
     found = pgd(distance, MIDDLE, epsilon=0.1, steps=5, seed=SEED)
     np.testing.assert_allclose(np.abs(found - MIDDLE), 0.1, atol=1e-6)
@@ -315,7 +315,7 @@ def test_a_second_number_decides_what_is_kept():
         height = x[:, 0, 0, 0]
         return height, -tf.abs(height - 0.55)
 
-    how = {"epsilon": 0.1, "steps": 10, "step_size": 0.01, "seed": SEED, "random_start": False}
+    how = {"epsilon": 0.1, "steps": 10, "step_size": 0.01, "seed": SEED, "start": "image"}
     found = pgd(loss, MIDDLE, **how).numpy()
     np.testing.assert_allclose(found[:, 0, 0, 0], 0.55, atol=1e-6)
     top = pgd(lambda x: loss(x)[0], MIDDLE, **how).numpy()
@@ -340,8 +340,8 @@ def test_auto_pgd_goes_where_algorithm_1_goes():
     """
     image = tf.fill([1, 1, 1, 1], 0.5)
     domain = Domain(image, BALLS["linf"], 0.5, (0.0, 1.0))
-    rule = _AutoStep(0.5, 10)
-    at, state, visited = image, rule.begin(image), []
+    rule = _AutoStep(10)
+    at, state, visited = image, rule.begin(image, domain), []
     for number in range(8):
         visited.append(float(at[0, 0, 0, 0]))
         value = -tf.square(at[:, 0, 0, 0] - 0.3)
@@ -355,8 +355,9 @@ def test_auto_pgd_goes_where_algorithm_1_goes():
 def test_auto_pgd_halves_where_the_best_stands_still(halved):
     """Condition 2: all steps improved, none on the best value, eta was not halved before."""
     image = tf.fill([1, 1, 1, 1], 0.5)
-    rule, one = _AutoStep(0.1, 100), tf.ones([1])
-    state = rule.begin(image)._replace(
+    domain = Domain(image, BALLS["linf"], 0.1, (0.0, 1.0))
+    rule, one = _AutoStep(100), tf.ones([1])
+    state = rule.begin(image, domain)._replace(
         improved=21 * one, previous_value=0 * one, best_value=5 * one, best_then=5 * one,
         halved=tf.constant([halved]),
     )  # fmt: skip
@@ -419,7 +420,7 @@ def test_square_needs_no_gradient():
     def stairs(x):
         return tf.floor(20.0 * linear(x)) / 20.0
 
-    stuck = pgd(stairs, MIDDLE, epsilon=0.1, steps=20, seed=SEED, random_start=False)
+    stuck = pgd(stairs, MIDDLE, epsilon=0.1, steps=20, seed=SEED, start="image")
     np.testing.assert_array_equal(stuck, MIDDLE)
     found = square(stairs, MIDDLE, epsilon=0.1, queries=500, seed=SEED)
     assert (stairs(found) > stairs(MIDDLE) + 0.9 * 0.1 * np.abs(SLOPE).sum()).numpy().all()
@@ -492,7 +493,7 @@ def test_only_the_targeted_loss_breaks_this_classifier():
     label = tf.constant([0])
 
     def breaks(loss):
-        how = {"epsilon": 0.1, "steps": 20, "seed": SEED, "random_start": False}
+        how = {"epsilon": 0.1, "steps": 20, "seed": SEED, "start": "image"}
         found = apgd(lambda x: loss(logits(x)), image, **how)
         return float(margin(logits(found), label)[0]) > 0
 
@@ -519,7 +520,7 @@ def test_losses_say_how_many_classes_they_need():
         ({"steps": 0}, "steps is 0"),
         ({"step_size": -1.0}, "step_size is -1.0"),
         ({"restarts": 0}, "restarts is 0"),
-        ({"restarts": 2, "random_start": False}, "without a random start"),
+        ({"restarts": 2, "start": "image"}, "the same each time"),
         ({"bounds": (1.0, 0.0)}, "bounds are"),
     ],
 )

@@ -9,9 +9,9 @@ from tf_avae.attacks import BALLS
 from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, Settings, detection, evaluate
-from tf_avae.evaluation.budgets import Setting, still_trial
 from tf_avae.evaluation.report import page
 from tf_avae.evaluation.table import rows, text
+from tf_avae.evaluation.trials import Examples, Setting, still_trial
 
 RNG = np.random.default_rng(0)
 COUNT, EPSILON, STEPS = 120, 0.1, 20
@@ -90,12 +90,14 @@ def test_a_radius_that_breaks_nothing_breaks_nothing():
 def test_weight_zero_is_the_plain_attack(monkeypatch):
     """The same way through the ball; of its misclassified points the one of least score."""
     monkeypatch.setattr(detection, "WEIGHTS", (0.0,))
-    on, labels = Setting(classify, EPSILON, BALLS["linf"]), tf.constant(LABELS)
-    images, seed, unit = tf.constant(IMAGES), tf.constant([0, 1]), 1e-4
-    made = []
-    for trial in (still_trial(STEPS), detection.knowing_trial(STEPS, copy_differs, unit)):
-        target = trial.target(on, images, labels, tf.constant(0))
-        made.append(trial.search(on, target, images, seed))
+    on, images = Setting(classify, EPSILON, BALLS["linf"]), tf.constant(IMAGES)
+    examples = Examples(
+        images, tf.constant(LABELS), images, tf.constant(0), tf.constant([0, 1])
+    )  # fmt: skip
+    made = [
+        trial.search(on, trial.target(on, examples), examples)
+        for trial in (still_trial(STEPS), detection.knowing_trial(STEPS, copy_differs, 1e-4))
+    ]
     wrong = [np.asarray(classify(x)).argmax(1) != LABELS for x in made]
     np.testing.assert_array_equal(*wrong)
     assert wrong[0].all()
@@ -194,8 +196,9 @@ def test_the_section_flags_by_the_images_that_are_not_attacked(evaluated):
 
 def test_the_section_tells_the_time_that_is_left(evaluated):
     _, told, _ = evaluated
-    # 2 radii, 30 images, 10 steps: PGD, and five searches three times as dear
-    assert told[0].left == 2 * 30 * (10 + 5 * 30) and told[-1].left == 0
+    # 2 radii, 30 images in colour, 10 steps: PGD, also from 8 flat starts, and six searches three
+    # times as dear.
+    assert told[0].left == 2 * 30 * (9 * 10 + 6 * 30) and told[-1].left == 0
     assert told[-1].done == told[0].left
 
 

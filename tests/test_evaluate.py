@@ -145,7 +145,8 @@ def test_figures_are_those_of_the_pieces(evaluated, run, few_digits):
         abs=0.009,  # one of 120
     )
     assert probes["majority"] == np.bincount(splits[1][1]).max() / 120
-    assert 0.3 < probes["linear"]["nominal"]["value"] < 1
+    # Chance is about 0.11; after so few steps the figure differs from processor to processor.
+    assert 0.2 < probes["linear"]["nominal"]["value"] < 1
     answers, shares = reference.predict(splits[1][0]), reference.predict_proba(splits[1][0])
     found = probes["linear"]
     assert found["balanced"] == pytest.approx(
@@ -597,5 +598,5 @@ def test_another_gradient_label_or_training_split_is_another_evaluation(few_digi
 def test_outcomes_have_a_letter_for_each_trial():
     clean = np.array([False, True, True, True, True])
     broken_by = np.array([-1, -1, 0, 10, 58])
-    outcomes = Outcomes(clean, broken_by, tuple(map(str, range(59))), None)
+    outcomes = Outcomes(clean, broken_by, tuple(map(str, range(59))), None, None)
     assert outcomes.compact() == "x.0Aw"

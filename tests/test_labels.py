@@ -283,8 +283,12 @@ def test_an_evaluation_does_not_mind_what_classes_are_called(plain, kind):
     found = evaluated({"kind": names[Y]}, {"kind": names[Y_TEST]}).results
     assert found["encoders"] == plain["encoders"]
     assert found["encoders"][0]["probes"]["kind"]["linear"]["nominal"]["value"] > 0.9
-    assert found["data"] == {"test_images": 60, "classes": {"kind": names.tolist()}}
-    assert plain["data"] == {"test_images": 60}
+    assert found["data"] == {
+        "test_images": 60,
+        "image_shape": [2, 6, 1],
+        "classes": {"kind": names.tolist()},
+    }
+    assert plain["data"] == {"test_images": 60, "image_shape": [2, 6, 1]}
 
 
 def test_what_cannot_be_measured_is_left_out_by_name_and_the_rest_is_measured(plain):

@@ -14,6 +14,7 @@ from tests.test_readme import ROOT, blocks
 from tf_avae.config import Config
 from tf_avae.evaluation import BUDGETS, CHECKS
 from tf_avae.evaluation.statistics import proportion
+from tf_avae.evaluation.trials import Extent
 from training.leaderboard.__main__ import main
 from training.leaderboard.rules import IMAGES, RULES
 
@@ -32,7 +33,7 @@ def results(
 ):  # fmt: skip
     """A small results.json of one encoder, of which `left` images stay correct under attack."""
     outcomes = "." * left + "0" * (900 * count // 1000 - left) + "x" * (count // 10)
-    trials = [search.name for search in BUDGETS[budget].plan(10, "linf")]
+    trials = [search.name for search in BUDGETS[budget].plan(Extent(10, 3), "linf")]
     nominal = proportion(np.arange(10_000) < 9000)
     record = {
         "name": name,
@@ -55,7 +56,13 @@ def results(
         record["config"] = Config(algo="se", seed=seed, **options).to_dict()
     return {
         "settings": {"budget": budget, "norm": "linf"},
-        "data": {"name": "made", "validation": 0, "checksums": {"m": "1"}, "test_images": 10_000},
+        "data": {
+            "name": "made",
+            "validation": 0,
+            "checksums": {"m": "1"},
+            "test_images": 10_000,
+            "image_shape": [28, 28, 3],
+        },
         "encoders": [record],
         "provenance": {"commit": "c0ffee"},
     }
@@ -102,6 +109,8 @@ def changed(of, **where):
 
 ROW = "encoders__0__robustness__rows__0"
 CHECK = "encoders__0__checks__groups__0__checks"
+FREE = f"{CHECK}__{[*CHECKS].index('gradient-free')}"
+FALLS = f"{CHECK}__{[*CHECKS].index('falls')}"
 BREAKS = {
     "budget": (results(budget="paper"), "paper"),
     "searches": (
@@ -109,9 +118,9 @@ BREAKS = {
     ),
     "images": (results(left=300, count=500), "digit at ε 0.1: 500"),
     "complete": (results(epsilon=0.2), "no digit at ε 0.1"),
-    "checked": (changed(results(), **{f"{CHECK}__10": None}), "not made of digit: gradient-free"),
+    "checked": (changed(results(), **{FREE: None}), "not made of digit: gradient-free"),
     "sound": (
-        changed(results(), **{f"{CHECK}__6__passed": False, f"{CHECK}__6__found": "it | rises"}),
+        changed(results(), **{f"{FALLS}__passed": False, f"{FALLS}__found": "it | rises"}),
         "digit: falls (it | rises)",
     ),
 }  # fmt: skip

@@ -262,7 +262,7 @@ def test_a_file_called_like_a_module_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "rows",
     [*REGISTRIES, tf_avae.COUPLINGS, tf_avae.BALLS, tf_avae.HEADS, tf_avae.BUDGETS,
-     tf_avae.SECTIONS, CHECKS, DISTANCES],
+     tf_avae.SECTIONS, tf_avae.STARTS, tf_avae.SCHEDULES, CHECKS, DISTANCES],
     ids=lambda rows: rows.kind,
 )  # fmt: skip
 def test_every_registry_takes_rows(rows):

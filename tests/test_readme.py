@@ -15,6 +15,7 @@ from PIL import Image
 from tests.conformance.prepare import untrained_run
 from tests.in_process import run_module
 from tests.serving_process import Server
+from tf_avae.attacks import SCHEDULES, STARTS
 from tf_avae.evaluation import BUDGETS, CHECKS
 from tf_avae.evaluation.section import SECTIONS
 
@@ -210,12 +211,16 @@ def test_tables_are_those_made_from_the_kept_results(monkeypatch, module, result
     assert table.strip() and table.strip() in (ROOT / page).read_text()
 
 
-def test_every_check_and_budget_is_in_its_page():
+def test_every_check_budget_and_start_is_in_its_page():
     page = (ROOT / "docs" / "evaluation.md").read_text()
     for check in CHECKS.values():
         assert f"| `{check.name}` | {check.must} | {check.why} |" in page
     for name in BUDGETS:
         assert f"| `{name}` |" in page
+    for start in STARTS.values():
+        assert f"| `{start.name}` | {start.summary} |" in page
+    for schedule in SCHEDULES.values():
+        assert f"`{schedule.name}` ({schedule.summary})" in page
     for name in SECTIONS:
         assert f"| `{name}` |" in page
 

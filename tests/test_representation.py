@@ -62,7 +62,7 @@ def test_small_angles_keep_their_digits():
 def test_an_attack_beats_random_points_and_stays_in_the_ball(name):
     row = DISTANCES[name]
     found = attack_representation(
-        encode, IMAGES, row, epsilon=0.05, steps=30, restarts=20, batch_size=4
+        encode, IMAGES, row, epsilon=0.05, steps=30, starts=["ball"] * 20, batch_size=4
     )
     assert np.abs(found - IMAGES).max() <= 0.05 * (1 + 1e-5)
     clean = encode(IMAGES)
@@ -77,7 +77,9 @@ def test_the_largest_shift_of_a_linear_encoder_is_that_of_a_corner():
     row = DISTANCES["mean_l2"]
     corners = np.stack(np.meshgrid(*[[-1, 1]] * 6), -1).reshape(-1, 6)
     best = ((0.05 * corners @ WEIGHTS) ** 2).sum(1).max()
-    attacked = attack_representation(encode, IMAGES, row, epsilon=0.05, steps=20, restarts=20)
+    attacked = attack_representation(
+        encode, IMAGES, row, epsilon=0.05, steps=20, starts=["ball"] * 20
+    )
     found = row.value(encode(IMAGES), encode(attacked)).numpy()
     np.testing.assert_allclose(found, best, rtol=1e-3)
 
@@ -89,6 +91,24 @@ def test_a_target_within_reach_is_reached():
     before = row.value(encode(target), encode(IMAGES)).numpy()
     after = row.value(encode(target), encode(found)).numpy()
     assert (after < 0.02 * before).all()
+
+
+def test_starts_reach_what_is_dead_at_the_image():
+    """A unit that is off on black: its mean is 0 at the images, and 6 x 0.05 at x + ε of 0.1."""
+    black = np.zeros((5, *IMAGES.shape[1:]), np.float32)
+
+    def dead(x):
+        mean = tf.reduce_sum(tf.nn.relu(x - 0.05), [1, 2, 3])[:, tf.newaxis]
+        return Posterior(mean, tf.ones_like(mean))
+
+    def shift(**how):
+        found = attack_representation(dead, black, "mean_l2", epsilon=0.1, steps=10, **how)
+        return np.sqrt(DISTANCES["mean_l2"].value(dead(black), dead(found)).numpy())
+
+    np.testing.assert_allclose(shift(), 0.05 * 6, rtol=1e-4)
+    assert (shift(starts=["image"]) == 0).all()
+    with pytest.raises(InputError, match="no start is given"):
+        shift(starts=[])
 
 
 def test_radius_beyond_the_pixel_range_is_refused():

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tf_avae import BALLS, InputError
 from tf_avae.evaluation import BUDGETS, Budget, worst_case
+from tf_avae.evaluation.trials import warm_trial
 
 RNG = np.random.default_rng(0)
 COUNT, CLASSES = 60, 5
@@ -44,7 +45,7 @@ def test_strong_budget_finds_exactly_what_can_be_broken(name, dual, epsilon):
     )
     assert found.clean.all()
     np.testing.assert_array_equal(found.survived, stands)
-    assert ("square/0" in found.trials) == (name == "linf")
+    assert ("warm/0" in found.trials) == (name == "linf")
     assert found.accuracy_after()[0] == 1
     assert found.accuracy_after()[-1] == pytest.approx(stands.mean())
 
@@ -55,7 +56,12 @@ def test_what_broke_an_example_breaks_it_and_lies_in_the_ball():
     answers = np.asarray(linear(found.attacked)).argmax(1)
     np.testing.assert_array_equal(answers == LABELS, found.survived)
     assert np.abs(found.attacked - IMAGES).max() <= EPSILON * (1 + 1e-5)
-    np.testing.assert_array_equal(found.attacked[found.survived], IMAGES[found.survived])
+    # Also of what stands, the point nearest to being broken is kept, with its margin.
+    logits = np.sort(np.asarray(linear(found.attacked)))
+    gap = (logits[:, -1] - logits[:, -2])[found.survived]
+    np.testing.assert_allclose(found.margin[found.survived], -gap, atol=1e-6)
+    clean = np.sort(np.asarray(linear(IMAGES)))
+    assert (found.margin >= (clean[:, -2] - clean[:, -1]) - 1e-6).all()
     assert set(found.broken_by[~found.survived]) <= set(range(10))
 
 
@@ -90,8 +96,13 @@ def test_examples_that_are_wrong_or_broken_are_not_attacked_again():
     assert counts[1:] == list(40 - np.cumsum(broken))
 
 
-def test_a_stopped_search_goes_on_from_its_last_trial():
-    how = {"epsilon": EPSILON, "budget": BUDGETS["paper"], "seed": 3, "batch_size": 25}
+@pytest.mark.parametrize("budget", ["paper", "warm"])
+def test_a_stopped_search_goes_on_from_its_last_trial(budget):
+    """Warm rounds too, which go on from the points that were found."""
+    name = "pgd-40/4" if budget == "paper" else "warm/4"
+    if budget == "warm":
+        budget = Budget("warm", "", (warm_trial(6, nearest=0.5, queries=3, steps=2),))
+    how = {"epsilon": EPSILON, "budget": budget, "seed": 3, "batch_size": 25}
     whole = worst_case(linear, IMAGES, LABELS, **how)
     kept = []
 
@@ -99,7 +110,7 @@ def test_a_stopped_search_goes_on_from_its_last_trial():
         pass
 
     def stop(stand):
-        if stand.trial == "pgd-40/4":
+        if stand.trial == name:
             raise Stop
 
     with pytest.raises(Stop):
@@ -124,6 +135,28 @@ def test_hidden_gradients_stop_pgd_and_not_the_ensemble():
     strong = worst_case(masked, IMAGES, labels, budget=BUDGETS["strong"], **how)
     assert paper.survived.mean() > strong.survived.mean() + 0.2
     assert strong.survived.mean() == pytest.approx(exact(EPSILON, 1).mean(), abs=0.05)
+
+
+def test_a_warm_round_attacks_those_nearest_to_being_broken_and_loses_none():
+    """Of 60 examples that stand, a quarter: the 15 whose margins are largest."""
+    trial = warm_trial(3, nearest=0.25, queries=3, steps=2)
+    how = {"epsilon": 1e-4, "budget": Budget("warm", "", (trial,)), "seed": 1}
+    kept = []
+    found = worst_case(linear, IMAGES, LABELS, after_trial=kept.append, **how)
+    assert found.survived.all()
+    logits = np.sort(np.asarray(linear(IMAGES)))
+    nearest = np.argsort(logits[:, -1] - logits[:, -2])[:15]
+    moved = (kept[0].attacked != IMAGES).any(axis=(1, 2, 3))
+    np.testing.assert_array_equal(np.flatnonzero(moved), np.sort(nearest))
+    margins = np.stack([so_far.margin for so_far in kept])
+    assert (np.diff(margins, axis=0) >= 0).all() and (np.diff(margins, axis=0) > 0).any()
+    # What other trials broke stays broken, whatever comes after.
+    far = {"epsilon": EPSILON, "budget": Budget("warm", "", (trial,))}
+    broken = worst_case(linear, IMAGES, LABELS, epsilon=EPSILON, budget=BUDGETS["smoke"])
+    after = worst_case(linear, IMAGES, LABELS, earlier=broken._replace(trials=()), **far)
+    assert not (after.survived & ~broken.survived).any()
+    points = broken.attacked[~broken.survived]
+    np.testing.assert_array_equal(after.attacked[~broken.survived], points)
 
 
 def test_large_logits_stop_cross_entropy_and_not_the_logit_ratio():
@@ -158,7 +191,7 @@ def test_two_loud_classes_are_broken_exactly_too(name, dual, epsilon):
         two, IMAGES, labels, epsilon=epsilon, budget=BUDGETS["strong"], ball=BALLS[name]
     )
     np.testing.assert_array_equal(found.survived, stands)
-    assert {"pgd-40/0", "apgd-ce/0", "apgd-margin/0"} <= set(found.trials)
+    assert {"pgd-20-flat/0", "apgd-margin/0"} <= set(found.trials)
 
 
 def test_a_misclassification_on_the_way_is_kept():
@@ -223,6 +256,10 @@ def test_seed_decides_everything():
         ({"labels": LABELS + 0.5}, "labels are float64; they must be integers"),
         ({"labels": LABELS + CLASSES}, "labels go up to 9, and there are 5 classes"),
         ({"epsilon": 8.0}, "epsilon is 8.0"),
+        (
+            {"budget": Budget("mine", "", (warm_trial(2, nearest=0.5),)), "ball": "l2"},
+            "budget 'mine' has no attack on 5 classes in the ball l2",
+        ),
         ({"seed": -1}, "seed is -1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"classify": lambda x: linear(x) * np.nan}, "not all finite"),

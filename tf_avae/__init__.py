@@ -14,8 +14,9 @@ from tf_avae.backend.registered import register_when_imported
 if TYPE_CHECKING:
     from tf_avae.attacks.apgd import apgd
     from tf_avae.attacks.balls import BALLS
-    from tf_avae.attacks.pgd import pgd
+    from tf_avae.attacks.pgd import SCHEDULES, pgd
     from tf_avae.attacks.square import square
+    from tf_avae.attacks.starts import STARTS
     from tf_avae.config import Config
     from tf_avae.datasets import DATASETS, DatasetRow, ImageData
     from tf_avae.distributions import Posterior
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "attacks": "BALLS apgd pgd square",
+    "attacks": "BALLS SCHEDULES STARTS apgd pgd square",
     "config": "Config",
     "datasets": "DATASETS DatasetRow ImageData",
     "distributions": "Posterior",

@@ -3,10 +3,11 @@
 from tf_avae.attacks.apgd import apgd
 from tf_avae.attacks.balls import BALLS, Ball
 from tf_avae.attacks.classification import cross_entropy, logit_ratio, margin, targeted_logit_ratio
-from tf_avae.attacks.pgd import pgd
+from tf_avae.attacks.pgd import SCHEDULES, Schedule, pgd
 from tf_avae.attacks.square import square
+from tf_avae.attacks.starts import STARTS, Start
 
 __all__ = [
-    "BALLS", "Ball", "apgd", "cross_entropy", "logit_ratio", "margin", "pgd", "square",
-    "targeted_logit_ratio",
+    "BALLS", "SCHEDULES", "STARTS", "Ball", "Schedule", "Start", "apgd", "cross_entropy",
+    "logit_ratio", "margin", "pgd", "square", "targeted_logit_ratio",
 ]  # fmt: skip

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_avae.attacks.ascent import Domain, ascend, check
+from tf_avae.attacks.ascent import ascend, check
 from tf_avae.attacks.balls import BALLS, Ball, over_images
+from tf_avae.attacks.domain import Domain
+from tf_avae.attacks.starts import STARTS, Start
 from tf_avae.backend import tf
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
 
@@ -53,10 +55,9 @@ class _State(NamedTuple):
 class _AutoStep:
     """Momentum, and eta halved and the best point taken up again where progress stalls."""
 
-    epsilon: float
     steps: int
 
-    def begin(self, start: Images) -> _State:
+    def begin(self, start: Images, domain: Domain) -> _State:
         lowest = tf.fill(tf.shape(start)[:1], -np.inf)
         zero = tf.zeros_like(lowest)
         return _State(
@@ -65,7 +66,7 @@ class _AutoStep:
             best=start,
             best_value=lowest,
             best_gradient=tf.zeros_like(start),
-            size=zero + 2.0 * self.epsilon,
+            size=zero + 2.0 * domain.epsilon,
             improved=zero,
             halved=zero > 0.0,
             best_then=lowest,
@@ -73,7 +74,7 @@ class _AutoStep:
 
     def step(
         self, number: Tensor, at: Images, value: PerExample, gradient: Images, state: _State,
-        ball: Domain,
+        domain: Domain,
     ) -> tuple[Images, _State]:  # fmt: skip
         first = tf.equal(number, 0)
         improved = state.improved + tf.cast((value > state.previous_value) & ~first, tf.float32)
@@ -93,9 +94,9 @@ class _AutoStep:
         at = tf.where(over_images(halve), best, at)
         gradient = tf.where(over_images(halve), best_gradient, gradient)
 
-        ahead = ball.confine(at + over_images(size) * ball.ball.direction(gradient))
+        ahead = domain.confine(at + over_images(size) * domain.ball.direction(gradient))
         mixed = at + _MOMENTUM * (ahead - at) + (1.0 - _MOMENTUM) * (at - state.previous)
-        following = tf.where(first, ahead, ball.confine(mixed))
+        following = tf.where(first, ahead, domain.confine(mixed))
         return following, _State(
             previous=at,
             # After a return to the best point, it is the best value that must be beaten.
@@ -114,12 +115,12 @@ def apgd(
     loss: ImageLoss,
     images: Images,
     *,
-    epsilon: float,
+    epsilon: Tensor,
     steps: int,
     seed: Tensor,
     ball: Ball | str = BALLS["linf"],
     restarts: int = 1,
-    random_start: bool = True,
+    start: Start | str | Images = STARTS["ball"],
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Images:
     """The images in the ball around `images` at which the loss was largest.
@@ -133,12 +134,12 @@ def apgd(
     return ascend(
         loss,
         images,
-        _AutoStep(float(epsilon), int(steps)),
+        _AutoStep(int(steps)),
         epsilon=epsilon,
         steps=steps,
         seed=seed,
         ball=ball,
         restarts=restarts,
-        random_start=random_start,
+        start=start,
         bounds=bounds,
     )

@@ -5,8 +5,9 @@ import numbers
 from typing import Any, Protocol
 
 from tf_avae.attacks.balls import BALLS, Ball, over_images
+from tf_avae.attacks.domain import Domain
+from tf_avae.attacks.starts import STARTS, Start, given
 from tf_avae.backend import tf
-from tf_avae.backend.replicas import own_rows
 from tf_avae.errors import InputError
 from tf_avae.inputs import images_of, seed_of
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
@@ -18,12 +19,12 @@ class Rule(Protocol):
     The state is a tuple of tensors whose shapes stay; a rule that needs none uses ().
     """
 
-    def begin(self, start: Images) -> tuple[Tensor, ...]:
+    def begin(self, start: Images, domain: Domain) -> tuple[Tensor, ...]:
         """The state before the first step of a restart."""
 
     def step(
         self, number: Tensor, at: Images, value: PerExample, gradient: Images, state: Any,
-        ball: "Domain",
+        domain: Domain,
     ) -> tuple[Images, tuple[Tensor, ...]]:  # fmt: skip
         """The next point, inside the ball, and the next state.
 
@@ -33,32 +34,8 @@ class Rule(Protocol):
             value: the loss there, [B].
             gradient: of the loss there, as `at`.
             state: from `begin` or the step before.
-            ball: where the attack may go.
+            domain: where the attack may go.
         """
-
-
-class Domain:
-    """The points in the ball around some images that lie within the bounds of pixel values.
-
-    Attributes:
-        images: the centres, [B, H, W, C].
-        ball: a row of `BALLS`.
-        epsilon: radius.
-        bounds: smallest and largest pixel value.
-    """
-
-    def __init__(self, images: Images, ball: Ball, epsilon: float, bounds: tuple[float, float]):
-        self.images, self.ball, self.epsilon, self.bounds = images, ball, epsilon, bounds
-
-    def confine(self, candidate: Images) -> Images:
-        """The point of the ball, and then of the bounds, next to a candidate."""
-        delta = self.ball.project(candidate - self.images, self.epsilon)
-        return tf.clip_by_value(self.images + delta, *self.bounds)
-
-    def start(self, seed: Tensor) -> Images:
-        """A random point."""
-        delta = own_rows(lambda shape: self.ball.start(shape, seed), tf.shape(self.images))
-        return self.confine(self.images + self.epsilon * delta)
 
 
 def ascend(
@@ -66,28 +43,29 @@ def ascend(
     images: Images,
     rule: Rule,
     *,
-    epsilon: float,
+    epsilon: Tensor,
     steps: int,
     seed: Tensor,
     ball: Ball | str,
     restarts: int,
-    random_start: bool,
+    start: Start | str | Images,
     bounds: tuple[float, float],
 ) -> Images:
     """The best point that a rule finds for each example; see `pgd` for the arguments, of which
     `check` has seen its own."""
-    seed = seed_of(seed)
+    seed, ball = seed_of(seed), BALLS.row(ball)
     if not is_number(restarts, numbers.Integral) or restarts < 1:
         raise InputError(
             f"restarts is {restarts!r}; an attack starts a whole number of times, at least once"
         )
-    if restarts > 1 and not random_start:
-        raise InputError(
-            f"restarts is {restarts} without a random start: each would be the same; "
-            "use restarts=1 or random_start=True"
-        )
     images = images_of(images, bounds=bounds)
-    domain = Domain(images, BALLS.row(ball), epsilon, bounds)
+    domain = Domain(images, ball, epsilon, bounds)
+    begin = start_of(start, domain)
+    if restarts > 1 and not begin.random:
+        raise InputError(
+            f"restarts is {restarts} from the start {begin.name!r}, which is the same each time; "
+            "use restarts=1 or a random start"
+        )
 
     def step(number: Tensor, at: Images, best: PerExample, found: Images, state: Any) -> tuple:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -99,13 +77,11 @@ def ascend(
         return number + 1, at, best, found, state
 
     def restart(number: Tensor, best: PerExample, found: Images) -> tuple:
-        at = images
-        if random_start:
-            at = domain.start(tf.random.experimental.stateless_fold_in(seed, number))
+        at = begin.point(domain, tf.random.experimental.stateless_fold_in(seed, number))
         _, at, best, found, _ = tf.while_loop(
             lambda step, *_: step < steps,
             step,
-            (tf.constant(0), at, best, found, rule.begin(at)),
+            (tf.constant(0), at, best, found, rule.begin(at, domain)),
             parallel_iterations=1,
             maximum_iterations=steps,
         )
@@ -122,6 +98,27 @@ def ascend(
         maximum_iterations=restarts,
     )
     return tf.stop_gradient(found)
+
+
+def start_of(start: Start | str | Images, domain: Domain) -> Start:
+    """A row of `STARTS` from the row, its name or a point for each image, [B, H, W, C].
+
+    Raises:
+        InputError: an unknown name, a start that the ball does not know, or points that do not fit.
+    """
+    if isinstance(start, str | Start):
+        row, ball = STARTS.row(start), domain.ball.name
+        if ball not in row.balls:
+            raise InputError(
+                f"start {row.name!r} is for the norm {' or '.join(row.balls)}, and this is "
+                f"{ball}; choose another start"
+            )
+        return row
+    shape = domain.images.shape
+    point = images_of(start, image_shape=shape[1:], bounds=domain.bounds, what="start")
+    if not point.shape.is_compatible_with(shape):
+        raise InputError(f"start has shape {point.shape}; it must be that of images, {shape}")
+    return given(point)
 
 
 def better(
@@ -158,11 +155,13 @@ def is_number(value: object, kind: type = numbers.Real) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def check(*, epsilon: float, steps: int, bounds: tuple[float, float]) -> None:
-    """Raises `InputError` for a value that is no number or out of range."""
+def check(*, epsilon: Tensor, steps: int, bounds: tuple[float, float]) -> None:
+    """Raises `InputError` for a value that is no number or out of range. A radius inside a graph
+    is whoever's who gives it to the graph."""
     if not is_number(steps, numbers.Integral) or steps < 1:
         raise InputError(f"steps is {steps!r}; an attack takes a whole number of them, at least 1")
-    if not (is_number(epsilon) and math.isfinite(epsilon) and epsilon >= 0):
+    symbolic = tf.is_symbolic_tensor(epsilon)
+    if not (symbolic or (is_number(epsilon) and math.isfinite(epsilon) and epsilon >= 0)):
         raise InputError(f"epsilon is {epsilon!r}; it must be a finite number, at least 0")
     try:
         low, high = (0.0 + bound for bound in bounds)

@@ -1,6 +1,6 @@
 """Measuring representations: takes callables and arrays, never the model class."""
 
-from tf_avae.evaluation.budgets import BUDGETS, Budget, Trial
+from tf_avae.evaluation.budgets import BUDGETS, Budget
 from tf_avae.evaluation.checks import CHECKS
 from tf_avae.evaluation.encoder import Encoder
 from tf_avae.evaluation.fid import frechet_distance, open_extractor
@@ -9,6 +9,7 @@ from tf_avae.evaluation.robustness import Outcomes, worst_case
 from tf_avae.evaluation.section import SECTIONS, Section
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.suite import Evaluation, evaluate
+from tf_avae.evaluation.trials import Trial
 
 __all__ = [
     "BUDGETS",

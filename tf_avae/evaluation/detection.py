@@ -16,15 +16,7 @@ from tf_avae.backend import tf
 from tf_avae.errors import InputError
 from tf_avae.evaluation import statistics
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches
-from tf_avae.evaluation.budgets import (
-    BUDGETS,
-    Classifier,
-    Setting,
-    Trial,
-    noise_trial,
-    pgd_trial,
-    still_trial,
-)
+from tf_avae.evaluation.budgets import BUDGETS
 from tf_avae.evaluation.encoder import Encoder
 from tf_avae.evaluation.evaluated import EvaluatedEncoder, Work
 from tf_avae.evaluation.inputs import TestImages
@@ -34,10 +26,22 @@ from tf_avae.evaluation.robustness import (
     check_batch_size,
     check_epsilon,
     clean_logits,
-    compiled_trial,
 )
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.tasks import Task
+from tf_avae.evaluation.trial_graphs import TrialGraphs
+from tf_avae.evaluation.trials import (
+    Classifier,
+    Examples,
+    Extent,
+    Setting,
+    Trial,
+    best_trial,
+    flat_trial,
+    noise_trial,
+    pgd_trial,
+    still_trial,
+)
 from tf_avae.inputs import image_array, label_array
 from tf_avae.types import ImageLoss, Images, PerExample, Tensor
 
@@ -65,17 +69,22 @@ class Attacked(NamedTuple):
     Attributes:
         wrong: whether each is misclassified, [N] bool.
         score: of each, [N].
+        margin: of each, [N]: max_(k != label) z_k - z_label.
+        points: the images themselves, [N, H, W, C].
     """
 
     wrong: np.ndarray
     score: np.ndarray
+    margin: np.ndarray
+    points: np.ndarray
 
 
-def knowing_trial(steps: int, score: Score, unit: float) -> Trial:
+def knowing_trial(steps: int, score: Score, unit: float, warm: bool = False) -> Trial:
     """PGD that keeps the score small: of all misclassified points on the way that of least score.
 
     It starts at the image itself, where the score is a usual one: the way back to that from a
-    random start is longer than the steps reach.
+    random start is longer than the steps reach. A warm one starts where the attacks that do not
+    look at the score ended: where the image itself has no gradient, it finds more.
 
     Search number i < len(WEIGHTS) climbs cross-entropy - λ_i log(score/unit + 1e-6): the logarithm
     because scores differ by orders of magnitude from image to image. The last climbs the
@@ -85,9 +94,11 @@ def knowing_trial(steps: int, score: Score, unit: float) -> Trial:
         steps: of each search.
         score: what must not be noticed.
         unit: a usual score, above 0.
+        warm: whether it starts at the best point known.
     """
 
-    def target(on: Setting, images: Images, labels: Tensor, number: Tensor) -> ImageLoss:
+    def target(on: Setting, examples: Examples) -> ImageLoss:
+        labels, number = examples.labels, examples.number
         weight = tf.gather(tf.constant([*WEIGHTS, 0.0]), number)
 
         def loss(x: Images) -> tuple[Tensor, Tensor]:
@@ -102,9 +113,10 @@ def knowing_trial(steps: int, score: Score, unit: float) -> Trial:
         return loss
 
     # A step goes through the encoder twice and through the decoder: about three gradient steps.
+    base = best_trial(steps) if warm else still_trial(steps)
     return replace(
-        still_trial(steps), name=f"knowing-{steps}", target=target,
-        times=lambda classes: len(WEIGHTS) + 1, cost=3 * steps,
+        base, name=f"knowing-{steps}", target=target, times=lambda extent: len(WEIGHTS) + 1,
+        cost=3 * steps,
     )  # fmt: skip
 
 
@@ -121,6 +133,7 @@ def detect(
     ball: Ball | str = BALLS["linf"],
     batch_size: int = 500,
     progress: Callable[[Stand], None] = lambda stand: None,
+    graphs: TrialGraphs | None = None,
 ) -> list[dict[str, Any]]:
     """How well a score tells attacked images from images that nobody attacked.
 
@@ -136,6 +149,7 @@ def detect(
         ball: a row of `BALLS`, or its name.
         batch_size: images attacked at once.
         progress: called before each attack, and at the end.
+        graphs: those that earlier calls made.
 
     Returns:
         for each attack (`NOISE`, `PGD`, "λ 0.01" and so on, "least score", `KNOWING`) "attack"; of
@@ -160,79 +174,90 @@ def detect(
     if others.ndim != 1 or not len(others):
         raise InputError(f"others have shape {others.shape}; they must be scores [M], at least one")
     threshold = threshold_of(others)
-    right = clean_logits(classify, images, labels, batch_size).argmax(1) == labels
+    logits = clean_logits(classify, images, labels, batch_size)
+    right = logits.argmax(1) == labels
     unit = float(np.median(others)) or 1.0
-    rows: list[dict[str, Any]] = []
-    found: list[Attacked] = []
-
-    def add(name: str, attacked: Attacked) -> None:
-        flagged, success = attacked.score > threshold, right & attacked.wrong
-        of_success = attacked.score[success]
-        rows.append({
-            "attack": name,
-            "auc": statistics.area(attacked.score, others),
-            "auc_success": statistics.area(of_success, others) if len(of_success) else None,
-            "flagged": statistics.proportion(flagged),
-            "success": statistics.proportion(success),
-            "undetected": statistics.proportion(success & ~flagged),
-            "median": float(np.median(attacked.score)),
-        })  # fmt: skip
-
-    searches = _searches(steps, score, unit)
+    extent = Extent(logits.shape[1], images.shape[3])
+    searches = _searches(steps, score, unit, extent)
     left = sum(trial.cost for _, trial, _ in searches) * len(images)
-    work = 0.0
-    graphs: dict[str, Callable] = {}
+    work, graphs = 0.0, graphs or TrialGraphs()
     scored = compiled(image_spec(images.shape[1:]))(score)
+    found: dict[str, Attacked] = {}
     for name, trial, number in searches:
         progress(Stand(name, int(right.sum()), work, left - work))
-        if trial.name not in graphs:
-            on = Setting(classify, epsilon, ball)
-            graphs[trial.name] = compiled_trial(on, trial, images.shape[1:])
-        run = graphs[trial.name]
-        attacked = _attacked(run, scored, images, labels, number, seed, batch_size)
-        add(name, attacked)
-        if name != NOISE:
-            found.append(attacked)
+        run = graphs.of(trial, classify, epsilon, ball, images.shape[1:])
+        best = found[PGD].points if PGD in found else images
+        made = _attacked(run, scored, images, labels, best, number, seed, batch_size)
+        if name in found:
+            made = _best([found[name], made], by_score=name != PGD)
+        found[name] = made
         work += trial.cost * len(images)
-    add(KNOWING, _best(found))
+    found[KNOWING] = _best([found[name] for name in found if name != NOISE], by_score=True)
     progress(Stand(KNOWING, int(right.sum()), work, 0.0))
-    return rows
+    return [_row(name, made, right, threshold, others) for name, made in found.items()]
 
 
-def _searches(steps: int, score: Score, unit: float) -> list[tuple[str, Trial, int]]:
-    """The attacks: name, trial and number of the search."""
-    knowing = knowing_trial(steps, score, unit)
+def _row(
+    name: str, attacked: Attacked, right: np.ndarray, threshold: float, others: np.ndarray
+) -> dict[str, Any]:
+    """The figures of an attack."""
+    flagged, success = attacked.score > threshold, right & attacked.wrong
+    of_success = attacked.score[success]
+    return {
+        "attack": name,
+        "auc": statistics.area(attacked.score, others),
+        "auc_success": statistics.area(of_success, others) if len(of_success) else None,
+        "flagged": statistics.proportion(flagged),
+        "success": statistics.proportion(success),
+        "undetected": statistics.proportion(success & ~flagged),
+        "median": float(np.median(attacked.score)),
+    }
+
+
+def _searches(
+    steps: int, score: Score, unit: float, extent: Extent
+) -> list[tuple[str, Trial, int]]:
+    """The attacks: name, trial and number of the search. Of several with one name the best counts,
+    image by image."""
+    plain, flat = pgd_trial(steps), flat_trial(steps)
+    knowing, warm = (knowing_trial(steps, score, unit, warm) for warm in (False, True))
     names = (*(f"λ {weight:g}" for weight in WEIGHTS), "least score")
     return [
         # No steps: at its pace, which is that of building a graph, nothing can be foretold.
         (NOISE, replace(noise_trial(1), cost=0), 0),
-        (PGD, pgd_trial(steps), 0),
+        (PGD, plain, 0),
+        *((PGD, flat, number) for number in range(flat.times(extent))),
         *((name, knowing, number) for number, name in enumerate(names)),
+        (names[-1], warm, len(names) - 1),
     ]
 
 
 def _attacked(
-    run: Callable, score: Callable, images: np.ndarray, labels: np.ndarray, number: int, seed: int,
-    batch_size: int,
+    run: Callable, score: Callable, images: np.ndarray, labels: np.ndarray, best: np.ndarray,
+    number: int, seed: int, batch_size: int,
 ) -> Attacked:  # fmt: skip
-    def logits_and_score(x: Images, y: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-        found, logits = run(x, y, tf.constant(number), seed)
-        return logits, score(found)
+    def look(x: Images, y: Tensor, best: Images, seed: Tensor) -> tuple[Tensor, ...]:
+        found, logits = run(Examples(x, y, best, tf.constant(number), seed))
+        return logits, score(found), margin(logits, y), found
 
-    logits, scores = in_batches(
-        logits_and_score,
-        images, labels.astype(np.int32), batch_size=batch_size, seed=seed,
-    )  # fmt: skip
-    return Attacked(logits.argmax(1) != labels, _finite(scores))
+    logits, scores, margins, points = in_batches(
+        look, images, labels.astype(np.int32), best, batch_size=batch_size, seed=seed
+    )
+    return Attacked(logits.argmax(1) != labels, _finite(scores), margins, points)
 
 
-def _best(found: list[Attacked]) -> Attacked:
-    """Of each image the attack that breaks it with the least score; the first where none does."""
-    scores = np.stack([attacked.score for attacked in found])
+def _best(found: list[Attacked], by_score: bool) -> Attacked:
+    """Of each image the attack that breaks it, with the least score, or else with the largest
+    margin; where none does, the one of largest margin, or the first."""
     wrong = np.stack([attacked.wrong for attacked in found])
-    best = np.where(wrong, scores, np.inf).argmin(0)
-    at = (best, np.arange(len(best)))
-    return Attacked(wrong[at], scores[at])
+    if by_score:
+        scores = np.stack([attacked.score for attacked in found])
+        best = np.where(wrong, scores, np.inf).argmin(0)
+    else:
+        margins = np.stack([attacked.margin for attacked in found])
+        best = np.where(wrong, np.inf, margins).argmax(0)
+    at = np.arange(len(best))
+    return Attacked(*(np.stack(column)[best, at] for column in zip(*found, strict=True)))
 
 
 def threshold_of(others: np.ndarray) -> float:
@@ -270,11 +295,15 @@ def planned_detection(
     """The gradient steps of one image that the section takes, by part."""
     if "detection" not in settings.sections or lacks(encoder, test):
         return {}
-    searches = _searches(BUDGETS[settings.budget].steps, tf.zeros_like, 1.0)
-    cost = sum(trial.cost for _, trial, _ in searches)
-    count = _count(settings, test)
+    count, channels = _count(settings, test), test.images.shape[3]
+
+    def cost(task: Task) -> float:
+        extent = Extent(len(task.classes), channels)
+        searches = _searches(BUDGETS[settings.budget].steps, tf.zeros_like, 1.0, extent)
+        return sum(trial.cost for _, trial, _ in searches)
+
     return {
-        _work(encoder, name, epsilon): cost * len(task.among(count).at)
+        _work(encoder, name, epsilon): cost(task) * len(task.among(count).at)
         for name, task in tasks.items()
         for epsilon in settings.epsilons
     }
@@ -309,6 +338,7 @@ def detection(evaluated: EvaluatedEncoder) -> dict[str, Any]:
                     steps=evaluated.budget.steps, seed=settings.seed, ball=BALLS[settings.norm],
                     batch_size=settings.batch_size,
                     progress=lambda stand: evaluated.say(f"{what}: {stand.trial}", stand),
+                    graphs=evaluated.graphs,
                 )  # fmt: skip
                 return Part({"attacks": found}, {})
 

@@ -12,7 +12,7 @@ from tf_avae.backend import tf
 from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches
-from tf_avae.evaluation.budgets import BUDGETS, Budget, Classifier
+from tf_avae.evaluation.budgets import BUDGETS, Budget
 from tf_avae.evaluation.consistency import inconsistency
 from tf_avae.evaluation.encoder import Batches, Encoder
 from tf_avae.evaluation.fid import Extractor
@@ -21,6 +21,8 @@ from tf_avae.evaluation.part_store import Part, PartStore
 from tf_avae.evaluation.robustness import Outcomes, Stand, worst_case
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.tasks import Task
+from tf_avae.evaluation.trial_graphs import Headed, TrialGraphs
+from tf_avae.evaluation.trials import Classifier, Extent
 from tf_avae.probes import HEADS, Fitted, Probe
 from tf_avae.types import Images, PerExample
 
@@ -80,14 +82,16 @@ def images_through(head: str, settings: Settings, available: int) -> int:
     return count if head == settings.heads[0] else min(count, settings.other_images)
 
 
-def planned_work(encoder: str, tasks: Mapping[str, Task], settings: Settings) -> dict[Work, float]:
+def planned_work(
+    encoder: str, tasks: Mapping[str, Task], settings: Settings, channels: int
+) -> dict[Work, float]:
     """The gradient steps of one image that attacks through heads take at most, by part."""
     work: dict[Work, float] = {}
     if not {"robustness", "checks"} & set(settings.sections):
         return work
     for name, task in tasks.items():
-        trials = BUDGETS[settings.budget].trials
-        cost = sum(trial.cost * trial.times(len(task.classes)) for trial in trials)
+        extent = Extent(len(task.classes), channels)
+        cost = BUDGETS[settings.budget].cost(extent, settings.norm)
         for head, epsilon in itertools.product(settings.heads, settings.epsilons):
             count = images_through(head, settings, len(task.at))
             work[encoder, name, head, epsilon] = cost * count
@@ -124,6 +128,8 @@ class EvaluatedEncoder:
         self.encoder, self.settings, self.extractor = encoder, settings, extractor
         self.test, self.tasks, self.train_size = test, tasks, train_size
         self._train, self._parts, self._work_progress = train, parts, work_progress
+        # Each traced once, for all radii.
+        self.graphs, self.move_graphs = TrialGraphs(), dict[tuple, Callable]()
 
     @property
     def budget(self) -> Budget:
@@ -220,8 +226,7 @@ class EvaluatedEncoder:
 
     def classify(self, task: str, head: str) -> Classifier:
         """The classifier that is attacked: head and encoder in one."""
-        probe = self.fitted(task, head).probe
-        return lambda images: probe(self.encoder.embed(images))
+        return Headed(self.encoder.embed, self.fitted(task, head).probe)
 
     def logits(self, task: str, head: str) -> np.ndarray:
         """What a head says of each measured test image, [M, K] float32."""
@@ -238,12 +243,13 @@ class EvaluatedEncoder:
         return of_task.first(count, self.test.images), of_task.labels[:count]
 
     def outcomes(self, task: str, head: str, epsilon: float) -> Outcomes:
-        """The worst case over the budget; its attacked images are those of the first `SHOWN`
-        measured test images."""
+        """The worst case over the budget; its points are those of the first measured test images,
+        for the pictures and the checks."""
         count = images_through(head, self.settings, len(self.tasks[task].at))
+        kept = max(SHOWN, self.settings.free_images)
         settings = {
             "task": task, "head": head, "epsilon": epsilon, "images": count,
-            "budget": self.settings.budget,
+            "budget": self.settings.budget, "kept": kept,
         }  # fmt: skip
         images, labels = self.attacked(task, count)
 
@@ -263,22 +269,27 @@ class EvaluatedEncoder:
                 progress=lambda stand: self.say(
                     f"{what}: {stand.trial}, {stand.unbroken:,} of {count:,} unbroken", stand
                 ),
-                earlier=None if started is None else _resumed(started, images),
-                after_trial=lambda so_far: self._parts.keep("started", settings, _kept(so_far)),
+                earlier=None if started is None else _outcomes(started),
+                # Later trials go on from the points that earlier ones found.
+                after_trial=lambda so_far: self._parts.keep(
+                    "started", settings, _kept(so_far, count)
+                ),
+                graphs=self.graphs,
             )
-            return _kept(found)
+            return _kept(found, kept)
 
         finished = self.part("outcomes", settings, make, (self.encoder.name, task, head, epsilon))
         self._parts.drop("started", settings)
         return _outcomes(finished)
 
 
-def _kept(found: Outcomes) -> Part:
-    """Outcomes as a part, with the attacked images of the first examples alone."""
+def _kept(found: Outcomes, images: int) -> Part:
+    """Outcomes as a part, with the points of the first examples alone."""
     arrays = {
         "clean": found.clean,
         "broken_by": found.broken_by,
-        "attacked": found.attacked[:SHOWN].copy(),  # not a view that holds all of them
+        "attacked": found.attacked[:images].copy(),  # not a view that holds all of them
+        "margin": found.margin,
     }
     return Part({"trials": list(found.trials)}, arrays)
 
@@ -286,11 +297,3 @@ def _kept(found: Outcomes) -> Part:
 def _outcomes(part: Part) -> Outcomes:
     """The outcomes that were kept."""
     return Outcomes(trials=tuple(part.values["trials"]), **part.arrays)
-
-
-def _resumed(part: Part, images: np.ndarray) -> Outcomes:
-    """The same with one attacked image an example, as `worst_case` goes on from."""
-    attacked = images.copy()
-    attacked[part.arrays["broken_by"] >= 0] = np.nan
-    attacked[:SHOWN] = part.arrays["attacked"]
-    return _outcomes(part)._replace(attacked=attacked)

@@ -99,12 +99,14 @@ def _checks_of(evaluated: EvaluatedEncoder, task: str, head: str) -> dict[str, A
     curve = {e: float(found.survived.mean()) for e, found in outcomes.items()}
     curve[0.0] = float(outcomes[epsilon].clean.mean())
     labels = evaluated.tasks[task].labels
-    images, of_images = evaluated.attacked(task, settings.free_images)
+    count = min(settings.free_images, len(outcomes[epsilon].clean))
+    images, of_images = evaluated.attacked(task, count)
     case = Case(
         embed=evaluated.encoder.embed,
         classify=evaluated.classify(task, head),
         images=images,
         labels=of_images,
+        reported=outcomes[epsilon].first(count),
         epsilon=epsilon,
         budget=evaluated.budget,
         curve=curve,
@@ -114,6 +116,7 @@ def _checks_of(evaluated: EvaluatedEncoder, task: str, head: str) -> dict[str, A
         seed=settings.seed,
         ball=BALLS[settings.norm],
         batch_size=settings.batch_size,
+        graphs=evaluated.graphs,
     )
 
     def make() -> Part:

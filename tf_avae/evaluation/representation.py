@@ -4,12 +4,13 @@ Untargeted, an attack maximises a distance between q(z|x) and q(z|x'); targeted,
 distance of q(z|x') to the posterior of another image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tf_avae.attacks import BALLS, Ball, pgd
+from tf_avae.attacks import BALLS, STARTS, Ball, Start, pgd
+from tf_avae.attacks.ascent import better
 from tf_avae.backend import tf, tfp
 from tf_avae.distributions import Posterior, w2_squared
 from tf_avae.errors import InputError
@@ -65,6 +66,10 @@ DISTANCES: Registry[Distance] = Registry(
 )
 
 
+REPRESENTATION_STARTS = ("ball", "brighter", "darker", "flat")
+"""Where the attacks on the representation start: one search each, of which the best counts."""
+
+
 def attack_representation(
     encode: Encode,
     images: np.ndarray,
@@ -75,30 +80,37 @@ def attack_representation(
     seed: int = 0,
     towards: np.ndarray | None = None,
     ball: Ball | str = BALLS["linf"],
-    restarts: int = 1,
+    starts: Sequence[Start | str] = REPRESENTATION_STARTS,
     batch_size: int = 500,
+    graphs: dict[tuple, Callable] | None = None,
 ) -> np.ndarray:
-    """The images that PGD finds from random starts.
+    """The images that PGD finds: for each the best of a search from each start.
 
     Args:
         encode: the encoder.
         images: [N, H, W, C] float32 in [0, 1].
         distance: a row of `DISTANCES`, or its name: made large, or small to the target.
         epsilon: radius in units of pixel values, at least 0; in the L-infinity ball at most 1.
-        steps: of PGD, at least 1.
+        steps: of PGD from each start, at least 1.
         seed: of the starts; an integer of at least 0, or a stateless seed.
         towards: images whose posterior is the target, as `images`; untargeted without.
         ball: a row of `BALLS`, or its name.
-        restarts: random starts, at least 1.
+        starts: rows of `STARTS`, or their names, at least one. From the image itself a distance has
+            no gradient.
         batch_size: images attacked at once.
+        graphs: those that earlier calls made, to which this one adds its own: a graph serves all
+            radii.
 
     Returns:
         [N, H, W, C] float32, in the ball and in [0, 1].
 
     Raises:
-        InputError: a number out of range, or images that do not fit.
+        InputError: a number out of range, no start, or images that do not fit.
     """
     distance, ball = DISTANCES.row(distance), BALLS.row(ball)
+    begins = tuple(STARTS.row(start) for start in starts)
+    if not begins:
+        raise InputError(f"no start is given; name at least one of: {', '.join(STARTS)}")
     check_epsilon(epsilon, ball)
     check_batch_size(batch_size)
     images = image_array(images)
@@ -110,19 +122,30 @@ def attack_representation(
                 f"there are {len(images)} images, and {len(others)} towards which they are moved; "
                 "give each its own"
             )
+    sign = 1.0 if towards is None else -1.0
+    graphs, key = {} if graphs is None else graphs, (distance, sign, steps, ball.name, begins)
+    if key not in graphs:
+        spec = image_spec(images.shape[1:])
 
-    @compiled(image_spec(images.shape[1:]), image_spec(images.shape[1:]), seed_spec())
-    def run(images: Images, others: Images, seed: Tensor) -> Images:
-        fixed = encode(others).stop_gradient()
-        sign = 1.0 if towards is None else -1.0
-        return pgd(
-            lambda x: sign * distance.value(fixed, encode(x)),
-            images,
-            epsilon=epsilon,
-            steps=steps,
-            seed=seed,
-            ball=ball,
-            restarts=restarts,
-        )
+        @compiled(spec, spec, seed_spec(), tf.TensorSpec([], tf.float64))
+        def move(images: Images, others: Images, seed: Tensor, epsilon: Tensor) -> Images:
+            fixed = encode(others).stop_gradient()
 
-    return in_batches(run, images, others, batch_size=batch_size, seed=seed)
+            def loss(x: Images) -> PerExample:
+                return sign * distance.value(fixed, encode(x))
+
+            lowest = tf.fill(tf.shape(images)[:1], -np.inf)
+            best, found = lowest, images
+            for number, begin in enumerate(begins):
+                at = pgd(
+                    loss, images, epsilon=epsilon, steps=steps, seed=seed + [number, 0], ball=ball,
+                    start=begin,
+                )  # fmt: skip
+                best, found = better(loss(at), at, best, found)
+            return found
+
+        graphs[key] = move
+    radius = tf.constant(epsilon, tf.float64)
+    return in_batches(
+        lambda *given: graphs[key](*given, radius), images, others, batch_size=batch_size, seed=seed
+    )

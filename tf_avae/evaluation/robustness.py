@@ -3,9 +3,10 @@
 The protocol is the paper's, and a stronger one beside it. A trial is one search from one start, or
 towards one class. An example that one trial has broken is not attacked again: up to the draw of
 random starts the outcome is that of attacking all examples with all trials, at a fraction of the
-cost.
+cost. Of the others the best point is kept, and handed to the next trial, which may go on from it.
 """
 
+import math
 import string
 import warnings
 from collections.abc import Callable
@@ -13,14 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_avae.attacks import BALLS, Ball
+from tf_avae.attacks import BALLS, Ball, margin
 from tf_avae.backend import tf
 from tf_avae.config import typed
 from tf_avae.errors import InputError
-from tf_avae.evaluation.batches import compiled, image_spec, in_batches, seed_spec
-from tf_avae.evaluation.budgets import BUDGETS, Budget, Classifier, Setting, Trial
+from tf_avae.evaluation.batches import in_batches
+from tf_avae.evaluation.budgets import BUDGETS, Budget
+from tf_avae.evaluation.trial_graphs import TrialGraphs
+from tf_avae.evaluation.trials import Classifier, Examples, Extent
 from tf_avae.inputs import image_array, label_array, seed_of
-from tf_avae.types import Images, Tensor
 
 _TRIAL_LETTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase[:23]
 
@@ -49,19 +51,28 @@ class Outcomes(NamedTuple):
         broken_by: number of the first trial that broke it, [N] int; -1 where none did. Examples
             that are wrong as they are have -1 too.
         trials: a name for each number, such as "pgd-40/3".
-        attacked: the image that broke it, or the image itself, [N, H, W, C] float32. Not a number
-            where an example was broken by earlier trials whose images were not kept.
+        attacked: the point that broke it, or else the point of largest margin that was found, or
+            the image itself, [N, H, W, C] float32.
+        margin: there, [N] float32: max_(k != label) z_k - z_label, above 0 where it is broken.
     """
 
     clean: np.ndarray
     broken_by: np.ndarray
     trials: tuple[str, ...]
     attacked: np.ndarray
+    margin: np.ndarray
 
     @property
     def survived(self) -> np.ndarray:
         """Correct as it is and under every trial, [N] bool."""
         return self.clean & (self.broken_by < 0)
+
+    def first(self, count: int) -> "Outcomes":
+        """The same of the first examples alone."""
+        return Outcomes(
+            self.clean[:count], self.broken_by[:count], self.trials, self.attacked[:count],
+            self.margin[:count],
+        )  # fmt: skip
 
     def compact(self) -> str:
         """A character for each example: "x" wrong as it is, "." unbroken, and for the number of
@@ -88,6 +99,7 @@ def worst_case(
     progress: Callable[[Stand], None] = lambda stand: None,
     earlier: Outcomes | None = None,
     after_trial: Callable[[Outcomes], None] = lambda so_far: None,
+    graphs: TrialGraphs | None = None,
 ) -> Outcomes:
     """Attacks each example until a trial breaks it.
 
@@ -105,8 +117,10 @@ def worst_case(
             among those left, so another batch size is another draw of them.
         progress: called before each batch, and at the end.
         earlier: the last outcomes that a stopped call with the same arguments gave `after_trial`;
-            this call goes on from there.
+            this call goes on from there. Outcomes of other trials without their names, (), are
+            examples that stand and points to begin with.
         after_trial: called with the outcomes so far after each trial.
+        graphs: those that earlier calls made; a graph serves all radii.
 
     Raises:
         InputError: images, labels or numbers that do not fit, a classifier whose logits are not
@@ -121,66 +135,81 @@ def worst_case(
     check_epsilon(epsilon, ball)
     check_batch_size(batch_size)
     first = seed_of(seed)
-    on = Setting(classify, epsilon, ball)
+    graphs = graphs or TrialGraphs()
     logits = clean_logits(classify, images, labels, batch_size)
-    classes = logits.shape[1]
+    extent = Extent(logits.shape[1], images.shape[3])
     clean = logits.argmax(1) == labels
-    plan = budget.plan(classes, ball.name)
+    plan = budget.plan(extent, ball.name)
+    if not plan:
+        raise InputError(
+            f"budget {budget.name!r} has no attack on {extent.classes} classes in the ball "
+            f"{ball.name}; choose another budget or norm"
+        )
     names = tuple(search.name for search in plan)
-    attacked, broken_by = images.copy(), np.full(len(images), -1)
-    done = 0
+    found = Outcomes(clean, np.full(len(images), -1), (), images.copy(), _margins(logits, labels))
     if earlier is not None:
-        done = _same(earlier, clean, names)
-        attacked, broken_by = earlier.attacked.copy(), earlier.broken_by.copy()
-    graphs: dict[str, Callable] = {}
+        _check_same(earlier, clean, names)
+        found = _copy(earlier)
+        clean = found.clean
+    attacked, broken_by, margins = found.attacked, found.broken_by, found.margin
+    done = len(found.trials)
     work = 0.0
     for count, (trial, number) in enumerate(plan[done:], start=done):
-        unbroken = np.flatnonzero(clean & (broken_by < 0))
-        after = sum(t.cost for t, _ in plan[count + 1 :])
-        if trial.name not in graphs:
-            graphs[trial.name] = compiled_trial(on, trial, images.shape[1:])
-        for start in range(0, len(unbroken), batch_size):
-            among = unbroken[start : start + batch_size]
+        standing = np.flatnonzero(clean & (broken_by < 0))
+        nearest = np.argsort(-margins[standing], kind="stable")
+        chosen = np.sort(standing[nearest[: math.ceil(trial.nearest * len(standing))]])
+        after = sum(t.cost * t.nearest for t, _ in plan[count + 1 :])
+        run = graphs.of(trial, classify, epsilon, ball, images.shape[1:])
+        for start in range(0, len(chosen), batch_size):
+            among = chosen[start : start + batch_size]
             still = int(np.sum(clean & (broken_by < 0)))
-            left = trial.cost * (len(unbroken) - start) + after * still
+            left = trial.cost * (len(chosen) - start) + after * still
             progress(Stand(names[count], still, work, left))
-            found, logits = graphs[trial.name](
-                tf.constant(images[among]),
-                tf.constant(labels[among], tf.int32),
-                tf.constant(number),
-                first + [0, count * len(images) + start],
+            points, logits = run(
+                Examples(
+                    tf.constant(images[among]),
+                    tf.constant(labels[among], tf.int32),
+                    tf.constant(attacked[among]),
+                    tf.constant(number),
+                    first + [0, count * len(images) + start],
+                )
             )
-            broken = _checked(logits.numpy()).argmax(1) != labels[among]
-            attacked[among[broken]] = found.numpy()[broken]
+            logits = _checked(logits.numpy())
+            broken, reached = logits.argmax(1) != labels[among], _margins(logits, labels[among])
+            # A tie of logits may be a misclassification: broken comes before the margin.
+            better = broken | (reached > margins[among])
+            attacked[among[better]] = points.numpy()[better]
+            margins[among[better]] = reached[better]
             broken_by[among[broken]] = count
             work += trial.cost * len(among)
-        after_trial(Outcomes(clean, broken_by.copy(), names[: count + 1], attacked.copy()))
+        found = found._replace(trials=names[: count + 1])
+        after_trial(_copy(found))
     progress(Stand(names[-1], int(np.sum(clean & (broken_by < 0))), work, 0.0))
-    return Outcomes(clean, broken_by, names, attacked)
+    return found
 
 
-def _same(earlier: Outcomes, clean: np.ndarray, names: tuple[str, ...]) -> int:
-    """The number of trials made earlier, of those named."""
+def _copy(found: Outcomes) -> Outcomes:
+    """Outcomes that stay when these go on."""
+    return Outcomes(
+        found.clean, found.broken_by.copy(), found.trials, found.attacked.copy(),
+        found.margin.copy(),
+    )  # fmt: skip
+
+
+def _margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """max_(k != label) z_k - z_label, [N]."""
+    return margin(tf.constant(logits), tf.constant(labels, tf.int32)).numpy()
+
+
+def _check_same(earlier: Outcomes, clean: np.ndarray, names: tuple[str, ...]) -> None:
+    """Raises `InputError` for earlier outcomes that are not of the first trials named."""
     made = len(earlier.trials)
-    if earlier.trials != names[:made] or not np.array_equal(earlier.clean, clean):
+    # Points of other trials, to go on from, come with no trials and with what was right then.
+    if earlier.trials != names[:made] or (made and not np.array_equal(earlier.clean, clean)):
         raise InputError(
             f"earlier outcomes are those of another classifier, of other examples or trials "
             f"({', '.join(earlier.trials)}); start anew"
         )
-    return made
-
-
-def compiled_trial(on: Setting, trial: Trial, shape: tuple) -> Callable:
-    """A trial as one graph: images, labels, number and seed to attacked images and logits."""
-
-    @compiled(
-        image_spec(shape), tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32), seed_spec()
-    )
-    def run(images: Images, labels: Tensor, number: Tensor, seed: Tensor) -> tuple[Images, Tensor]:
-        found = trial.search(on, trial.target(on, images, labels, number), images, seed)
-        return found, on.classify(found)
-
-    return run
 
 
 def clean_logits(

@@ -63,7 +63,7 @@ def moved(evaluated: EvaluatedEncoder, distance: Distance, epsilon: float, targe
         found = attack_representation(
             encoder.encode, images, distance, epsilon=epsilon, steps=evaluated.budget.steps,
             seed=settings.seed, towards=others if targeted else None,
-            ball=BALLS[settings.norm], batch_size=settings.batch_size,
+            ball=BALLS[settings.norm], batch_size=settings.batch_size, graphs=evaluated.move_graphs,
         )  # fmt: skip
         before = Posterior(*(part[:count] for part in evaluated.posterior))
         after = evaluated.of_images(encoder.encode, found)

@@ -136,7 +136,7 @@ def evaluate(
         )
     work_progress = WorkProgress(progress)
     for encoder in encoders:
-        work_progress.planned |= planned_work(encoder.name, tasks, settings)
+        work_progress.planned |= planned_work(encoder.name, tasks, settings, images.images.shape[3])
         work_progress.planned |= planned_detection(encoder, images, tasks, settings)
     # All that decides every part's outcome, so that no part is taken for another's.
     common = {
@@ -201,7 +201,12 @@ def _of_data(
         },
         "left_out": left_out,
     }
-    return {"test_images": count, **{key: value for key, value in unusual.items() if value}}
+    shape = list(images.images.shape[1:])
+    return {
+        "test_images": count,
+        "image_shape": shape,
+        **{key: value for key, value in unusual.items() if value},
+    }
 
 
 def _pictures(evaluated: EvaluatedEncoder, names: ClassNames | None) -> list[Pictures]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tf_avae.errors import first_few
 from tf_avae.evaluation import BUDGETS, CHECKS
 from tf_avae.evaluation.table import failed
+from tf_avae.evaluation.trials import Extent
 from tf_avae.registry import Registry
 from training.leaderboard.trainings import Training, Values
 
@@ -62,8 +63,11 @@ def _budget(training: Training, measured: Measured) -> str | None:
 def _trials(training: Training, measured: Measured) -> str | None:
     if training.budget not in BUDGETS:
         return f"this version has no budget {training.budget}"
+    if training.channels is None:
+        return "the file is of a version that did not say what an image is"
     for row in measured.rows(training):
-        plan = BUDGETS[training.budget].plan(training.classes[row["task"]], training.norm)
+        extent = Extent(training.classes[row["task"]], training.channels)
+        plan = BUDGETS[training.budget].plan(extent, training.norm)
         names = [search.name for search in plan]
         if row["trials"] != names:
             odd = sorted(set(names) ^ set(row["trials"])) or ["their order"]

@@ -78,6 +78,7 @@ class Training:
         robust: by task and radius, the row of its results, whose accuracy is counted again.
         classes: by task, columns of the logits.
         test_images: by task, how many there are.
+        channels: of an image; None where its file does not say.
         checks: groups of honesty checks.
         latents: the section of that name; None where it was not measured.
         origin: by file, as it was given, commits of training and of evaluation.
@@ -94,6 +95,7 @@ class Training:
     robust: dict[tuple[str, float], Values] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
     test_images: dict[str, int] = field(default_factory=dict)
+    channels: int | None = None
     checks: list[Values] = field(default_factory=list)
     latents: Values | None = None
     origin: dict[str, Values] = field(default_factory=dict)
@@ -164,6 +166,8 @@ def _of_file(file: Given, results: Values, head: str) -> Iterator[Training]:
     """A training for each encoder of a file."""
     settings, data = results["settings"], results["data"]
     _check(file.path, results, _SHARED)
+    if "image_shape" in data:
+        _check(file.path, results, {"data": {"image_shape": [int]}})
     for number, record in enumerate(results["encoders"]):
         shape = _RECORD | {key: of for key, of in _MAY_HAVE.items() if key in record}
         _check(file.path, record, shape, f"encoders[{number}]")
@@ -188,6 +192,7 @@ def _of_file(file: Given, results: Values, head: str) -> Iterator[Training]:
             _check(file.path, training.nominal[task], _ESTIMATE, f"probes.{task}.{head}.nominal")
             training.classes[task] = len(data.get("classes", {}).get(task, ())) or probes["classes"]
             training.test_images[task] = data.get("measured", {}).get(task, data["test_images"])
+        training.channels = data.get("image_shape", [None])[-1]
         groups = record.get("checks", {"groups": []})["groups"]
         training.checks = [group for group in groups if group["head"] == head]
         training.origin[str(file.path)] = {

@@ -107,7 +107,10 @@ def _what(values: Values) -> str:
     said = []
     for name, flags in values["evaluation"].items():
         images = f"the first {flags['images']:,}" if "images" in flags else "all"
-        said.append(f"`{name}` ({BUDGETS[name].summary}), here on {images} {part} images")
+        what = BUDGETS[name].summary
+        if flags["searches"] != BUDGETS[name].searches:
+            what = f"as it was then: {', '.join(flags['searches'])}; today's finds more"
+        said.append(f"`{name}` ({what}), here on {images} {part} images")
     return (
         "Encoders never saw a label; heads on posterior means are fitted to the training images: "
         f"{'; '.join(heads)}. Accuracies in percent, {seeds}. Under attack: {'; '.join(said)}, L∞; "

@@ -122,10 +122,14 @@ def attacked_by(name: str, budget: str) -> str:
 
 
 def evaluations(sweep: SweepFolder) -> dict[str, Values]:
-    """The flags of `training.evaluate` under each budget of a sweep, the same for each model."""
+    """The flags of `training.evaluate` under each budget of a sweep, the same for each model, and
+    the searches of which this version's budget of that name consists."""
     settings = sweep.declaration.settings
     any_run = trained(settings["models"][0]["name"], 0)
-    return {b: sweep.cells[attacked_by(any_run, b)].options for b in settings["budgets"]}
+    return {
+        b: sweep.cells[attacked_by(any_run, b)].options | {"searches": BUDGETS[b].searches}
+        for b in settings["budgets"]
+    }
 
 
 def _check_once(*lists: Any) -> None:
