@@ -22,6 +22,7 @@ from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS, worst_case
 from tf_avae.evaluation.batches import in_batches
+from tf_avae.evaluation.trial_graphs import Headed
 from tf_avae.files import write_json
 from tf_avae.probes import HEADS
 from tf_avae.provenance import provenance
@@ -54,8 +55,9 @@ def naive(
 
 
 def probed(
-    run: str | Path, task: str, count: int, training: int | None = None, head: str = "linear"
-) -> tuple:
+    run: str | Path, task: str, count: int, training: int | None = None, head: str = "linear",
+    trust: bool = False,
+) -> tuple:  # fmt: skip
     """The classifier of a task over an encoder, its probe, and the first test images with their
     labels: columns of the logits.
 
@@ -65,6 +67,7 @@ def probed(
         count: of test images.
         training: batches of 500 training images to fit the probe on; all unless given.
         head: a row of `HEADS`.
+        trust: as `open_encoder`.
 
     Raises:
         InputError: there is no such encoder, task or head, or not as many test images.
@@ -76,17 +79,14 @@ def probed(
         raise InputError(f"task is {task!r}; choose one of: {', '.join(sorted(known))}")
     if not 1 <= count <= data.held_out_size:
         raise InputError(f"images is {count}; it must be from 1 to {data.held_out_size:,}")
-    encoder = open_encoder(run)
+    encoder = open_encoder(run, trust=trust)
     labelled = data.train_images(500).take(training or -1)
     train = [(encoder.embed(x).numpy(), y[task].numpy()) for x, y in labelled]
     embeddings, classes = zip(*train, strict=True)
     probe = fit(np.concatenate(embeddings), np.concatenate(classes), 0).probe
     images, labels = next(iter(data.held_out(count)))
 
-    def classify(x: tf.Tensor) -> tf.Tensor:
-        return probe(encoder.embed(x))
-
-    return classify, probe, images.numpy(), probe.columns(labels[task].numpy())
+    return Headed(encoder.embed, probe), probe, images.numpy(), probe.columns(labels[task].numpy())
 
 
 def main(argv: list[str] | None = None) -> int:
