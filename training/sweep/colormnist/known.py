@@ -12,6 +12,7 @@ from typing import Any
 
 from tf_avae.config import read_json
 from tf_avae.errors import InputError
+from tf_avae.evaluation import BUDGETS
 from tf_avae.files import shown
 from tf_avae.records import damage_told
 from training.sweep.cells.declaration import difference
@@ -24,6 +25,7 @@ ORIGIN = ("data", "sha256", "trained_at_commit")
 """What a training's record says of where its figures come from."""
 
 _REMEDY = "take the file away"
+_BEFORE = {"strong": ["pgd-40", "apgd-ce", "apgd-t", "apgd-margin", "square"]}
 _READ = ("settings", "evaluation", "measures", "models", "time")
 
 
@@ -53,6 +55,10 @@ def read_known(folder: Path) -> list[Values]:
                 f"{path} holds no results of a grid on ColorMNIST, it has no "
                 f"{', '.join(lacking)}: {_REMEDY}"
             )
+        with damage_told(shown(path), _REMEDY):
+            for budget, flags in values["evaluation"].items():
+                # Files that do not say are older than the `strong` of today.
+                flags.setdefault("searches", _BEFORE.get(budget) or BUDGETS[budget].searches)
         found.append(values | {"file": shown(path)})
     return found
 
