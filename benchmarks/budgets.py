@@ -148,6 +148,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(given: argparse.Namespace) -> int:
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)  # before the work
     rows, budget = [], BEFORE if given.before else BUDGETS[given.budget]
     for encoder, task, epsilon in product(given.encoder, given.task, given.epsilon):
         rows.append(measure(encoder, task, epsilon, budget, given.images, given.trust))
