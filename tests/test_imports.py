@@ -31,6 +31,7 @@ ALLOWED = {
     "distributions": FOUNDATIONS,
     "networks": FOUNDATIONS,
     "attacks": FOUNDATIONS,
+    "bounds": FOUNDATIONS,
     "image_files": FOUNDATIONS,
     "graphs": FOUNDATIONS,
     "datasets": FOUNDATIONS | {"console", "image_files"},
@@ -39,13 +40,13 @@ ALLOWED = {
     # Probes and evaluation take callables and arrays, never the model class.
     "probes": FOUNDATIONS,
     "evaluation": FOUNDATIONS
-    | {"attacks", "distributions", "graphs", "plots", "probes", "provenance"},
+    | {"attacks", "bounds", "distributions", "graphs", "plots", "probes", "provenance"},
     "objectives": FOUNDATIONS | {"distributions"},
-    "model": FOUNDATIONS | {"distributions", "networks", "attacks", "objectives"},
+    "model": FOUNDATIONS | {"bounds", "distributions", "networks", "attacks", "objectives"},
     "runs": FOUNDATIONS
     | {"attacks", "datasets", "model", "networks", "objectives", "plots", "provenance"},
     "saved": FOUNDATIONS
-    | {"distributions", "evaluation", "graphs", "image_files", "model", "networks"}
+    | {"bounds", "distributions", "evaluation", "graphs", "image_files", "model", "networks"}
     | {"probes", "provenance", "runs"},
     "__main__": FOUNDATIONS | {"console", "tf_avae"},
 }

@@ -32,3 +32,14 @@ def __getattr__(name: str) -> Any:
     import_tensorflow()
     home = import_module(_HOMES[name])
     return getattr(home, name, None) or import_module(f"{_HOMES[name]}.{name}")
+
+
+def functional_of(model: Any) -> Any:
+    """The functional model that a sequential one is run as."""
+    return model._functional
+
+
+def run_through_graph(network: Any, inputs: list[Any], operation_of: Any) -> Any:
+    """What a functional model gives where each of its operations is replaced; `clone_model` alone
+    of what is public goes through a model's graph, and it makes another model."""
+    return network._run_through_graph(inputs, operation_fn=operation_of)

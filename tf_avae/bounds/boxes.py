@@ -1,0 +1,70 @@
+"""Boxes: an interval for each number of a tensor, and how far rounding can carry a number out."""
+
+from typing import NamedTuple
+
+from tf_avae.backend import tf
+from tf_avae.types import Images, PerExample, Tensor
+
+ROUNDING = 2.0**-24
+"""u: a float32 operation is off by at most this share of its result."""
+
+SMALLEST = 1e-30
+"""More than all that numbers too small for float32, which are taken for 0, can add up to."""
+
+
+class Box(NamedTuple):
+    """All x with lower <= x <= upper, number by number; both of one shape."""
+
+    lower: Tensor
+    upper: Tensor
+
+    @property
+    def center(self) -> Tensor:
+        """The middle."""
+        return 0.5 * (self.lower + self.upper)
+
+    @property
+    def radius(self) -> Tensor:
+        """Half of the width, at least 0."""
+        return 0.5 * (self.upper - self.lower)
+
+    @property
+    def magnitude(self) -> Tensor:
+        """The largest absolute value."""
+        return tf.maximum(tf.abs(self.lower), tf.abs(self.upper))
+
+    def wider(self, by: Tensor) -> "Box":
+        """The box with `by`, at least 0, more to each side."""
+        return Box(self.lower - by, self.upper + by)
+
+
+def ball(
+    images: Images,
+    epsilon: Tensor | PerExample,
+    *,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    outward: bool = False,
+) -> Box:
+    """The L-infinity ball around images, within the bounds.
+
+    Args:
+        images: [B, H, W, C] in `bounds`.
+        epsilon: radius, at least 0, one for all or one for each, [B].
+        bounds: smallest and largest pixel value.
+        outward: allow for the rounding of x - epsilon and x + epsilon.
+    """
+    images = tf.convert_to_tensor(images)
+    radius = tf.convert_to_tensor(epsilon, images.dtype)
+    if radius.shape.rank:
+        radius = tf.reshape(radius, [-1] + [1] * (images.shape.rank - 1))
+    box = Box(images - radius, images + radius)
+    if outward:
+        box = box.wider(2.0 * ROUNDING * (tf.abs(images) + radius))
+    low, high = bounds
+    return Box(tf.maximum(box.lower, low), tf.minimum(box.upper, high))
+
+
+def rounding_of(terms: int) -> float:
+    """gamma: a float32 sum of so many products, in whatever order, is off by at most this share of
+    the sum of their absolute values (Higham, Accuracy and Stability, section 3.1)."""
+    return terms * ROUNDING / (1.0 - terms * ROUNDING)

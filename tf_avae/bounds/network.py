@@ -1,0 +1,312 @@
+"""Interval bounds of a network (Gowal et al., arXiv 1810.12715), and backward ones of its last
+layers (CROWN-IBP, Zhang et al., arXiv 1906.06316)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tf_avae.backend import keras, private, tf
+from tf_avae.bounds.boxes import ROUNDING, SMALLEST, Box, rounding_of
+from tf_avae.bounds.parts import Linear, Monotone, Part, parts_of
+from tf_avae.errors import InputError
+from tf_avae.types import Tensor
+
+
+class Step(NamedTuple):
+    """One part of a layer, at its place in the network.
+
+    Attributes:
+        part: what it does.
+        inputs: numbers of the tensors it takes; 0 is the network's input.
+        output: number of the tensor it makes.
+    """
+
+    part: Part
+    inputs: tuple[int, ...]
+    output: int
+
+
+class Bounds:
+    """What a network can give for every input in a box.
+
+    Reads the weights that the network has when it is called, in inference mode and in float32. For
+    every x in the box the output is in the box that a call gives, as far as real numbers go; with
+    `outward` also as float32 computes it, in whatever order it adds (Winograd's and Fourier's
+    convolutions and TF32 aside), if an activation is right to 8 units in the last place.
+
+    Args:
+        network: a functional or sequential Keras model of one input, made of affine and
+            convolutional layers, pooling, batch normalisation, reshaping, additions and monotone
+            activations (`tf_avae.bounds.parts` has the list).
+
+    Raises:
+        InputError: a layer is of another kind; it is named.
+    """
+
+    def __init__(self, network: keras.Model):
+        self._steps: list[Step] = []
+        numbers = itertools.count(1)
+        found = _trace(network, [_Symbol(0)], numbers, self._steps)
+        self._outputs = keras.tree.map_structure(lambda symbol: symbol.number, found)
+
+    def __call__(self, box: Box, *, outward: bool = False) -> Any:
+        """A box for each output.
+
+        Args:
+            box: of inputs, [B, ...] each side.
+            outward: wide enough for the rounding of float32.
+
+        Returns:
+            `Box`es in the structure of the network's outputs, such as {"embedding": Box, ...}.
+        """
+        boxes = self._forward(box, outward)
+        return keras.tree.map_structure(boxes.__getitem__, self._outputs)
+
+    def _forward(self, box: Box, outward: bool) -> dict[int, Box]:
+        """The boxes of all tensors of the network."""
+        boxes = {0: Box(*map(tf.convert_to_tensor, box))}
+        # A layer of mixed precision around this call would have the weights rounded.
+        with private.AutocastScope("float32"):
+            for part, inputs, output in self._steps:
+                taken = [boxes[i] for i in inputs]
+                if isinstance(part, Linear):
+                    boxes[output] = _linear(part, taken, outward)
+                else:
+                    boxes[output] = _monotone(part, taken, outward)
+        return boxes
+
+    def least(
+        self,
+        box: Box,
+        coefficients: Tensor,
+        constant: Tensor | float = 0.0,
+        *,
+        output: str | None = "embedding",
+        relaxed: int = 0,
+        outward: bool = False,
+    ) -> Tensor:
+        """Lower bounds of linear functions of an output: of coefficients . output + constant.
+
+        The functions are folded into the network's last layers, so the bounds are at least as
+        tight as those of the output's box.
+
+        Args:
+            box: of inputs, [B, ...] each side.
+            coefficients: [B, K, D] or [K, D], for an output [B, D].
+            constant: [B, K], [K] or a number.
+            output: which of the network's outputs; None where it has one without a name.
+            relaxed: how many activations of the form max(slope x, x), counted from the output,
+                are taken by their linear relaxation (CROWN). 0 folds into the last affine layers
+                alone; a large number goes back to the input. It costs K backward passes.
+            outward: allow for the rounding of float32.
+
+        Returns:
+            [B, K].
+        """
+        boxes = self._forward(box, outward)
+        last = self._outputs if output is None else self._outputs[output]
+        rows = tf.convert_to_tensor(coefficients)
+        batch = tf.shape(boxes[last].lower)[0]
+        if rows.shape.rank == 2:
+            rows = tf.broadcast_to(rows, tf.concat([[batch], tf.shape(rows)], 0))
+        # What is added up is float64, so that only the network's own sums have to be allowed for.
+        total = tf.zeros(tf.shape(rows)[:2], tf.float64) + tf.cast(constant, tf.float64)
+        pending: dict[int, _Pending] = {last: _Pending(rows, relaxed)}
+        with private.AutocastScope("float32"):
+            for step in reversed(self._steps):
+                here = pending.pop(step.output, None)
+                if here is None:
+                    continue
+                taken = [boxes[i] for i in step.inputs]
+                if isinstance(step.part, Linear):
+                    added, found = _back_linear(step.part, here, taken, outward)
+                elif here.relaxed > 0 and step.part.slope is not None:
+                    added, found = _back_relaxed(step.part.slope, here, taken[0], outward)
+                else:
+                    total += _concretised(here.rows, boxes[step.output])
+                    continue
+                total += added
+                for number, one in zip(step.inputs, found, strict=True):
+                    pending[number] = one.plus(pending.get(number))
+        for number, here in pending.items():
+            total += _concretised(here.rows, boxes[number])
+        if outward:
+            total -= 4.0 * ROUNDING * tf.abs(total) + SMALLEST
+        return tf.cast(total, tf.float32)
+
+
+class _Symbol:
+    """A tensor of the network while it is traced; no container, so Keras' trees keep it whole."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+
+def _trace(network: Any, inputs: list[_Symbol], numbers: Any, steps: list[Step]) -> Any:
+    """Adds the network's parts to the steps; the symbols of its outputs."""
+    if isinstance(network, keras.Sequential):
+        network = private.functional_of(network)
+    if not isinstance(network, private.Functional):
+        raise InputError(
+            f"no bounds: {getattr(network, 'name', network)!r} is a {type(network).__name__}; "
+            "bounds are known of functional and sequential Keras models"
+        )
+    if len(network.inputs) != len(inputs):
+        raise InputError(
+            f"no bounds: {network.name!r} takes {len(network.inputs)} inputs; bounds are known of "
+            "models that take one"
+        )
+
+    def record(operation: Any) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            given = keras.tree.flatten((arguments, named))
+            taken = [symbol for symbol in given if isinstance(symbol, _Symbol)]
+            constants = [v for v in given if not isinstance(v, _Symbol | bool | None)]
+            if isinstance(operation, private.Functional | keras.Sequential):
+                return _trace(operation, taken, numbers, steps)
+            if constants:
+                raise InputError(
+                    f"no bounds: {operation.name!r} ({type(operation).__name__}) takes a constant; "
+                    "use a layer, such as Rescaling"
+                )
+            for part in parts_of(operation):
+                output = next(numbers)
+                steps.append(Step(part, tuple(symbol.number for symbol in taken), output))
+                taken = [_Symbol(output)]
+            return taken[0]
+
+        return call
+
+    return private.run_through_graph(network, inputs, record)
+
+
+# -------------------------------------------------------------------- forward
+
+
+def _linear(part: Linear, boxes: list[Box], outward: bool) -> Box:
+    constant = 0.0 if part.constant is None else part.constant()
+    if part.apply is part.magnitude:  # each end goes to an end
+        found = Box(part.apply(*(b.lower for b in boxes)), part.apply(*(b.upper for b in boxes)))
+        found = Box(found.lower + constant, found.upper + constant)
+    else:
+        centers, radii = [b.center for b in boxes], [b.radius for b in boxes]
+        center, radius = part.apply(*centers) + constant, part.magnitude(*radii)
+        found = Box(center - radius, center + radius)
+    return found.wider(_slack(part, boxes)) if outward and part.terms else found
+
+
+def _slack(part: Linear, boxes: list[Box]) -> Tensor:
+    """How far rounding carries the network's own numbers out of exact bounds, and the bounds from
+    exact ones: each at most gamma times the sum of the absolute values, with the sum's own."""
+    sizes = part.magnitude(*(b.magnitude for b in boxes))
+    if part.constant is not None:
+        sizes += part.size() if part.size else tf.abs(part.constant())
+    return 4.0 * rounding_of(part.terms + 4) * sizes + SMALLEST
+
+
+def _monotone(part: Monotone, boxes: list[Box], outward: bool) -> Box:
+    found = Box(part.apply(*(b.lower for b in boxes)), part.apply(*(b.upper for b in boxes)))
+    if outward and not part.exact:
+        found = Box(
+            found.lower - 16.0 * ROUNDING * tf.abs(found.lower) - SMALLEST,
+            found.upper + 16.0 * ROUNDING * tf.abs(found.upper) + SMALLEST,
+        )
+    return found
+
+
+# -------------------------------------------------------------------- backward
+
+
+class _Pending(NamedTuple):
+    """Functions of a tensor of the network, yet to be bounded.
+
+    Attributes:
+        rows: their coefficients, [B, K, ...].
+        relaxed: how many activations may still be relaxed.
+    """
+
+    rows: Tensor
+    relaxed: int
+
+    def plus(self, other: _Pending | None) -> _Pending:
+        """The sum of the functions of one tensor that two ways lead to."""
+        if other is None:
+            return self
+        return _Pending(self.rows + other.rows, min(self.relaxed, other.relaxed))
+
+
+def _dot(rows: Tensor, values: Tensor) -> Tensor:
+    """Coefficients [B, K, ...] by values [B, ...] or broadcast to that: [B, K] float64."""
+    values = _over(tf.cast(values, tf.float64), rows)
+    axes = list(range(2, rows.shape.rank))
+    return tf.reduce_sum(tf.cast(rows, tf.float64) * values, axis=axes)
+
+
+def _over(values: Tensor, rows: Tensor) -> Tensor:
+    """Values as coefficients [B, K, ...] take them."""
+    values = tf.broadcast_to(values, tf.concat([tf.shape(rows)[:1], tf.shape(rows)[2:]], 0))
+    return tf.expand_dims(values, 1)
+
+
+def _back(apply: Callable[..., Tensor], rows: Tensor, boxes: list[Box]) -> list[Tensor]:
+    """The transpose of a linear map, applied to coefficients [B, K, ...] of its output."""
+    lead = tf.shape(rows)[:2]
+    flat = tf.reshape(rows, tf.concat([[-1], tf.shape(rows)[2:]], 0))
+    flat = tf.ensure_shape(flat, [None, *rows.shape[2:]])
+    points = []
+    for box in boxes:
+        shape = tf.concat([tf.shape(flat)[:1], tf.shape(box.lower)[1:]], 0)
+        points.append(tf.ensure_shape(tf.zeros(shape), [None, *box.lower.shape[1:]]))
+    with tf.GradientTape() as tape:
+        tape.watch(points)
+        found = apply(*points)
+    gradients = tape.gradient(
+        found, points, output_gradients=flat, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    return [
+        tf.ensure_shape(
+            tf.reshape(gradient, tf.concat([lead, tf.shape(gradient)[1:]], 0)),
+            [rows.shape[0], rows.shape[1], *gradient.shape[1:]],
+        )
+        for gradient in gradients
+    ]
+
+
+def _back_linear(
+    part: Linear, here: _Pending, boxes: list[Box], outward: bool
+) -> tuple[Tensor, list[_Pending]]:
+    added = tf.zeros([], tf.float64)
+    if part.constant is not None:
+        added += _dot(here.rows, part.constant())
+    if outward and part.terms:
+        # Of the network's sums; and of the coefficients', which need be no others than they are:
+        # what they are off by in this step alone counts.
+        added -= _dot(tf.abs(here.rows), _slack(part, boxes))
+    return added, [_Pending(rows, here.relaxed) for rows in _back(part.apply, here.rows, boxes)]
+
+
+def _back_relaxed(
+    slope: float, here: _Pending, box: Box, outward: bool
+) -> tuple[Tensor, list[_Pending]]:
+    """max(slope x, x) lies above a line through 0, and below its chord."""
+    low, high = box
+    crossing = (low < 0.0) & (high > 0.0)
+    chord = (high - slope * low) / tf.where(crossing, high - low, 1.0)
+    settled = tf.where(high > 0.0, 1.0, slope)  # where the sign of x is known
+    upper = tf.where(crossing, chord, settled)
+    lower = tf.where(crossing, tf.where(high > -low, 1.0, slope), settled)
+    offset = tf.where(crossing, (slope - chord) * low, 0.0)
+    positive, negative = tf.maximum(here.rows, 0.0), tf.minimum(here.rows, 0.0)
+    rows = positive * _over(lower, here.rows) + negative * _over(upper, here.rows)
+    added = _dot(negative, offset)
+    if outward:
+        added -= 16.0 * ROUNDING * _dot(tf.abs(here.rows), box.magnitude)
+    return added, [_Pending(rows, here.relaxed - 1)]
+
+
+def _concretised(rows: Tensor, box: Box) -> Tensor:
+    """The least value of functions of a tensor in a box."""
+    box = Box(tf.cast(box.lower, tf.float64), tf.cast(box.upper, tf.float64))
+    return _dot(rows, box.center) - _dot(tf.abs(rows), box.radius)
