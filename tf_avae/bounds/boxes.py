@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from tf_avae.backend import tf
+from tf_avae.errors import InputError
 from tf_avae.types import Images, PerExample, Tensor
 
 ROUNDING = 2.0**-24
@@ -51,17 +54,23 @@ def ball(
         images: [B, H, W, C] in `bounds`.
         epsilon: radius, at least 0, one for all or one for each, [B].
         bounds: smallest and largest pixel value.
-        outward: allow for the rounding of x - epsilon and x + epsilon.
+        outward: allow for the rounding of x - epsilon and x + epsilon, and to float32.
+
+    Returns:
+        float32; where an image is not in the bounds, of what in them is nearest to the ball.
+
+    Raises:
+        InputError: epsilon is below 0 or not a number; a tensor of a graph is not checked.
     """
-    images = tf.convert_to_tensor(images)
-    radius = tf.convert_to_tensor(epsilon, images.dtype)
+    images, radius = tf.cast(images, tf.float32), tf.cast(epsilon, tf.float32)
+    if not tf.is_symbolic_tensor(radius) and not np.all(radius.numpy() >= 0):
+        raise InputError(f"epsilon is {epsilon}; a ball's radius must be at least 0")
     if radius.shape.rank:
         radius = tf.reshape(radius, [-1] + [1] * (images.shape.rank - 1))
     box = Box(images - radius, images + radius)
     if outward:
-        box = box.wider(2.0 * ROUNDING * (tf.abs(images) + radius))
-    low, high = bounds
-    return Box(tf.maximum(box.lower, low), tf.minimum(box.upper, high))
+        box = box.wider(4.0 * ROUNDING * (tf.abs(images) + radius) + SMALLEST)
+    return Box(*(tf.clip_by_value(end, *bounds) for end in box))
 
 
 def rounding_of(terms: int) -> float:

@@ -4,8 +4,11 @@ layers (CROWN-IBP, Zhang et al., arXiv 1906.06316)."""
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from tf_avae.backend import keras, private, tf
 from tf_avae.bounds.boxes import ROUNDING, SMALLEST, Box, rounding_of
@@ -89,12 +92,13 @@ class Bounds:
     ) -> Tensor:
         """Lower bounds of linear functions of an output: of coefficients . output + constant.
 
-        The functions are folded into the network's last layers, so the bounds are at least as
-        tight as those of the output's box.
+        The functions are folded into the network's last affine layers, so the bounds are at
+        least as tight as those of the output's box. Relaxed activations mostly make them tighter
+        still, but looser where a unit's interval is wide and mostly above 0.
 
         Args:
             box: of inputs, [B, ...] each side.
-            coefficients: [B, K, D] or [K, D], for an output [B, D].
+            coefficients: [B, K, D] or [K, D], for an output [B, D]; taken in float32.
             constant: [B, K], [K] or a number.
             output: which of the network's outputs; None where it has one without a name.
             relaxed: how many activations of the form max(slope x, x), counted from the output,
@@ -107,11 +111,13 @@ class Bounds:
         """
         boxes = self._forward(box, outward)
         last = self._outputs if output is None else self._outputs[output]
-        rows = tf.convert_to_tensor(coefficients)
+        rows = tf.cast(coefficients, tf.float32)
         batch = tf.shape(boxes[last].lower)[0]
         if rows.shape.rank == 2:
             rows = tf.broadcast_to(rows, tf.concat([[batch], tf.shape(rows)], 0))
         # What is added up is float64, so that only the network's own sums have to be allowed for.
+        if not tf.is_tensor(constant):
+            constant = np.asarray(constant, np.float64)  # TensorFlow takes a number in float32
         total = tf.zeros(tf.shape(rows)[:2], tf.float64) + tf.cast(constant, tf.float64)
         pending: dict[int, _Pending] = {last: _Pending(rows, relaxed)}
         with private.AutocastScope("float32"):
@@ -125,13 +131,13 @@ class Bounds:
                 elif here.relaxed > 0 and step.part.slope is not None:
                     added, found = _back_relaxed(step.part.slope, here, taken[0], outward)
                 else:
-                    total += _concretised(here.rows, boxes[step.output])
+                    total += _concretised(here.rows, boxes[step.output], outward)
                     continue
                 total += added
                 for number, one in zip(step.inputs, found, strict=True):
                     pending[number] = one.plus(pending.get(number))
         for number, here in pending.items():
-            total += _concretised(here.rows, boxes[number])
+            total += _concretised(here.rows, boxes[number], outward)
         if outward:
             total -= 4.0 * ROUNDING * tf.abs(total) + SMALLEST
         return tf.cast(total, tf.float32)
@@ -146,17 +152,28 @@ class _Symbol:
 
 def _trace(network: Any, inputs: list[_Symbol], numbers: Any, steps: list[Step]) -> Any:
     """Adds the network's parts to the steps; the symbols of its outputs."""
+    # A subclass is a functional model too where it is made of inputs and outputs, and may compute
+    # something else all the same.
+    kinds = (keras.Sequential.call, private.Functional.call)
+    if getattr(type(network), "call", None) not in kinds:
+        raise InputError(
+            f"no bounds: {getattr(network, 'name', network)!r} is a {type(network).__name__} with "
+            "a call of its own; bounds are known of functional and sequential Keras models"
+        )
+    if not network.built:
+        raise InputError(f"no bounds: {network.name!r} has no weights yet; begin with keras.Input")
     if isinstance(network, keras.Sequential):
         network = private.functional_of(network)
-    if not isinstance(network, private.Functional):
+    shapes = [tuple(one.shape[1:]) for one in network.inputs]
+    if len(shapes) != len(inputs):
         raise InputError(
-            f"no bounds: {getattr(network, 'name', network)!r} is a {type(network).__name__}; "
-            "bounds are known of functional and sequential Keras models"
+            f"no bounds: {network.name!r} takes {len(shapes)} inputs; bounds are known of models "
+            "that take one"
         )
-    if len(network.inputs) != len(inputs):
+    if None in itertools.chain(*shapes):
         raise InputError(
-            f"no bounds: {network.name!r} takes {len(network.inputs)} inputs; bounds are known of "
-            "models that take one"
+            f"no bounds: {network.name!r} takes inputs of any size, {shapes[0]}; give the sizes to "
+            "keras.Input"
         )
 
     def record(operation: Any) -> Callable[..., Any]:
@@ -203,16 +220,17 @@ def _slack(part: Linear, boxes: list[Box]) -> Tensor:
     sizes = part.magnitude(*(b.magnitude for b in boxes))
     if part.constant is not None:
         sizes += part.size() if part.size else tf.abs(part.constant())
-    return 4.0 * rounding_of(part.terms + 4) * sizes + SMALLEST
+    whole, ends = math.prod(sizes.shape[1:]), [math.prod(b.lower.shape[1:]) for b in boxes]
+    terms = part.terms + len(boxes) + max(max(ends) // whole, whole // min(ends))
+    return 4.0 * rounding_of(terms + 4) * sizes + SMALLEST
 
 
 def _monotone(part: Monotone, boxes: list[Box], outward: bool) -> Box:
     found = Box(part.apply(*(b.lower for b in boxes)), part.apply(*(b.upper for b in boxes)))
-    if outward and not part.exact:
-        found = Box(
-            found.lower - 16.0 * ROUNDING * tf.abs(found.lower) - SMALLEST,
-            found.upper + 16.0 * ROUNDING * tf.abs(found.upper) + SMALLEST,
-        )
+    if outward and part.size is not None:
+        # Of the network's activations and of these: 8 units each.
+        low, high = (32.0 * ROUNDING * (tf.abs(end) + part.size) + SMALLEST for end in found)
+        found = Box(found.lower - low, found.upper + high)
     return found
 
 
@@ -292,7 +310,7 @@ def _back_relaxed(
 ) -> tuple[Tensor, list[_Pending]]:
     """max(slope x, x) lies above a line through 0, and below its chord."""
     low, high = box
-    crossing = (low < 0.0) & (high > 0.0)
+    crossing = ~((low >= 0.0) | (high <= 0.0))  # so is what overflowed and is not a number
     chord = (high - slope * low) / tf.where(crossing, high - low, 1.0)
     settled = tf.where(high > 0.0, 1.0, slope)  # where the sign of x is known
     upper = tf.where(crossing, chord, settled)
@@ -306,7 +324,9 @@ def _back_relaxed(
     return added, [_Pending(rows, here.relaxed - 1)]
 
 
-def _concretised(rows: Tensor, box: Box) -> Tensor:
+def _concretised(rows: Tensor, box: Box, outward: bool) -> Tensor:
     """The least value of functions of a tensor in a box."""
     box = Box(tf.cast(box.lower, tf.float64), tf.cast(box.upper, tf.float64))
+    if outward:
+        box = box.wider(2.0**-30 * box.magnitude)  # the sum's own rounding, of up to 2**22 numbers
     return _dot(rows, box.center) - _dot(tf.abs(rows), box.radius)

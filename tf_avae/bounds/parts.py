@@ -6,10 +6,8 @@ the layer, does not cast to what its policy computes in.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -29,8 +27,8 @@ class Linear:
         magnitude: the same with the absolute values of all weights; `apply` where none is below 0.
         constant: what is added, broadcast to the output; None where nothing is.
         size: the absolute values of what the constant was made of; its own unless given.
-        terms: how many numbers at most a number of the output is the sum of, or goes into; the
-            constant aside.
+        terms: how many numbers of each input at most a number of the output is the sum of; and
+            how many of the output a number of an input goes into. 0 where nothing is added.
     """
 
     apply: Callable[..., Tensor]
@@ -47,12 +45,13 @@ class Monotone:
     Attributes:
         apply: inputs to the output.
         slope: it is max(slope x, x), slope in [0, 1); None where it is something else.
-        exact: it has no rounding.
+        size: float32 has it right to 8 units in the last place of |y| + size; None where it has
+            no rounding.
     """
 
     apply: Callable[..., Tensor]
     slope: float | None = None
-    exact: bool = False
+    size: float | None = 0.0
 
 
 Part = Linear | Monotone
@@ -66,7 +65,9 @@ def parts_of(layer: Any) -> list[Part]:
     """
     known = _LAYERS.get(type(layer))
     if known is None and not isinstance(layer, keras.layers.Layer):
-        known = _OPERATIONS.get(type(layer).__name__)  # of an expression, such as x + y
+        kind = type(layer)  # of an expression, such as x + y
+        if kind.__module__.startswith("keras.src.ops."):  # anybody may name a class so
+            known = _OPERATIONS.get(kind.__name__)
     if known is None:
         raise _refused(layer, "is of a kind", [kind.__name__ for kind in _LAYERS])
     if getattr(layer, "quantization_mode", None):
@@ -87,7 +88,7 @@ def _same(x: Tensor) -> Tensor:
     return x
 
 
-def _kernel(layer: Any, product: Callable[[Tensor, Tensor], Tensor]) -> list[Part]:
+def _kernel(layer: Any, product: Callable[[Tensor, Tensor], Tensor], terms: int = 0) -> list[Part]:
     """A layer that sums products with a kernel, whose last axes are inputs and outputs."""
     bias = layer.bias if layer.use_bias else None
     shape = [1, -1, 1, 1] if getattr(layer, "data_format", None) == "channels_first" else [-1]
@@ -96,7 +97,7 @@ def _kernel(layer: Any, product: Callable[[Tensor, Tensor], Tensor]) -> list[Par
             apply=lambda x: product(x, _value(layer.kernel)),
             magnitude=lambda x: product(x, tf.abs(_value(layer.kernel))),
             constant=None if bias is None else lambda: tf.reshape(_value(bias), shape),
-            terms=int(np.prod(layer.kernel.shape[:-2])) * max(layer.kernel.shape[-2:]),
+            terms=terms or int(np.prod(layer.kernel.shape[:-2])) * max(layer.kernel.shape[-2:]),
         )
     ]
 
@@ -112,13 +113,14 @@ def _depthwise(layer: Any) -> list[Part]:
             dilation_rate=layer.dilation_rate, data_format=layer.data_format,
         )  # fmt: skip
 
-    return _kernel(layer, product)
+    height, width, _, multiplier = layer.kernel.shape
+    return _kernel(layer, product, height * width * multiplier)
 
 
 def _batch_norm(layer: Any) -> list[Part]:
     def shaped(value: Tensor) -> Tensor:
         axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
-        rank = len(layer.input.shape)
+        rank = layer.input_spec.ndim
         return tf.reshape(value, [-1 if side == axis % rank else 1 for side in range(rank)])
 
     def scale() -> Tensor:
@@ -174,38 +176,36 @@ def _pooling(layer: Any) -> list[Part]:
     return _positive(layer.call, int(np.prod(layer.pool_size)))
 
 
-def _global_pooling(layer: Any) -> list[Part]:
-    return _positive(layer.call, int(np.prod(layer.input.shape[1:])))
+def _one(layer: Any) -> list[Part]:
+    """A layer whose terms follow from the sizes of its input and output."""
+    return _positive(layer.call, 1)
 
 
 def _up_sampling(layer: Any) -> list[Part]:
     if layer.interpolation != "nearest":
         raise _refused(layer, f"has the interpolation {layer.interpolation}", ["nearest"])
-    return _call(layer)
+    return _one(layer)
 
 
-def _add(layer: Any) -> list[Part]:
-    return _positive(lambda *x: reduce(operator.add, x), 8)
-
-
-def _average(layer: Any) -> list[Part]:
-    return _positive(lambda *x: reduce(operator.add, x) / len(x), 8)
-
-
-def _merge(layer: Any) -> list[Part]:
+# The layers' own calls: they also say what becomes of inputs of different ranks.
+def _concatenate(layer: Any) -> list[Part]:
     return _positive(lambda *x: layer.call(list(x)))
 
 
+def _sum(layer: Any) -> list[Part]:
+    return _positive(lambda *x: layer.call(list(x)), 1)
+
+
 def _subtract(layer: Any) -> list[Part]:
-    return [Linear(operator.sub, operator.add, terms=2)]
+    return [Linear(lambda x, y: layer.call([x, y]), lambda x, y: layer.call([x, -y]), terms=1)]
 
 
 def _extreme(layer: Any) -> list[Part]:
-    return [Monotone(lambda *x: layer.call(list(x)), exact=True)]
+    return [Monotone(lambda *x: layer.call(list(x)), size=None)]
 
 
 def _monotone(layer: Any) -> list[Part]:
-    return [Monotone(layer.call, exact=True)]
+    return [Monotone(layer.call, size=None)]
 
 
 def _nothing(layer: Any) -> list[Part]:
@@ -230,7 +230,7 @@ def _leaky_relu(layer: Any) -> list[Part]:
 def _elu(layer: Any) -> list[Part]:
     if layer.alpha < 0:
         raise _refused(layer, f"has alpha {layer.alpha:g}", ["at least 0"])
-    return [Monotone(layer.call)]
+    return [Monotone(layer.call, size=float(layer.alpha))]
 
 
 def _activation(layer: Any, function: Callable[[Tensor], Tensor]) -> list[Part]:
@@ -240,7 +240,7 @@ def _activation(layer: Any, function: Callable[[Tensor], Tensor]) -> list[Part]:
     # A function of the same name that is not Keras' may do anything.
     if getattr(keras.activations, name, None) is not function or name not in _SLOPES:
         raise _refused(layer, f"has the activation {name}", ["linear", *_SLOPES])
-    return [Monotone(function, slope=_SLOPES[name], exact=name == "relu")]
+    return [Monotone(function, slope=_SLOPES[name], size=_SIZES.get(name, 0.0))]
 
 
 _SLOPES: dict[str, float | None] = {
@@ -253,6 +253,9 @@ _SLOPES: dict[str, float | None] = {
 }
 """The monotone activations by Keras' names, and their slopes below 0 where they are of the form
 max(slope x, x)."""
+
+_SIZES: dict[str, float | None] = {"relu": None, "elu": 1.0, "selu": 2.0}
+"""Sizes where they are not 0: TensorFlow has the last two of exp(x) - 1."""
 
 _L = keras.layers
 
@@ -268,12 +271,11 @@ _LAYERS: dict[type, Callable[[Any], list[Part]]] = {
     ),
     _L.UpSampling2D: _up_sampling,
     _L.AveragePooling2D: _pooling,
-    _L.GlobalAveragePooling2D: _global_pooling,
+    _L.GlobalAveragePooling2D: _one,
     **dict.fromkeys((_L.MaxPooling2D, _L.GlobalMaxPooling2D), _monotone),
-    _L.Add: _add,
-    _L.Average: _average,
+    **dict.fromkeys((_L.Add, _L.Average), _sum),
     _L.Subtract: _subtract,
-    _L.Concatenate: _merge,
+    _L.Concatenate: _concatenate,
     **dict.fromkeys((_L.Maximum, _L.Minimum), _extreme),
     _L.Activation: lambda layer: [],
     _L.ReLU: _relu,
@@ -287,7 +289,7 @@ _LAYERS: dict[type, Callable[[Any], list[Part]]] = {
 }  # fmt: skip
 
 _OPERATIONS: dict[str, Callable[[Any], list[Part]]] = {
-    "Add": _add,
-    "Relu": lambda operation: [Monotone(keras.activations.relu, slope=0.0, exact=True)],
+    "Add": lambda operation: _positive(operation.call, 1),
+    "Relu": lambda operation: [Monotone(operation.call, slope=0.0, size=None)],
 }
 """Operations of `keras.ops` on Keras tensors, by the names of their classes."""
