@@ -252,6 +252,13 @@ def _convolution_decoder(
     )(x)
 
 
+def _shallow_encoder(x: Tensor, build: Build, *, channels: int, units: int) -> Tensor:
+    """Two convolutions 4x4 of stride 2 and a dense layer, nothing normalised."""
+    stack = tuple(Convolution(c, 2, batch_norm=False) for c in (channels, 2 * channels))
+    x = _convolution_stack(x, build, keras.layers.Conv2D, 4, stack)
+    return _dense_stack(_flat(x, build), build, (units,))
+
+
 _MLP_UNITS = (200, 200, 200, 200)
 _CONV_ENCODER = tuple(
     # Normalised between the layers: not after the last.
@@ -293,6 +300,19 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         divisor=16,
         smallest=16,
         pgd_steps=5,
+    ),
+    Architecture(
+        name="shallow",
+        summary="for bounds: 2 convolutions 4x4 of stride 2, dense 200, nothing normalised; "
+        "decoder 4 x 200 dense",
+        encoder_body=lambda x, b: _shallow_encoder(x, b, channels=16, units=200),
+        decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, _MLP_UNITS), b),
+    ),
+    Architecture(
+        name="wide",
+        summary="as shallow, with 2 x as many channels and dense 512",
+        encoder_body=lambda x, b: _shallow_encoder(x, b, channels=32, units=512),
+        decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, _MLP_UNITS), b),
     ),
     Architecture(
         name="linear",
