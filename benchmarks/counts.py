@@ -81,11 +81,19 @@ def required(model: AVAE) -> Work:
     if objective.encodes == GENERATED:
         forward += decoder
     if ADVERSARIAL in objective.auxiliaries:
-        # A gradient a step, and the loss where the last step went.
-        forward += (model.pgd_steps + 1) * encoder
-        inputs += model.pgd_steps * encoder
+        if model.adversary.bounds:
+            # A pass of centers and one of radii, in the place of one over x^a.
+            forward, weights, inputs = (
+                forward + encoder, weights + encoder, inputs + encoder - encoder_first
+            )  # fmt: skip
+        else:
+            # A gradient a step, and the loss where the last step went.
+            forward += (model.pgd_steps + 1) * encoder
+            inputs += model.pgd_steps * encoder
         if _normalises(model.encoder):
             forward += encoder
+    if objective.decodes_adversarial:
+        forward, weights, inputs = forward + decoder, weights + decoder, inputs + decoder
     return Work(forward, weights, inputs)
 
 
@@ -204,7 +212,8 @@ def markdown(found: list[dict[str, Any]]) -> str:
     for row in found:
         total = row["forward"] + row["weights"] + row["inputs"]
         attacks = OBJECTIVES[row["algo"]].attack
-        name = f"`{row['algo']}`" + (f", PGD-{row['pgd_steps']}" if attacks else "")
+        pgd = attacks and OBJECTIVES[row["algo"]].adversary == "pgd"
+        name = f"`{row['algo']}`" + (f", PGD-{row['pgd_steps']}" if pgd else "")
         cells = [row["forward"], row["weights"], row["inputs"], total, row["in_graph"]]
         figures = " | ".join(f"{cell / 1e6:,.2f}" for cell in cells)
         lines.append(f"| {row['arch']} | {name} | {figures} | {row['floor']:.2f} |")

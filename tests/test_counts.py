@@ -36,6 +36,8 @@ def test_time_factors_by_hand():
     for algo, total in {
         "vae": vae, "avae": vae + again, "se": vae + again + attack,
         "se_avae": vae + 2 * again + attack, "avae_ss": self_supervised,
+        "adversarial_elbo": vae + again + attack + 3 * DECODER,
+        "certified_elbo": vae + 2 * again,
     }.items():  # fmt: skip
         assert floors[algo] == pytest.approx(total / vae, rel=1e-12)
 

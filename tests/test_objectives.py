@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,10 +26,11 @@ def example(**changes):
     passes = Passes(
         x=normal(6, 2, 2, 3), z=normal(6, 4), g=normal(6, 2, 2, 3),
         q=posterior(), q_decoded=posterior(), q_adversarial=posterior(),
+        g_adversarial=normal(6, 2, 2, 3),
     )  # fmt: skip
     values = {
         "observation_variance": 0.3, "rho": 0.9, "rho_se": 0.7,
-        "coupling": COUPLINGS["analytic"], "reconstruction_weight": 0.5,
+        "coupling": COUPLINGS["analytic"], "reconstruction_weight": 0.5, "penalty_weight": 0.4,
     }  # fmt: skip
     return passes, Hyperparameters(**(values | changes))
 
@@ -58,12 +60,18 @@ def test_bounds_are_those_of_the_table():
     prior = (-log2pi - 0.5 * np.log(1 - rho**2) - spread / (2 * (1 - rho**2))).sum(1)
     joint = prior + (log2pi + 1 + 0.5 * np.log(s * s2 - psi**2)).sum(1)
     avae = rec - kl + couple(m1, s1, rho) + entropy(s1)
+    attacked = (np.asarray(p.x) - np.asarray(p.g_adversarial)).reshape(6, -1)
+    rec_adversarial = (-0.5 * np.log(2 * np.pi * v) - attacked**2 / (2 * v)).sum(1)
+    kl_adversarial = 0.5 * (s2 + m2**2 - 1 - np.log(s2)).sum(1)
+    farther = 0.5 * ((m2 - m) ** 2 / s + s2 / s - 1 - np.log(s2 / s)).sum(1)
     expected = {
         "vae": rec - kl,
         "avae": avae,
         "se": rec + joint,
         "se_avae": avae + couple(m2, s2, se) + entropy(s2),
         "avae_ss": -kl + couple(m1, s1, rho) + entropy(s1) + 0.5 * rec,
+        "adversarial_elbo": 0.6 * (rec - kl) + 0.4 * (rec_adversarial - kl_adversarial),
+        "certified_elbo": rec - kl - 0.4 * farther,
     }
     assert expected.keys() == OBJECTIVES.keys()
     for name, bound in expected.items():
@@ -174,6 +182,23 @@ def normal_log_density(x, mean, variance):
     return tf.reduce_sum(-0.5 * tf.math.log(2 * np.pi * variance) - square, -1)
 
 
+def interval(model, x):
+    """Interval bounds of the MLP's mean and variance, written out."""
+    flat = tf.reshape(x, (len(x), -1))
+    low, high = (tf.clip_by_value(flat + e, 0, 1) for e in (-model.epsilon, model.epsilon))
+    dense = [layer for layer in model.encoder.layers if isinstance(layer, keras.layers.Dense)]
+
+    def ends(layer):
+        up, down = tf.nn.relu(layer.kernel), tf.nn.relu(-layer.kernel)
+        return low @ up - high @ down + layer.bias, high @ up - low @ down + layer.bias
+
+    for layer in dense[:-2]:
+        low, high = map(tf.nn.relu, ends(layer))
+    means, logs = ends(dense[-2]), ends(dense[-1])
+    assert (dense[-2].name, dense[-1].name) == ("mean", "variance")
+    return (means[0], tf.exp(logs[0])), (means[1], tf.exp(logs[1]))
+
+
 @pytest.mark.parametrize("algo", OBJECTIVES)
 def test_gradients_are_those_of_the_bound_with_the_auxiliary_images_held_fixed(
     make_model, small_images, algo
@@ -190,7 +215,7 @@ def test_gradients_are_those_of_the_bound_with_the_auxiliary_images_held_fixed(
     noise = ((q.sample(tf.constant([0, 15])) - q.mean) / q.stddev).numpy()
     decoded = model.decode(q.mean + noise * q.stddev).numpy()
     attacked = None
-    if model.objective.attack is not None:
+    if model.objective.attack is not None and model.adversary.name == "pgd":
         attacked = model.attack(x, seed=tf.constant([0, 17])).numpy()
 
     def couple(q, other, rho):
@@ -214,6 +239,18 @@ def test_gradients_are_those_of_the_bound_with_the_auxiliary_images_held_fixed(
             bound = rec + avae
         elif algo == "avae_ss":
             bound = 0.5 * rec + avae
+        elif algo == "adversarial_elbo":
+            far = model.encode(attacked)
+            again = tf.reshape(model.decode(far.mean + noise * far.stddev), (len(x), -1))
+            kl_far = tf.reduce_sum(far.variance + far.mean**2 - 1 - tf.math.log(far.variance), -1)
+            rec_far = normal_log_density(flat[0], again, 0.5 + 0 * flat[0])
+            bound = 0.5 * (rec - kl) + 0.5 * (rec_far - 0.5 * kl_far)
+        elif algo == "certified_elbo":
+            low, high = interval(model, x)
+            means = [(end - q.mean) ** 2 / q.variance for end in (low[0], high[0])]
+            ratios = [end / q.variance for end in (low[1], high[1])]
+            spread = tf.maximum(*(r - 1 - tf.math.log(r) for r in ratios))
+            bound = rec - kl - 2.0 * 0.5 * tf.reduce_sum(tf.maximum(*means) + spread, -1)
         elif algo == "se_avae":
             far = model.encode(attacked)
             bound = rec + avae + couple(q, far, 0.8) + entropy(far)
@@ -302,4 +339,40 @@ def test_eq_34_taken_literally_collapses_the_encoder(make_model, small_images):
 
 def test_an_objective_is_one_row():
     assert isinstance(OBJECTIVES["vae"], Objective)
-    assert list(OBJECTIVES) == ["vae", "avae", "se", "se_avae", "avae_ss"]
+    assert list(OBJECTIVES) == [
+        "vae", "avae", "se", "se_avae", "avae_ss", "adversarial_elbo", "certified_elbo",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [n for n, row in OBJECTIVES.items() if row.attack])
+def test_nothing_in_a_box_is_worse_than_its_worst_corner(name):
+    """Against a grid over the box: the attacks are convex in mean and variance of each latent."""
+    rng = np.random.default_rng(5)
+    _, h = example(rho=0.97, rho_se=0.97)
+    attack = OBJECTIVES[name].attack
+    q = d.Posterior(tf.constant(rng.normal(size=(6, 4))), tf.constant(rng.uniform(0.01, 2, (6, 4))))
+    wide = [np.sort(rng.normal(size=(2, 6, 4)), 0), np.sort(np.exp(rng.normal(size=(2, 6, 4))), 0)]
+    box = d.PosteriorBox(*((tf.constant(low), tf.constant(high)) for low, high in wide))
+    worst = d.worst(lambda one, other: attack(one, other, h), q, box)
+    largest = attack(q, worst, h).numpy()
+    (low, high), (narrow, broad) = wide
+    shares = np.linspace(0, 1, 21)
+    found = np.zeros((6, 4))
+    for latent in range(4):
+        one = d.Posterior(*(part[:, latent : latent + 1] for part in q))
+        on_grid = [
+            attack(
+                one,
+                d.Posterior(*(
+                    tf.constant((a + share * (b - a))[:, latent : latent + 1])
+                    for (a, b), share in (((low, high), i), ((narrow, broad), j))
+                )),
+                h,
+            ).numpy()
+            for i in shares
+            for j in shares
+        ]  # fmt: skip
+        found[:, latent] = np.max(on_grid, axis=0)
+    np.testing.assert_allclose(largest, found.sum(1), rtol=1e-9)
+    for part, (a, b) in zip(worst, wide, strict=True):
+        assert ((part.numpy() == a) | (part.numpy() == b)).all()

@@ -169,9 +169,22 @@ class Config:
         low=0,
     )  # fmt: skip
 
+    penalty_weight: float | None = _option(
+        None, "weight of the penalty in adversarial_elbo (at most 1) and certified_elbo",
+        OBJECTIVE, default="the objective's: 0.5 and 2", low=0, below=1e6,
+    )  # fmt: skip
+
+    adversary: str = _option(
+        "", "how the worst q(z|x') of the ball is found, in objectives that attack", ATTACK,
+        default="the objective's: certified_elbo interval, others pgd",
+    )  # fmt: skip
     epsilon: float = _option(
         0.1, "radius of the ball, in units of pixel values in [0, 1]", ATTACK,
         source="Table 3", low=0, below=1e6,
+    )  # fmt: skip
+    epsilon_warmup: int | None = _option(
+        None, "steps over which epsilon grows from 0 in training", ATTACK,
+        default="the objective's: certified_elbo half of the steps, others 0", low=0, below=2**29,
     )  # fmt: skip
     pgd_norm: str = _option("linf", "norm of the ball", ATTACK, source="the paper")
     pgd_steps: int | None = _option(
@@ -196,6 +209,10 @@ class Config:
     learning_rate: float = _option(
         1e-4, "Adam's learning rate", OPTIMISATION, source=PAPER, above=0
     )
+    learning_rate_decay: str = _option(
+        "none", "how the learning rate falls: not at all, or along half a cosine to a twentieth "
+        "of it at the last step", OPTIMISATION, choices=("none", "cosine"),
+    )  # fmt: skip
     seed: int = _option(
         0, "seed of weights, order, colours, noise and attacks", OPTIMISATION, low=0, below=2**31
     )

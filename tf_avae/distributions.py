@@ -12,6 +12,7 @@ All functions work in the dtype of their inputs (float32 in training, float64 fo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tf_avae.backend import tf, tfp
@@ -84,6 +85,11 @@ def kl_to_prior(q: Posterior) -> PerExample:
     return tfp.distributions.kl_divergence(q.distribution, prior)
 
 
+def kl(q: Posterior, other: Posterior) -> PerExample:
+    """KL(q || q') = 1/2 sum((mu - mu')^2/sigma'^2 + r - 1 - log r), r = sigma^2/sigma'^2, >= 0."""
+    return tfp.distributions.kl_divergence(q.distribution, other.distribution)
+
+
 def entropy(q: Posterior) -> PerExample:
     """H(q) = 1/2 sum log(2 pi e sigma^2)."""
     return q.distribution.entropy()
@@ -122,6 +128,43 @@ def _expected_square(variance: Tensor, rho: float) -> PerExample:
 def _noise_variance(rho: float) -> float:
     """1 - rho^2 without cancellation as rho goes to 1."""
     return (1.0 - rho) * (1.0 + rho)
+
+
+class PosteriorBox(NamedTuple):
+    """All q(z|x) whose means and variances are within these, (lower, upper) of [B, D] each."""
+
+    mean: tuple[Latents, Latents]
+    variance: tuple[Latents, Latents]
+
+
+def worst(
+    loss: Callable[[Posterior, Posterior], PerExample], q: Posterior, box: PosteriorBox
+) -> Posterior:
+    """The posterior of a box at which loss(q, .) is largest, found in closed form.
+
+    Args:
+        loss: (q, other) to [B]; a sum over the latents of a convex function of the other's mean
+            and one of its variance, as every attack of `OBJECTIVES` is. So it is largest at an end
+            of each, latent by latent.
+        q: what it is measured from.
+        box: where the other is.
+
+    Returns:
+        A corner for each latent, [B, D] each; its gradient is that of the corner.
+    """
+
+    def of_latents(part: Latents) -> Latents:
+        """A latent for an example: each has ends of its own."""
+        return tf.reshape(tf.stop_gradient(part), [-1, 1])
+
+    own = Posterior(*map(of_latents, q))
+
+    def worse(ends: tuple[Latents, Latents], name: str) -> Latents:
+        # By itself: the other part may be so large that float32 loses this one beside it.
+        lower, upper = (loss(own, own._replace(**{name: of_latents(end)})) for end in ends)
+        return tf.where(tf.reshape(lower > upper, tf.shape(q.mean)), *ends)
+
+    return Posterior(worse(box.mean, "mean"), worse(box.variance, "variance"))
 
 
 class Joint(NamedTuple):

@@ -13,18 +13,21 @@ from tf_avae import config as options
 from tf_avae.attacks import BALLS, Ball, pgd
 from tf_avae.backend import keras, replicas, tf
 from tf_avae.backend.float32 import Float32View, quantised_config
-from tf_avae.distributions import Posterior, prior_sample, w2_squared
+from tf_avae.bounds import Bounds, ball
+from tf_avae.distributions import Posterior, PosteriorBox, prior_sample, w2_squared
 from tf_avae.errors import InputError
 from tf_avae.inputs import MARGIN, image_array, images_of, refusals
 from tf_avae.networks import ARCHITECTURES, Architecture, image_shape_of, policy_of, renamed
 from tf_avae.objectives import (
     ADVERSARIAL,
+    ADVERSARIES,
     COUPLINGS,
     DECODED,
     DECODER,
     ENCODER,
     GENERATED,
     OBJECTIVES,
+    Adversary,
     Coupling,
     Hyperparameters,
     Objective,
@@ -37,6 +40,7 @@ _ROWS: dict[str, Registry[Any]] = {
     "objective": OBJECTIVES,
     "architecture": ARCHITECTURES,
     "coupling": COUPLINGS,
+    "adversary": ADVERSARIES,
     "ball": BALLS,
 }
 
@@ -120,7 +124,11 @@ class AVAE(keras.Model):
         rho_se: coupling of the adversarial pair in `se_avae`, in [0, 1).
         coupling: a row of `COUPLINGS`.
         reconstruction_weight: weight of log p(x|z) in `avae_ss`, at least 0.
+        penalty_weight: in `adversarial_elbo`, in [0, 1], and `certified_elbo`, at least 0; the
+            objective's unless given.
+        adversary: a row of `ADVERSARIES`; the objective's unless given.
         epsilon: radius of the attack's ball, at least 0, in units of pixel values.
+        epsilon_warmup: training steps over which the radius grows from 0 in a straight line.
         ball: a row of `BALLS`.
         pgd_steps: iterations of the attack; the architecture's unless given.
         pgd_step_size: 2.5 * epsilon / pgd_steps unless given.
@@ -148,7 +156,10 @@ class AVAE(keras.Model):
         rho_se: float = 0.975,
         coupling: Coupling | str = COUPLINGS["analytic"],
         reconstruction_weight: float = 1.0,
+        penalty_weight: float | None = None,
+        adversary: Adversary | str | None = None,
         epsilon: float = 0.1,
+        epsilon_warmup: int = 0,
         ball: Ball | str = BALLS["linf"],
         pgd_steps: int | None = None,
         pgd_step_size: float | None = None,
@@ -170,7 +181,11 @@ class AVAE(keras.Model):
             rho=rho,
             rho_se=rho_se,
             reconstruction_weight=reconstruction_weight,
+            penalty_weight=(
+                self.objective.penalty_weight if penalty_weight is None else penalty_weight
+            ),
             epsilon=epsilon,
+            epsilon_warmup=epsilon_warmup,
             pgd_steps=self.architecture.pgd_steps if pgd_steps is None else pgd_steps,
             pgd_step_size=pgd_step_size,
             batch_norm=batch_norm,
@@ -183,7 +198,15 @@ class AVAE(keras.Model):
             given["rho_se"],
             COUPLINGS.row(coupling),
             given["reconstruction_weight"],
+            given["penalty_weight"],
         )
+        if given["penalty_weight"] > self.objective.largest_weight:
+            raise InputError(
+                f"penalty_weight is {given['penalty_weight']:g}; {self.objective.name} is a bound "
+                f"on log p(x) up to {self.objective.largest_weight:g}"
+            )
+        self.adversary = ADVERSARIES.row(adversary or self.objective.adversary)
+        self.epsilon_warmup: int = given["epsilon_warmup"]
         self.epsilon: float = given["epsilon"]
         self.pgd_steps: int = given["pgd_steps"]
         self.pgd_step_size: float | None = given["pgd_step_size"]
@@ -205,6 +228,7 @@ class AVAE(keras.Model):
         )
         self._float32_encoder = Float32View(self.encoder)
         self._float32_decoder = Float32View(self.decoder)
+        self._bounds = self._bounds_of_encoder()
         self._train_networks()
         self.step = self.add_weight(
             shape=(), dtype="int64", trainable=False, initializer="zeros", name="step",
@@ -237,6 +261,21 @@ class AVAE(keras.Model):
         """As Keras' own. What cannot be written raises before a file is opened."""
         self.get_config()
         super().save(*arguments, **named)
+
+    def _bounds_of_encoder(self) -> Bounds | None:
+        """Bounds of the encoder, where the adversary needs them.
+
+        Raises:
+            InputError: there are none, of a layer or in the ball's norm.
+        """
+        if self.objective.attack is None or not self.adversary.bounds:
+            return None
+        if self.ball.name != "linf":
+            raise InputError(
+                f"the adversary {self.adversary.name!r} bounds the linf ball, and this is "
+                f"{self.ball.name}; use linf, or the adversary pgd"
+            )
+        return Bounds(self.encoder)
 
     def twin(self) -> AVAE:
         """A model of the same weights, without an optimiser, and outside of any strategy."""
@@ -290,7 +329,22 @@ class AVAE(keras.Model):
         inconsistency = w2_squared(q, again)
         return {"embedding": q.mean, "variance": q.variance, "inconsistency": inconsistency}
 
-    def attack(self, images: Images, *, seed: Tensor, q: Posterior | None = None) -> Images:
+    def posterior_box(self, images: Images, epsilon: Tensor) -> PosteriorBox:
+        """What holds q(z|x') for every x' in the L-infinity ball around each image, within the
+        pixels' bounds: interval bounds of the encoder in inference mode and float32.
+
+        Args:
+            images: [B, H, W, C].
+            epsilon: the radius, at least 0.
+        """
+        assert self._bounds
+        found = self._bounds(ball(images, epsilon, bounds=self.architecture.bounds))
+        return PosteriorBox(found["embedding"], found["variance"])
+
+    def attack(
+        self, images: Images, *, seed: Tensor, q: Posterior | None = None,
+        epsilon: Tensor | None = None,
+    ) -> Images:  # fmt: skip
         """x^a, the images that the objective's own attack finds, [B, H, W, C].
 
         Runs with the networks in inference mode and in float32 whatever the precision.
@@ -299,6 +353,7 @@ class AVAE(keras.Model):
             images: [B, H, W, C] in [0, 1].
             seed: an integer, or a stateless seed, an int32 tensor of shape [2].
             q: q(z|x) in inference mode and float32, where it is known already.
+            epsilon: the radius; the model's unless given.
 
         Raises:
             InputError: the images are none.
@@ -313,7 +368,7 @@ class AVAE(keras.Model):
         return pgd(
             lambda candidate: loss(clean, encode(candidate), self.hyperparameters),
             images,
-            epsilon=self.epsilon,
+            epsilon=self.epsilon if epsilon is None else epsilon,
             ball=self.ball,
             steps=self.pgd_steps,
             step_size=self.pgd_step_size,
@@ -352,16 +407,27 @@ class AVAE(keras.Model):
         q = encode(images, training=training and ENCODER in trained)
         z = q.sample(_use(seed, _POSTERIOR))
         g = self.decode(z, training=training and DECODER in trained, float32=float32)
-        make = {
-            DECODED: lambda: tf.stop_gradient(g),
-            ADVERSARIAL: lambda: self.attack(
-                images, seed=_use(seed, _ATTACK), q=q if self._attack_shares_pass else None
-            ),
-        }
-        auxiliary: dict[str, Any] = dict.fromkeys(make)
-        for name in self.objective.auxiliaries:
-            auxiliary[name] = encode(make[name](), training=training and self.batch_norm == "all")
-        passes = Passes(images, z, g, q, auxiliary[DECODED], auxiliary[ADVERSARIAL])
+
+        def again(images: Images) -> Posterior:
+            return encode(images, training=training and self.batch_norm == "all")
+
+        decoded: Any = None
+        adversarial: Any = None
+        g_adversarial: Any = None
+        if DECODED in self.objective.auxiliaries:
+            decoded = again(tf.stop_gradient(g))
+        if ADVERSARIAL in self.objective.auxiliaries:
+            known = q if self._attack_shares_pass else self.encode(images, float32=True)
+            adversarial = self.adversary.posterior(
+                self, images, known.stop_gradient(), self._epsilon(training),
+                _use(seed, _ATTACK), again,
+            )  # fmt: skip
+        if self.objective.decodes_adversarial:
+            g_adversarial = self.decode(
+                adversarial.sample(_use(seed, _POSTERIOR)), float32=float32,
+                training=training and DECODER in trained and self.batch_norm == "all",
+            )  # fmt: skip
+        passes = Passes(images, z, g, q, decoded, adversarial, g_adversarial)
         found = self.objective.bound(passes, self.hyperparameters)
         if set(found) != set(self.objective.terms):
             raise InputError(
@@ -369,6 +435,13 @@ class AVAE(keras.Model):
                 f"to be {', '.join(self.objective.terms)}: name in `terms` what `bound` gives"
             )
         return found
+
+    def _epsilon(self, training: bool) -> Tensor:
+        """The attack's radius: in training it grows from 0 over the first steps."""
+        if not (training and self.epsilon_warmup):
+            return self.epsilon
+        share = tf.cast(self.step, tf.float32) / self.epsilon_warmup
+        return self.epsilon * tf.minimum(share, 1.0)
 
     # ------------------------------------------------------------------ Keras
 
@@ -498,7 +571,9 @@ class AVAE(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         h = self.hyperparameters
-        rows: tuple[Any, ...] = (self.objective, self.architecture, h.coupling, self.ball)
+        rows: tuple[Any, ...] = (
+            self.objective, self.architecture, h.coupling, self.adversary, self.ball,
+        )  # fmt: skip
         made_with = [r.plugin(row.name) for r, row in zip(_ROWS.values(), rows, strict=True)]
         return {
             **super().get_config(),
@@ -511,7 +586,10 @@ class AVAE(keras.Model):
             "rho_se": h.rho_se,
             "coupling": COUPLINGS.name(h.coupling),
             "reconstruction_weight": h.reconstruction_weight,
+            "penalty_weight": h.penalty_weight,
+            "adversary": ADVERSARIES.name(self.adversary),
             "epsilon": self.epsilon,
+            "epsilon_warmup": self.epsilon_warmup,
             "ball": BALLS.name(self.ball),
             "pgd_steps": self.pgd_steps,
             "pgd_step_size": self.pgd_step_size,

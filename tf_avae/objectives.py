@@ -1,9 +1,11 @@
-"""The five objectives, side by side. Each is a row: data, and one pure function.
+"""The objectives, side by side. Each is a row: data, and one pure function.
 
 Equation and algorithm numbers are those of the supplement of "The Autoencoding Variational
-Autoencoder" (NeurIPS 2020). Every bound is maximised. To add an objective, add a row.
+Autoencoder" (NeurIPS 2020); `adversarial_elbo` and `certified_elbo` are ours (docs/objectives.md).
+Every bound is maximised. To add an objective, add a row.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -51,6 +53,45 @@ COUPLINGS: Registry[Coupling] = Registry(
 )
 
 
+@dataclass(frozen=True)
+class Adversary:
+    """Who finds the worst q(z|x') of the ball.
+
+    Attributes:
+        name: the row's name.
+        summary: for `--help` and the docs.
+        posterior: (the model, x, q(z|x) as a constant, epsilon, a seed, what encodes auxiliary
+            images) to q(z|x^a), or to what is worse for the bound than any q(z|x') of the ball.
+        bounds: it needs bounds of the encoder, which are of the L-infinity ball.
+    """
+
+    name: str
+    summary: str
+    posterior: Callable[..., d.Posterior]
+    bounds: bool = False
+
+
+ADVERSARIES: Registry[Adversary] = Registry(
+    "adversary",
+    Adversary(
+        name="pgd",
+        summary="projected gradient descent: an image of the ball, the worst that it finds",
+        posterior=lambda model, x, q, epsilon, seed, encode: encode(
+            model.attack(x, seed=seed, q=q, epsilon=epsilon)
+        ),
+    ),
+    Adversary(
+        name="interval",
+        summary="interval bounds of the encoder: at least as bad as every image of the ball",
+        posterior=lambda model, x, q, epsilon, seed, encode: d.worst(
+            lambda clean, other: model.objective.attack(clean, other, model.hyperparameters),
+            q, model.posterior_box(x, epsilon),
+        ),
+        bounds=True,
+    ),
+)  # fmt: skip
+
+
 class Hyperparameters(NamedTuple):
     """What the bounds depend on beside the networks."""
 
@@ -59,6 +100,7 @@ class Hyperparameters(NamedTuple):
     rho_se: float
     coupling: Coupling
     reconstruction_weight: float
+    penalty_weight: float = 1.0
 
 
 class Passes(NamedTuple):
@@ -70,7 +112,8 @@ class Passes(NamedTuple):
         g: g(z), [B, H, W, C].
         q: q(z|x).
         q_decoded: q(z|x~).
-        q_adversarial: q(z|x^a).
+        q_adversarial: q(z|x^a), or the posterior that stands for it (`ADVERSARIES`).
+        g_adversarial: g(z^a), z^a ~ q_adversarial with the noise of z, [B, H, W, C].
     """
 
     x: Images
@@ -79,6 +122,7 @@ class Passes(NamedTuple):
     q: d.Posterior
     q_decoded: d.Posterior
     q_adversarial: d.Posterior
+    g_adversarial: Images | None = None
 
 
 @dataclass(frozen=True)
@@ -94,8 +138,15 @@ class Objective:
         encodes: DATA or GENERATED.
         auxiliaries: which of DECODED and ADVERSARIAL images it encodes beside x.
         trains: which of ENCODER and DECODER it changes.
-        attack: (q(z|x), q(z|x^a), hyperparameters) to what PGD maximises, [B]: minus the terms of
-            the bound that depend on x^a (eqs. 25-27). Given exactly where ADVERSARIAL is.
+        attack: (q(z|x), q(z|x^a), hyperparameters) to what the adversary maximises, [B]: minus the
+            terms of the bound that depend on x^a (eqs. 25-27), or what takes their place. A sum of
+            convex functions of mean and variance of each latent of q(z|x^a), as
+            `distributions.worst` needs. Given exactly where ADVERSARIAL is.
+        decodes_adversarial: whether it also decodes a sample of q(z|x^a).
+        adversary: the row of `ADVERSARIES` that finds q(z|x^a) unless another is asked for.
+        penalty_weight: the weight of its penalty unless another is asked for.
+        largest_weight: the largest for which it is a bound.
+        warmup: the share of the steps over which epsilon grows from 0 unless another is asked for.
         starts_from: the objective that must have been trained before, if any.
         uses: the options of `Config` that this objective reads beside those that all read.
     """
@@ -109,6 +160,11 @@ class Objective:
     auxiliaries: tuple[str, ...] = ()
     trains: tuple[str, ...] = (ENCODER, DECODER)
     attack: Callable[[d.Posterior, d.Posterior, Hyperparameters], PerExample] | None = None
+    decodes_adversarial: bool = False
+    adversary: str = "pgd"
+    penalty_weight: float = 1.0
+    largest_weight: float = math.inf
+    warmup: float = 0.0
     starts_from: str | None = None
     uses: tuple[str, ...] = ()
 
@@ -125,6 +181,10 @@ class Objective:
         need(
             (self.attack is not None) == (ADVERSARIAL in self.auxiliaries),
             "an attack and adversarial images go together",
+        )
+        need(
+            not self.decodes_adversarial or self.attack is not None,
+            "it decodes a code of attacked images, and attacks none",
         )
         need(
             self.encodes == DATA or DECODER not in self.trains,
@@ -194,7 +254,28 @@ def _avae_ss(p: Passes, h: Hyperparameters) -> Terms:
     return {"bound": bound, **t}
 
 
-_PGD = ("epsilon", "pgd_norm", "pgd_steps", "pgd_step_size")
+def _adversarial_elbo(p: Passes, h: Hyperparameters) -> Terms:
+    t = _vae(p, h)
+    rec = d.reconstruction(p.x, p.g_adversarial, h.observation_variance)
+    kl = d.kl_to_prior(p.q_adversarial)
+    weight = h.penalty_weight
+    bound = (1.0 - weight) * t.pop("bound") + weight * (rec - kl)
+    return {"bound": bound, **t, "reconstruction_adversarial": rec, "kl_adversarial": kl}
+
+
+def _certified_elbo(p: Passes, h: Hyperparameters) -> Terms:
+    t = _vae(p, h)
+    penalty = d.kl(p.q_adversarial, p.q)
+    return {"bound": t.pop("bound") - h.penalty_weight * penalty, **t, "penalty": penalty}
+
+
+def _kl_attack(q: d.Posterior, other: d.Posterior, h: Hyperparameters) -> PerExample:
+    return d.kl(other, q)
+
+
+_ATTACK = (
+    "adversary", "epsilon", "epsilon_warmup", "pgd_norm", "pgd_steps", "pgd_step_size",
+)  # fmt: skip
 _AVAE_TERMS = ("bound", "reconstruction", "kl", "coupling", "entropy")
 
 OBJECTIVES: Registry[Objective] = Registry(
@@ -223,7 +304,7 @@ OBJECTIVES: Registry[Objective] = Registry(
         terms=("bound", "reconstruction", "joint_prior", "joint_entropy"),
         auxiliaries=(ADVERSARIAL,),
         attack=_se_attack,
-        uses=("rho", *_PGD),
+        uses=("rho", *_ATTACK),
     ),
     Objective(
         name="se_avae",
@@ -233,7 +314,7 @@ OBJECTIVES: Registry[Objective] = Registry(
         terms=(*_AVAE_TERMS, "coupling_se", "entropy_se"),
         auxiliaries=(DECODED, ADVERSARIAL),
         attack=_se_avae_attack,
-        uses=("rho", "rho_se", "coupling", *_PGD),
+        uses=("rho", "rho_se", "coupling", *_ATTACK),
     ),
     Objective(
         name="avae_ss",
@@ -246,5 +327,31 @@ OBJECTIVES: Registry[Objective] = Registry(
         trains=(ENCODER,),
         starts_from="vae",
         uses=("rho", "coupling", "reconstruction_weight"),
+    ),
+    Objective(
+        name="adversarial_elbo",
+        equation="docs/objectives.md",
+        summary="(1 - w) (rec - KL(q_x||p)) + w (rec - KL) of x under q_x^a",
+        bound=_adversarial_elbo,
+        terms=("bound", "reconstruction", "kl", "reconstruction_adversarial", "kl_adversarial"),
+        auxiliaries=(ADVERSARIAL,),
+        attack=_kl_attack,
+        decodes_adversarial=True,
+        penalty_weight=0.5,
+        largest_weight=1.0,
+        uses=("penalty_weight", *_ATTACK),
+    ),
+    Objective(
+        name="certified_elbo",
+        equation="docs/objectives.md",
+        summary="rec - KL(q_x||p) - w KL(q'||q_x), q' the farthest that the ball's bounds allow",
+        bound=_certified_elbo,
+        terms=("bound", "reconstruction", "kl", "penalty"),
+        auxiliaries=(ADVERSARIAL,),
+        attack=_kl_attack,
+        adversary="interval",
+        penalty_weight=2.0,
+        warmup=0.5,
+        uses=("penalty_weight", *_ATTACK),
     ),
 )

@@ -6,6 +6,7 @@ the layer, does not cast to what its policy computes in.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from tf_avae.backend import keras, tf
-from tf_avae.backend.layers import ConstantVariance
 from tf_avae.errors import InputError
 from tf_avae.types import Tensor
 
@@ -63,13 +63,13 @@ def parts_of(layer: Any) -> list[Part]:
     Raises:
         InputError: there are no bounds for it; it is named.
     """
-    known = _LAYERS.get(type(layer))
+    known = _layers().get(type(layer))
     if known is None and not isinstance(layer, keras.layers.Layer):
         kind = type(layer)  # of an expression, such as x + y
         if kind.__module__.startswith("keras.src.ops."):  # anybody may name a class so
             known = _OPERATIONS.get(kind.__name__)
     if known is None:
-        raise _refused(layer, "is of a kind", [kind.__name__ for kind in _LAYERS])
+        raise _refused(layer, "is of a kind", [kind.__name__ for kind in _layers()])
     if getattr(layer, "quantization_mode", None):
         raise _refused(layer, f"is quantised to {layer.quantization_mode}", ["float32"])
     parts = known(layer)
@@ -257,36 +257,43 @@ max(slope x, x)."""
 _SIZES: dict[str, float | None] = {"relu": None, "elu": 1.0, "selu": 2.0}
 """Sizes where they are not 0: TensorFlow has the last two of exp(x) - 1."""
 
-_L = keras.layers
 
-_LAYERS: dict[type, Callable[[Any], list[Part]]] = {
-    _L.Dense: lambda layer: _kernel(layer, keras.ops.matmul),
-    _L.Conv2D: lambda layer: _kernel(layer, layer.convolution_op),
-    _L.DepthwiseConv2D: _depthwise,
-    _L.BatchNormalization: _batch_norm,
-    _L.Rescaling: _rescaling,
-    ConstantVariance: _constant_variance,
-    **dict.fromkeys(
-        (_L.Flatten, _L.Reshape, _L.Permute, _L.ZeroPadding2D, _L.Cropping2D), _call
-    ),
-    _L.UpSampling2D: _up_sampling,
-    _L.AveragePooling2D: _pooling,
-    _L.GlobalAveragePooling2D: _one,
-    **dict.fromkeys((_L.MaxPooling2D, _L.GlobalMaxPooling2D), _monotone),
-    **dict.fromkeys((_L.Add, _L.Average), _sum),
-    _L.Subtract: _subtract,
-    _L.Concatenate: _concatenate,
-    **dict.fromkeys((_L.Maximum, _L.Minimum), _extreme),
-    _L.Activation: lambda layer: [],
-    _L.ReLU: _relu,
-    _L.LeakyReLU: _leaky_relu,
-    _L.ELU: _elu,
-    **dict.fromkeys(
-        (_L.Identity, _L.Dropout, _L.SpatialDropout2D, _L.GaussianDropout, _L.GaussianNoise,
-         _L.AlphaDropout, _L.ActivityRegularization),
-        _nothing,
-    ),
-}  # fmt: skip
+@functools.cache
+def _layers() -> dict[type, Callable[[Any], list[Part]]]:
+    """The parts by kind of layer; made when they are needed, since they import Keras."""
+    from tf_avae.backend.layers import ConstantVariance
+
+    kinds = keras.layers
+    return {
+        kinds.Dense: lambda layer: _kernel(layer, keras.ops.matmul),
+        kinds.Conv2D: lambda layer: _kernel(layer, layer.convolution_op),
+        kinds.DepthwiseConv2D: _depthwise,
+        kinds.BatchNormalization: _batch_norm,
+        kinds.Rescaling: _rescaling,
+        ConstantVariance: _constant_variance,
+        **dict.fromkeys(
+            (kinds.Flatten, kinds.Reshape, kinds.Permute, kinds.ZeroPadding2D, kinds.Cropping2D),
+            _call,
+        ),
+        kinds.UpSampling2D: _up_sampling,
+        kinds.AveragePooling2D: _pooling,
+        kinds.GlobalAveragePooling2D: _one,
+        **dict.fromkeys((kinds.MaxPooling2D, kinds.GlobalMaxPooling2D), _monotone),
+        **dict.fromkeys((kinds.Add, kinds.Average), _sum),
+        kinds.Subtract: _subtract,
+        kinds.Concatenate: _concatenate,
+        **dict.fromkeys((kinds.Maximum, kinds.Minimum), _extreme),
+        kinds.Activation: lambda layer: [],
+        kinds.ReLU: _relu,
+        kinds.LeakyReLU: _leaky_relu,
+        kinds.ELU: _elu,
+        **dict.fromkeys(
+            (kinds.Identity, kinds.Dropout, kinds.SpatialDropout2D, kinds.GaussianDropout,
+             kinds.GaussianNoise, kinds.AlphaDropout, kinds.ActivityRegularization),
+            _nothing,
+        ),
+    }  # fmt: skip
+
 
 _OPERATIONS: dict[str, Callable[[Any], list[Part]]] = {
     "Add": lambda operation: _positive(operation.call, 1),

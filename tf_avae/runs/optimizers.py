@@ -1,4 +1,4 @@
-"""Adam, as one operation a variable."""
+"""Adam, as one operation a variable, and how its learning rate falls."""
 
 from typing import Any
 
@@ -51,3 +51,17 @@ class FusedAdam(keras.optimizers.Adam):
             epsilon=self.epsilon,
             grad=tf.cast(gradient, variable.dtype),
         )
+
+
+def adam(learning_rate: float, decay: str, steps: int) -> FusedAdam:
+    """The optimiser of a training.
+
+    Args:
+        learning_rate: at first.
+        decay: "none", or "cosine": half a cosine to a twentieth of it (Loshchilov and Hutter,
+            arXiv 1608.03983).
+        steps: of the training.
+    """
+    if decay == "cosine":
+        return FusedAdam(keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.05))
+    return FusedAdam(learning_rate)

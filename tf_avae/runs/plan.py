@@ -13,7 +13,7 @@ from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
 from tf_avae.files import absolute
 from tf_avae.networks import ARCHITECTURES
-from tf_avae.objectives import COUPLINGS, OBJECTIVES
+from tf_avae.objectives import ADVERSARIES, COUPLINGS, OBJECTIVES
 from tf_avae.registry import Registry
 from tf_avae.types import ImageShape
 
@@ -25,6 +25,7 @@ ROWS: dict[str, Registry[Any]] = {
     "dataset": DATASETS,
     "arch": ARCHITECTURES,
     "coupling": COUPLINGS,
+    "adversary": ADVERSARIES,
     "pgd_norm": BALLS,
 }
 """The registries that fields of `Config` name rows of."""
@@ -60,6 +61,8 @@ def resolve(config: Config) -> Config:
         raise InputError(f"algo is not given; choose one of: {', '.join(OBJECTIVES)}")
     objective = OBJECTIVES[config.algo]
     COUPLINGS[config.coupling], BALLS[config.pgd_norm]
+    if config.adversary:
+        ADVERSARIES[config.adversary]
     architecture = ARCHITECTURES[config.arch or DATASETS[config.dataset].architecture]
     intervals = ("log_every", "checkpoint_every", "eval_every", "pictures_every")
     common = math.gcd(*(getattr(config, name) for name in intervals))
@@ -96,10 +99,13 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
         algo: the objective, where it is not the config's own (an earlier stage).
     """
     from tf_avae.model import AVAE
-    from tf_avae.runs.optimizers import FusedAdam
+    from tf_avae.runs.optimizers import adam
 
+    algo = algo or config.algo
+    steps = next((s.steps for s in stages(config) if s.algo == algo), config.steps)
+    warmup = config.epsilon_warmup
     model = AVAE(
-        objective=algo or config.algo,
+        objective=algo,
         architecture=config.arch,
         image_shape=image_shape,
         latent_dim=config.latent_dim,
@@ -108,7 +114,10 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
         rho_se=config.rho_se,
         coupling=config.coupling,
         reconstruction_weight=config.reconstruction_weight,
+        penalty_weight=config.penalty_weight,
+        adversary=config.adversary or None,
         epsilon=config.epsilon,
+        epsilon_warmup=int(OBJECTIVES[algo].warmup * steps) if warmup is None else warmup,
         ball=config.pgd_norm,
         pgd_steps=config.pgd_steps,
         pgd_step_size=config.pgd_step_size,
@@ -117,7 +126,7 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
         dtype=config.precision,
     )
     model.compile(
-        optimizer=FusedAdam(config.learning_rate),
+        optimizer=adam(config.learning_rate, config.learning_rate_decay, steps),
         steps_per_execution=config.steps_per_execution if replicas.count() == 1 else 1,
     )
     return model

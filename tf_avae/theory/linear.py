@@ -13,8 +13,11 @@ with three numbers for each term that acts on a code: -F, its gradient to a; T/2
 off the bound per unit of s; and E/2, its coefficient of log s. x~ and x^a carry no gradient, so a
 resting point of `avae`, `se_avae` or `avae_ss` is where training stops, not the maximum of one
 function. The exact posterior of the decoder w is a* = w/(w^2 + v), s* = v/(w^2 + v); the pPCA that
-made the data has w^2 = l. Lengths scale out: beside the couplings and omega, only l/v and
-epsilon/sqrt(v) matter.
+made the data has w^2 = l. Lengths scale out: beside the couplings, omega and the penalty's weight,
+only l/v and epsilon/sqrt(v) matter.
+
+The decoder of `adversarial_elbo` also reads codes of y + reach tau, which adds to c in its
+denominator alone: the side tau that its attack takes does not depend on y.
 
 Images of `avae_ss` are decoded from the prior without noise, so c = w^2 there.
 """
@@ -39,7 +42,8 @@ class Attack:
     """An L-infinity attack on a component that lies evenly on a block of pixels of its own.
 
     u is 1/sqrt(pixels) on them, so a perturbation moves y by up to reach = epsilon sqrt(pixels).
-    What is maximised, (mu' - rho mu)^2, is convex: the sign tau of the move is all that matters.
+    What is maximised, (mu' - rho mu)^2 or, for KL(q_xa||q_x), (mu' - mu)^2, is convex: the sign tau
+    of the move is all that matters, and for the second not even that.
 
     Attributes:
         epsilon: radius, in pixel values.
@@ -141,6 +145,8 @@ class _Point(NamedTuple):
     c: np.ndarray
     rho: float
     rho_se: float
+    weight: float
+    v: float
     reach: float
     alignment: Any  # E[tau y] under the coupling of the attacked pair
 
@@ -156,13 +162,14 @@ class _Point(NamedTuple):
 
 
 class _Push(NamedTuple):
-    """What a term does to a code: F, T and E of the module's docstring, and a number like dF/da,
-    which sets the length of the iteration's steps and nothing else."""
+    """What a term does to a code: F, T and E of the module's docstring; a number like dF/da, which
+    sets the length of the iteration's steps and nothing else; what the decoder sees beside c."""
 
     force: Any
     curvature: Any
     precision: Any
     entropies: Any
+    spread: Any = 0.0
 
 
 _Piece = Callable[[_Point], _Push]
@@ -209,6 +216,19 @@ def _joint(p: _Point) -> _Push:
     return _linear(p, square / noise, 2.0 / noise, 1.0 + r)
 
 
+def _adversarial_elbo(p: _Point) -> _Push:
+    """The prior and, weighted, what decoding y from the code of y + reach tau takes off."""
+    spread = p.weight * p.reach**2
+    push = _linear(p, p.c + spread + spread * p.w**2 / p.v, 1.0)
+    return push._replace(spread=spread)
+
+
+def _certified_elbo(p: _Point) -> _Push:
+    """-weight (a reach)^2/(2 s): bounds of an affine map are exact."""
+    square = p.weight * p.reach**2 / p.s
+    return _Push(square * p.a, square, 0.0, square * p.a**2)
+
+
 class _Row(NamedTuple):
     """The terms of an objective that act on the code, by the name of the coupling.
 
@@ -236,6 +256,8 @@ _ROWS = {
         {name: (*pieces, _adversarial) for name, pieces in _COUPLED.items()}, attacked_by="rho_se"
     ),
     "avae_ss": _Row(_COUPLED, trains_decoder=False),
+    "adversarial_elbo": _Row(dict.fromkeys(_COUPLED, (_adversarial_elbo,))),
+    "certified_elbo": _Row(dict.fromkeys(_COUPLED, (_prior, _certified_elbo))),
 }
 
 
@@ -266,6 +288,7 @@ def _problem(
     rho_se: float = 0.975,
     coupling: str = "analytic",
     reconstruction_weight: float = 1.0,
+    penalty_weight: float = 0.5,
     attack: Attack = Attack(),
 ) -> _Problem:
     if objective not in _ROWS:
@@ -280,13 +303,15 @@ def _problem(
         ("rho", rho, 0 <= rho < 1, "in [0, 1)"),
         ("rho_se", rho_se, 0 <= rho_se < 1, "in [0, 1)"),
         ("reconstruction_weight", reconstruction_weight, reconstruction_weight >= 0, "at least 0"),
+        ("penalty_weight", penalty_weight, penalty_weight >= 0, "at least 0"),
     ):
         if not np.all(good):
             raise InputError(f"{name} is {value}; it must be {limit}")
     c = signal + v if row.trains_decoder else signal
     constants = {"rho": rho, "rho_se": rho_se}
     alignment = attack.alignment(c, constants[row.attacked_by])
-    fixed = {**constants, "reach": attack.reach, "alignment": alignment}
+    fixed: dict[str, Any] = {**constants, "weight": penalty_weight, "v": v}
+    fixed |= {"reach": attack.reach, "alignment": alignment}
     omega = 1.0 if row.trains_decoder else reconstruction_weight
     return _Problem(row, row.pieces[coupling], signal, c, v, omega, fixed)
 
@@ -312,7 +337,8 @@ def resting_point(
         rho_se: coupling of the adversarial pair of `se_avae`, in [0, 1) [0.975].
         coupling: name of a row of `COUPLINGS` ["analytic"].
         reconstruction_weight: omega in `avae_ss`, at least 0 [1].
-        attack: an `Attack`, of `se` and `se_avae` [none].
+        penalty_weight: of `adversarial_elbo` and `certified_elbo`, at least 0 [0.5].
+        attack: an `Attack`, of the objectives that attack [none].
 
     Raises:
         InputError: an unknown name, a number out of range, or equations that do not settle: close
@@ -330,7 +356,7 @@ def resting_point(
         move_a = p.omega * w * (p.c - w * a * p.c) - p.v * push.force
         move_a = move_a / (p.omega * w**2 * p.c + p.v * push.curvature)
         move_s = push.entropies / (p.omega * w**2 / p.v + push.precision) - s
-        move_w = p.c * a / (a**2 * p.c + s) - w if p.row.trains_decoder else 0.0 * w
+        move_w = p.c * a / (a**2 * (p.c + push.spread) + s) - w if p.row.trains_decoder else 0.0 * w
         # Relative to the scale that each number has: v^-1/2, 1 and v^1/2.
         moves = move_a * np.sqrt(p.v), move_s, move_w / np.sqrt(p.signal)
         a, s, w = a + 0.5 * move_a, s + 0.5 * move_s, w + 0.5 * move_w

@@ -32,6 +32,7 @@ class LinearTask:
         epsilon: radius of the attack.
         rho: both couplings.
         coupling: name of a row of `COUPLINGS`.
+        penalty_weight: of the objectives that have one.
     """
 
     signal_to_noise: tuple[float, ...]
@@ -40,6 +41,7 @@ class LinearTask:
     epsilon: float = 0.025
     rho: float = 0.9
     coupling: str = "analytic"
+    penalty_weight: float = 0.5
 
     @property
     def latents(self) -> int:
@@ -77,6 +79,7 @@ class LinearTask:
             rho=self.rho,
             rho_se=self.rho,
             coupling=self.coupling,
+            penalty_weight=self.penalty_weight,
             epsilon=self.epsilon,
             seed=seed,
         )
@@ -116,6 +119,7 @@ class LinearTask:
             rho=self.rho,
             rho_se=self.rho,
             coupling=self.coupling,
+            penalty_weight=self.penalty_weight,
             attack=Attack(self.epsilon, self.pixels, random_start),
             start=_START,
         )
