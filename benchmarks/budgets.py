@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evaluation import probed
+from tf_avae.config import read_json
 from tf_avae.console.commands import Parser, add_trust, run_command
 from tf_avae.console.printing import answer
+from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS, Budget, Outcomes, worst_case
 from tf_avae.evaluation.robustness import Stand
 from tf_avae.evaluation.trial_graphs import TrialGraphs
@@ -34,6 +36,7 @@ from tf_avae.evaluation.trials import (
 )
 from tf_avae.files import write_json
 from tf_avae.provenance import provenance
+from tf_avae.records import damage_told
 from training.options import add_choice
 
 BALL = "linf"
@@ -107,21 +110,56 @@ def _note(work: list[float], stand: Stand) -> None:
     work.append(stand.done)
 
 
+def markdown(rows: list[Row]) -> str:
+    """A table for each budget: what each trial breaks, in percent of the images, in how many
+    gradient steps an image. Seconds are left out: what else the machine did is in them."""
+    tables = []
+    for budget in dict.fromkeys(row["budget"] for row in rows):
+        of = [row for row in rows if row["budget"] == budget]
+        made, then = (
+            list(dict.fromkeys(trial["trial"] for row in of for trial in row[kind]))
+            for kind in ("trials", "candidates")
+        )
+        heads = [f"`{budget}`", "ε", "images", "right", *(f"`{name}`" for name in made), "left",
+                 *(f"then `{name}`" for name in then)]  # fmt: skip
+        lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
+        for row in of:
+            cells = [
+                f"`{row['encoder']}`, {row['task']}", f"{row['epsilon']:g}", str(row["images"]),
+                _share(row, row["nominal"]), *_cells(row, "trials", made),
+                f"{_share(row, row['left'])} in {_steps(row)}", *_cells(row, "candidates", then),
+            ]  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _cells(row: Row, kind: str, names: list[str]) -> list[str]:
+    cells = {
+        trial["trial"]: f"{_share(row, trial['broken'])} in {trial['steps']:,.0f}"
+        for trial in row[kind]
+    }
+    return [cells.get(name, "–") for name in names]
+
+
+def _steps(row: Row) -> str:
+    return f"{sum(trial['steps'] for trial in row['trials']):,.0f}"
+
+
+def _share(row: Row, count: int) -> str:
+    return f"{100 * count / row['images']:.1f}"
+
+
 def lines(row: Row) -> list[str]:
     """A measurement as text."""
-
-    def share(count: int) -> str:
-        return f"{100 * count / row['images']:.1f} %"
-
-    steps = sum(trial["steps"] for trial in row["trials"])
     made = [
         f"{row['encoder']}, {row['task']}, ε {row['epsilon']:g}, {row['images']} images: nominal "
-        f"{share(row['nominal'])}, {row['budget']} leaves {share(row['left'])} after {steps:,.0f} "
-        "steps an image"
+        f"{_share(row, row['nominal'])} %, {row['budget']} leaves {_share(row, row['left'])} % "
+        f"after {_steps(row)} steps an image"
     ]
     for kind, rows in (("", row["trials"]), ("then ", row["candidates"])):
         made += [
-            f"  {kind + trial['trial']:22} breaks {share(trial['broken']):>7} in "
+            f"  {kind + trial['trial']:22} breaks {_share(row, trial['broken']):>5} % in "
             f"{trial['steps']:7,.0f} steps an image, {trial['seconds']:6.1f} s"
             for trial in rows
         ]
@@ -131,23 +169,31 @@ def lines(row: Row) -> list[str]:
 def parser() -> Parser:
     """The command line."""
     made = Parser(prog="python -m benchmarks.budgets", description=(__doc__ or "").split("\n")[0])
-    made.add_argument("encoder", nargs="+", help="runs, SavedModels, Keras models, or names")
+    made.add_argument("encoder", nargs="*", help="runs, SavedModels, Keras models, or names")
     made.add_argument("--task", nargs="+", default=["digit", "color"], metavar="NAME")
     made.add_argument("--epsilon", type=float, nargs="+", default=[0.1], metavar="X")
     add_choice(made, "--budget", BUDGETS, "strong", "what is measured")
     made.add_argument("--before", action="store_true", help=f"measure {BEFORE.summary} instead")
     made.add_argument("--images", type=int, default=500, metavar="N")
     made.add_argument("--json", type=Path, help="where to write the figures")
+    made.add_argument("--from", dest="source", metavar="FILE", help="only print its tables")
     add_trust(made)
     return made
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints a table for each encoder, task and radius; writes them as JSON where asked."""
+    """Prints what was found for each encoder, task and radius; writes it as JSON where asked."""
     return run_command(parser, argv, _main)
 
 
 def _main(given: argparse.Namespace) -> int:
+    if bool(given.encoder) == bool(given.source):
+        raise InputError("give encoders, such as colormnist-robust, or --from FILE")
+    if given.source:
+        kept = read_json(given.source)
+        with damage_told(given.source, "measure again"):
+            answer(markdown(kept["rows"]))
+        return 0
     if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)  # before the work
     rows, budget = [], BEFORE if given.before else BUDGETS[given.budget]

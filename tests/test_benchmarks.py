@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import attack, counts, cross_check, data, pairing, train
+from benchmarks import attack, budgets, counts, cross_check, data, pairing, train
 from benchmarks.evaluation import probed
 from benchmarks.network_file import ACTIVATIONS, arrays_of, keras_encoder, probe_of
 from benchmarks.pairing import Left, Peer, Worker, Workers
@@ -411,6 +411,14 @@ READ = {
     ],
 }  # fmt: skip
 
+BUDGET = {"encoder": "one", "task": "digit", "epsilon": 0.1, "budget": "strong", "images": 40,
+          "nominal": 38, "left": 20, "candidates": []}  # fmt: skip
+SEARCHED = {"rows": [
+    {**BUDGET, "trials": [{"trial": "pgd", "broken": 16, "steps": 1000.4},
+                          {"trial": "square", "broken": 2, "steps": 500.4}]},
+    {**BUDGET, "encoder": "two", "trials": [{"trial": "square", "broken": 18, "steps": 7.0}]},
+]}  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("benchmark", "found", "lines"),
@@ -423,6 +431,10 @@ READ = {
         (data, READ,
          ["| `color_mnist`, `mlp` | 50,000 | 3.00 (2.00 to 4.00) | 300 | 301 | 400 |",
           "and 2,000 more"]),
+        (budgets, SEARCHED,
+         ["| `strong` | ε | images | right | `pgd` | `square` | left |",
+          "| `one`, digit | 0.1 | 40 | 95.0 | 40.0 in 1,000 | 5.0 in 500 | 50.0 in 1,501 |",
+          "| `two`, digit | 0.1 | 40 | 95.0 | – | 45.0 in 7 | 50.0 in 7 |"]),
     ],
 )  # fmt: skip
 def test_kept_figures_make_the_table_again(tmp_path, capsys, benchmark, found, lines):
@@ -465,6 +477,8 @@ def test_what_leaves_the_ball_is_no_attack():
         (attack, ["nowhere"], "nowhere"),
         (data, ["--batches", "0"], "batches is 0"),
         (data, ["--images", "3"], "images is 3"),
+        (budgets, [], "give encoders"),
+        (budgets, ["--from", __file__], "not JSON"),
     ],
 )
 def test_bad_options_are_told_in_a_line(capsys, benchmark, words, named):

@@ -191,6 +191,8 @@ def test_make_targets_exist():
         ("benchmarks.frozen", "docs/results/frozen.json", "docs/downstream.md"),
         ("benchmarks.detection", "docs/results/detection.json", "docs/detection.md"),
         ("benchmarks.detection", "docs/results/detection_shipped.json", "docs/detection.md"),
+        ("benchmarks.budgets", "docs/results/budgets.json", "docs/evaluation.md"),
+        ("benchmarks.cross_check attack", "docs/results/cross_check.json", "docs/evaluation.md"),
         ("benchmarks.counts", "docs/results/counts.json", "docs/performance.md"),
         ("benchmarks.step_options", "docs/results/step_options.json", "docs/performance.md"),
         ("benchmarks.train", "docs/results/train_mlp.json", "docs/performance.md"),

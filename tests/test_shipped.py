@@ -136,12 +136,13 @@ def test_the_model_cards_figures_are_those_kept(provenance):
     card = (ROOT / "docs" / "model_card.md").read_text()
     assert tables.markdown(kept("paper"), [NAME]) in card
     files = [*(ROOT / "docs" / "results" / NAME).glob("*.json")]
-    assert len(files) == 4
+    assert len(files) == 5
     for file in files:
         results = kept(file.stem)
         assert results["settings"]["budget"] == file.stem.split("_")[0]
         # Of `strong` through the first head its own number, 1,000.
-        assert results["settings"]["images"] == (None if file.stem == "strong" else 500)
+        number = {"strong": None, "exhaustive": 200}.get(file.stem, 500)
+        assert results["settings"]["images"] == number
         (record,) = results["encoders"]
         assert is_of_the_encoder(record, provenance)
     for task, word in (("digit", "digits"), ("color", "colours")):

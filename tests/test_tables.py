@@ -11,7 +11,9 @@ from tf_avae.evaluation import table
 RESULTS = ROOT / "docs" / "results"
 SHIPPED = RESULTS / "colormnist-robust"
 LONGER = [SHIPPED / "paper.json", RESULTS / "conv" / "se_avae_12000_paper.json"]
-STRONG = [(SHIPPED / "strong.json", "linear"), (SHIPPED / "strong_mlp.json", "mlp")]
+STRONG = [(SHIPPED / "strong.json", "linear"), (SHIPPED / "strong_mlp.json", "mlp"),
+          (RESULTS / "conv" / "strong_se.json", "linear"),
+          (RESULTS / "conv" / "strong_se_avae.json", "linear")]  # fmt: skip
 
 
 def left_after(path, task, head="linear"):
@@ -79,6 +81,66 @@ def test_the_text_says_what_the_files_do():
         if check["name"] == "dead-pixels"
     }  # fmt: skip
     assert f"{dead[: dead.index(' have')]} are dead" in card
+
+
+def share_left(outcomes):
+    return f"{100 * outcomes.count('.') / len(outcomes):.1f}"
+
+
+def digits_of(path):
+    """The letters that kept results of one encoder have for digits at ε 0.1."""
+    (encoder,) = json.loads(path.read_text())["encoders"]
+    return table.attacked(encoder["robustness"], "digit", "linear", 0.1)["outcomes"]
+
+
+def test_what_is_said_of_strong_and_wider_searches_is_in_the_files():
+    pages = ("evaluation.md", "model_card.md", "results.md")
+    evaluation, card, results = ((ROOT / "docs" / page).read_text() for page in pages)
+    strong, wider = digits_of(SHIPPED / "strong.json"), digits_of(SHIPPED / "exhaustive.json")
+    same = strong[: len(wider)]
+    words = f"leaves {share_left(wider)} % of the first {len(wider)} digits"
+    assert words in evaluation and words in card
+    assert f"and `strong` {share_left(same)} ([file]" in evaluation
+    assert f"where `strong` leaves {share_left(same)}: it broke none" in card
+    assert all(other == "." for one, other in zip(same, wider, strict=True) if one == ".")
+    crossed = json.loads((RESULTS / "cross_check.json").read_text())["encoders"]
+    assert [row["compared"]["strong"]["theirs_alone"] for row in crossed] == [[]] * 4
+    rows = json.loads((RESULTS / "budgets.json").read_text())["rows"]
+    shipped, vae = (row for row in rows if row["budget"] == "strong before")
+    (now,) = (r for r in rows if r["budget"] == "strong" and
+              (r["encoder"], r["task"]) == (vae["encoder"], vae["task"]))  # fmt: skip
+    steps = [
+        f"{sum(trial['steps'] for trial in row['trials']):,.0f}" for row in (vae, now, shipped)
+    ]
+    assert f"took {steps[0]} steps for the digits of `vae` where `strong` takes {steps[1]}" in (
+        evaluation
+    )
+    assert vae["left"] == now["left"]
+    assert (
+        f"after {steps[2]} steps, where `strong` leaves {share_left(strong[:100])} " in evaluation
+    )
+    of_200 = [share_left(digits_of(path)[:200]) for path, _ in STRONG[2:]]
+    assert f"they keep {of_200[0]} (`se`) and {of_200[1]} % (`se_avae`)" in results
+
+
+def test_the_objectives_stand_beside_what_the_search_before_left():
+    results, evaluation = (
+        (ROOT / "docs" / page).read_text() for page in ("results.md", "evaluation.md")
+    )
+    before = json.loads((RESULTS / "objectives" / "colormnist.json").read_text())["models"]
+    encoders = json.loads((RESULTS / "objectives" / "strong_s0.json").read_text())["encoders"]
+    for encoder in encoders:
+        figures = before[encoder["name"]]["trainings"][0]["figures"]
+        cells = []
+        for task in ("digit", "color"):
+            row = table.attacked(encoder["robustness"], task, "linear", 0.1)
+            cells.append(f"{figures[f'{task}, linear, strong, ε 0.1']:.1f}")
+            cells.append(table.percent(row["accuracy"]).text)
+        assert f"| `{encoder['name']}` | {' | '.join(cells)} |" in results
+    row = table.attacked(encoders[-1]["robustness"], "color", "linear", 0.3)
+    after = dict(zip(row["trials"], row["accuracy_after"][1:], strict=True))
+    assert f"leave {100 * after['pgd-20-flat/7']:.1f} % of the colours at ε 0.3" in evaluation
+    assert after["apgd-t/2"] == 0
 
 
 def test_only_what_measured_the_same_stands_side_by_side(tmp_path, capsys):
