@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tf_avae.model import AVAE
     from tf_avae.networks import ARCHITECTURES, Architecture, Build
     from tf_avae.objectives import (
+        ADVERSARIES,
         COUPLINGS,
         OBJECTIVES,
         Coupling,
@@ -46,7 +47,7 @@ _HOMES = {
     "evaluation": "BUDGETS SECTIONS Budget Section",
     "model": "AVAE",
     "networks": "ARCHITECTURES Architecture Build",
-    "objectives": "COUPLINGS OBJECTIVES Coupling Hyperparameters Objective Passes",
+    "objectives": "ADVERSARIES COUPLINGS OBJECTIVES Coupling Hyperparameters Objective Passes",
     "probes": "HEADS Head",
     "saved.frozen": "FrozenEncoder TrainableEncoder load_encoder",
 }

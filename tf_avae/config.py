@@ -213,6 +213,10 @@ class Config:
         "none", "how the learning rate falls: not at all, or along half a cosine to a twentieth "
         "of it at the last step", OPTIMISATION, choices=("none", "cosine"),
     )  # fmt: skip
+    clip_norm: float | None = _option(
+        None, "largest norm of the gradient of all weights together; longer ones are shortened to "
+        "it", OPTIMISATION, default="none", above=0,
+    )  # fmt: skip
     seed: int = _option(
         0, "seed of weights, order, colours, noise and attacks", OPTIMISATION, low=0, below=2**31
     )

@@ -53,7 +53,7 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
 
-def adam(learning_rate: float, decay: str, steps: int) -> FusedAdam:
+def adam(learning_rate: float, decay: str, steps: int, clip_norm: float | None) -> FusedAdam:
     """The optimiser of a training.
 
     Args:
@@ -61,7 +61,9 @@ def adam(learning_rate: float, decay: str, steps: int) -> FusedAdam:
         decay: "none", or "cosine": half a cosine to a twentieth of it (Loshchilov and Hutter,
             arXiv 1608.03983).
         steps: of the training.
+        clip_norm: the largest norm of the gradient of all weights together; None for any.
     """
+    rate: Any = learning_rate
     if decay == "cosine":
-        return FusedAdam(keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.05))
-    return FusedAdam(learning_rate)
+        rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.05)
+    return FusedAdam(rate, global_clipnorm=clip_norm)

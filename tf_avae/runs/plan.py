@@ -126,7 +126,7 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
         dtype=config.precision,
     )
     model.compile(
-        optimizer=adam(config.learning_rate, config.learning_rate_decay, steps),
+        optimizer=adam(config.learning_rate, config.learning_rate_decay, steps, config.clip_norm),
         steps_per_execution=config.steps_per_execution if replicas.count() == 1 else 1,
     )
     return model
