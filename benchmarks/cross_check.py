@@ -52,8 +52,7 @@ def _export(given: argparse.Namespace) -> int:
     from tf_avae.provenance import provenance
     from tf_avae.saved.encoders import locate
 
-    if given.to.suffix != ".npz" or not given.to.parent.is_dir():
-        raise InputError(f"--to is {given.to}; give a name that ends in .npz, in a folder there is")
+    check_target(given.to)
     began, budgets = session(), [BUDGETS[name] for name in given.budget]
     check_epsilon(given.epsilon, BALLS["linf"])
     network = keras_encoder(given.run)
@@ -80,7 +79,7 @@ def _export(given: argparse.Namespace) -> int:
         "ours": ours,
         "exported": began | provenance(),
     }
-    _write(given.to, {**arrays, "run": np.array(given.run), "notes": np.array(json.dumps(notes))})
+    write(given.to, {**arrays, "run": np.array(given.run), "notes": np.array(json.dumps(notes))})
     return 0
 
 
@@ -106,7 +105,7 @@ def _attack(given: argparse.Namespace) -> int:
     torch.set_num_threads(given.threads)
     began, rows = session(), []
     for path in given.file:
-        arrays, notes = _read(path)
+        arrays, notes = read(path)
         try:
             kept = torch_network.load(str(path))
         except ValueError as error:
@@ -141,7 +140,7 @@ def _attack(given: argparse.Namespace) -> int:
             },
         })  # fmt: skip
         shown = {"points": points.transpose(0, 2, 3, 1), "broken_by": broken_by}
-        _write(path.with_suffix(".attacked.npz"), {**arrays, **shown})
+        write(path.with_suffix(".attacked.npz"), {**arrays, **shown})
     about = {
         "library": autoattack.about(), "python": platform.python_version(), **began,
         "commit": source_commit(), "seed": given.seed, "batch_size": given.batch_size,
@@ -224,7 +223,7 @@ def _judge(given: argparse.Namespace) -> int:
 
     began, rows = session(), []
     for path in given.file:
-        arrays, notes = _read(path)
+        arrays, notes = read(path)
         if "points" not in arrays:
             raise InputError(f"{path} holds no attacked images; give what `attack` wrote")
         run = given.run or str(arrays["run"])
@@ -254,12 +253,19 @@ def _judge(given: argparse.Namespace) -> int:
 # ---------------------------------------------------------------------- files and command line
 
 
-def _write(path: Path, arrays: Mapping[str, Any]) -> None:
+def check_target(path: Path) -> None:
+    """Raises `InputError` where no arrays can be written there."""
+    if path.suffix != ".npz" or not path.parent.is_dir():
+        raise InputError(f"--to is {path}; give a name that ends in .npz, in a folder there is")
+
+
+def write(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes a file for the other environment."""
     with replacing(path) as draft:
         np.savez(draft, **arrays)
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and notes of a file that `export` or `attack` wrote.
 
     Raises:
@@ -307,10 +313,11 @@ def _parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    return run_command(_parser, argv, _run)
+    return run_command(_parser, argv, run_half)
 
 
-def _run(given: argparse.Namespace) -> int:
+def run_half(given: argparse.Namespace) -> int:
+    """Runs the half that was asked for, where what it needs is installed."""
     try:
         return given.run_half(given)
     except NotInstalled:
@@ -318,7 +325,7 @@ def _run(given: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise NotInstalled(
             f"{error.name} is not installed here; export and judge run in the project's "
-            "environment, attack in that of `make bench-peers` (.venv-bench/bin/python)"
+            "environment, the comparison in that of `make bench-peers` (.venv-bench/bin/python)"
         ) from error
 
 

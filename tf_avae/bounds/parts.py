@@ -109,7 +109,7 @@ def _value(variable: Any) -> Tensor:
 def _depthwise(layer: Any) -> list[Part]:
     def product(x: Tensor, kernel: Tensor) -> Tensor:
         return keras.ops.depthwise_conv(
-            x, kernel, strides=list(layer.strides), padding=layer.padding,
+            x, kernel, strides=layer.strides, padding=layer.padding,
             dilation_rate=layer.dilation_rate, data_format=layer.data_format,
         )  # fmt: skip
 
@@ -213,17 +213,13 @@ def _nothing(layer: Any) -> list[Part]:
 
 
 def _relu(layer: Any) -> list[Part]:
-    low, cut = float(layer.negative_slope), float(layer.threshold)
-    if low < 0 or cut < 0:
-        raise _refused(layer, f"has negative_slope {low:g} and threshold {cut:g}", ["at least 0"])
+    low, cut = float(layer.negative_slope), float(layer.threshold)  # at least 0, by Keras
     plain = cut == 0 and layer.max_value is None and low < 1
     return [Monotone(layer.call, slope=low if plain else None)]
 
 
 def _leaky_relu(layer: Any) -> list[Part]:
     slope = float(layer.negative_slope)
-    if slope < 0:
-        raise _refused(layer, f"has negative_slope {slope:g}", ["at least 0"])
     return [Monotone(layer.call, slope=slope if slope < 1 else None)]
 
 
