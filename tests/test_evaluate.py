@@ -24,6 +24,7 @@ from tf_avae.evaluation.report import page
 from tf_avae.evaluation.representation import DISTANCES
 from tf_avae.evaluation.robustness import Outcomes
 from tf_avae.evaluation.table import text
+from tf_avae.graphs.saved_models import PROVENANCE
 from tf_avae.runs.run import load_trained
 from tf_avae.saved.encoders import open_encoder
 from training import evaluate as command
@@ -66,7 +67,11 @@ def export(run, folder, signature="serving_default", names=("image", "embedding"
 
 @pytest.fixture(scope="module")
 def saved(run, tmp_path_factory):
-    return export(run, tmp_path_factory.mktemp("saved") / "model" / "3").parent
+    version = export(run, tmp_path_factory.mktemp("saved") / "model" / "3")
+    (version / "assets.extra").mkdir()
+    config = json.loads((run / "config.json").read_text())
+    (version / PROVENANCE).write_text(json.dumps({"config": config}))
+    return version.parent
 
 
 def run_command(*arguments):
@@ -101,12 +106,12 @@ def test_results_are_complete(evaluated, few_digits):
     assert "training.evaluate" in results["provenance"]["command"]
     encoder, copy = results["encoders"]
     assert encoder["name"] == "avae" and encoder["config"]["steps"] == 300 and encoder["complete"]
-    sections = {"probes", "robustness", "checks", "representation", "consistency", "detection",
-                "reconstruction", "likelihood", "latents", "time_factor"}  # fmt: skip
+    sections = {"probes", "robustness", "certified", "checks", "representation", "consistency",
+                "detection", "reconstruction", "likelihood", "latents", "time_factor"}  # fmt: skip
     assert sections <= encoder.keys()
     assert encoder["left_out"] == {"fid": "no feature extractor given"}
     assert set(copy["left_out"]) == {"likelihood", "fid", "time_factor"}
-    assert copy["kind"] == "SavedModel" and len(copy["sha256"]) == 64 and "config" not in copy
+    assert copy["kind"] == "SavedModel" and len(copy["sha256"]) == 64
     row = encoder["robustness"]["rows"][0]
     letters = row["outcomes"]
     assert len(letters) == 60
@@ -119,7 +124,7 @@ def test_results_are_complete(evaluated, few_digits):
 
 def test_a_saved_model_has_the_figures_of_its_run(evaluated):
     encoder, copy = figures(evaluated[0])["encoders"]
-    for section in ("probes", "robustness", "checks", "detection", "reconstruction"):
+    for section in ("probes", "robustness", "certified", "checks", "detection", "reconstruction"):
         assert json.dumps(encoder[section]) == json.dumps(copy[section])
     assert encoder["consistency"]["inconsistency"] == copy["consistency"]["inconsistency"]
 
@@ -235,7 +240,7 @@ def test_any_callable_is_evaluated(by_hand):
     encoder, _ = evaluation.results["encoders"]
     assert encoder["probes"]["color"]["linear"]["nominal"]["value"] > 0.95
     assert encoder["left_out"].keys() == {
-        "consistency", "detection", "reconstruction", "likelihood", "fid"
+        "certified", "consistency", "detection", "reconstruction", "likelihood", "fid"
     }  # fmt: skip
     assert encoder["representation"]["left_out"] == ["w2", "kl", "reverse_kl", "symmetric_kl"]
     moved = {row["distance"] for row in encoder["representation"]["rows"]}

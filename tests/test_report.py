@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -43,9 +44,14 @@ def decode(z):
 def evaluation():
     """A linear encoder that has all there is, and one whose gradient is hidden, with a name that
     must be escaped."""
+    kernel = keras.layers.Dense(6, use_bias=False)
+    shift = keras.layers.Rescaling(1.0, -0.5)
+    layers = keras.Sequential([keras.Input((8, 8, 3)), shift, keras.layers.Flatten(), kernel])
+    kernel.kernel.assign(WEIGHTS)
     whole = Encoder(
-        "linear", lambda x: posterior(x).mean, posterior, decode, observation_variance=0.1, rho=0.9
-    )
+        "linear", lambda x: posterior(x).mean, posterior, decode, observation_variance=0.1,
+        rho=0.9, network=lambda: layers,
+    )  # fmt: skip
     hidden = Encoder("<b>steps", lambda x: tf.floor(8.0 * posterior(x).mean) / 8.0)
     settings = Settings(
         "smoke", epsilons=(0.1, 0.3), tasks=("kind",), images=60, free_images=30, neighbours=3,
@@ -192,6 +198,7 @@ def test_it_opens_in_a_browser(written, width, scheme):
     assert complaints == []
     for words in ("Accuracy, nominal and under attack", "Can these figures be trusted?",
                   "Attack by attack", "What attacks do", "Attacks on the representation",
-                  "Self-consistency", "<b>steps: likelihood",
+                  "Self-consistency", "<b>steps: likelihood", "linear, verified, ε 0.3",
+                  "verified by interval bounds", "<b>steps: certified – no bounds: its layers",
                   "PGD is at least as strong as random noise"):  # fmt: skip
         assert words in shown

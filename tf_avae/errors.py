@@ -15,6 +15,10 @@ class TrainingDiverged(RuntimeError):
     """A term of the bound stopped being a finite number."""
 
 
+class ProofContradicted(RuntimeError):
+    """An attack broke what bounds had proved to be safe: one of the two is wrong."""
+
+
 def reason(error: Exception) -> str:
     """The line of an error's message that gives the reason: inside a graph, it is the last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

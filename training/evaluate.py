@@ -30,6 +30,7 @@ from tf_avae.evaluation import (
 from tf_avae.evaluation.evaluated import Report
 from tf_avae.evaluation.inputs import check_names
 from tf_avae.evaluation.part_store import Part, PartStore
+from tf_avae.evaluation.proofs import PROOFS
 from tf_avae.evaluation.report import page
 from tf_avae.evaluation.section import SECTIONS
 from tf_avae.evaluation.table import text
@@ -114,6 +115,11 @@ def parser() -> Parser:
         "--distance", nargs="+", default=defaults.distances, metavar="NAME",
         help=f"attacks on the representation [all]\n{listed(DISTANCES)}",
     )  # fmt: skip
+    add_choice(made, "--certify", PROOFS, defaults.certify, "bounds by which images are verified")
+    made.add_argument(
+        "--outward", action="store_true",
+        help="round these bounds outward: proofs of what float32 computes [of real numbers]",
+    )  # fmt: skip
     made.add_argument(
         "--fid", metavar="PATH",
         help="feature extractor for the FID: Inception v3 weights without its top (.h5), a Keras "
@@ -141,6 +147,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         heads=tuple(arguments.head),
         sections=tuple(name for name in arguments.section if name != _TIME_FACTOR),
         distances=tuple(arguments.distance),
+        certify=arguments.certify,
+        outward=arguments.outward,
     )
     if arguments.strict and "checks" not in settings.sections:
         raise InputError("--strict looks at the checks; name checks under --section too")

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from tf_avae import plugins
 from tf_avae.console.printing import answer, note
-from tf_avae.errors import InputError, TrainingDiverged
+from tf_avae.errors import InputError, ProofContradicted, TrainingDiverged
 
 _WORDS: ContextVar[list[str] | None] = ContextVar("command", default=None)
 _PROGRAM: ContextVar[str | None] = ContextVar("program", default=None)
@@ -151,7 +151,7 @@ def exit_code(command: Callable[[], int]) -> int:
     except InputError as error:
         note(f"error: {error}")
         return USAGE_ERROR
-    except TrainingDiverged as error:
+    except (TrainingDiverged, ProofContradicted) as error:
         note(f"\nstopped: {error}")
         return 1
     except OSError as error:

@@ -19,7 +19,8 @@ _LABEL = 48  # characters of a label in one line under a chart
 
 
 def accuracy(results: dict[str, Any], task: str) -> plots.Figure:
-    """Accuracy of the first head for a task against the radius, under attack."""
+    """Accuracy of the first head for a task against the radius: under attack and, dashed, what of
+    it is verified; between the two nothing is known."""
     head = results["settings"]["heads"][0]
     radius = "ε, pixel values" if results["settings"]["norm"] == "linf" else "ε"
     figure, axes = _axes(f"{task}: accuracy under attack", radius, "accuracy, %")
@@ -29,6 +30,15 @@ def accuracy(results: dict[str, Any], task: str) -> plots.Figure:
         estimates = [rows[0]["nominal"], *(row["accuracy"] for row in rows)]
         x = [0.0, *(row["epsilon"] for row in rows)]
         _line(axes, number, x, estimates, encoder["name"], 100.0)
+        proved = [
+            table.verified(encoder["certified"], task, head, epsilon)
+            if "certified" in encoder
+            else None
+            for epsilon in x[1:]
+        ]
+        if all(proved):
+            lower = [rows[0]["nominal"], *(row["verified"] for row in proved if row)]
+            _between(axes, number, x, lower, estimates)
     if "probes" in results["settings"]["sections"]:
         majority = 100 * results["encoders"][0]["probes"][task]["majority"]
         axes.axhline(majority, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -173,6 +183,17 @@ def _with_legend(figure: plots.Figure, axes: plots.Axes) -> plots.Figure:
     figure.set_figheight(figure.get_figheight() + 0.17 * lines)
     plots.legend_below(figure, columns)
     return figure
+
+
+def _between(axes: plots.Axes, number: int, x: list, lower: list[dict], upper: list[dict]) -> None:
+    """Two estimates, in percent, between which the truth is; the lower one dashed and hollow."""
+    color, marker, _ = _STYLES[number % len(_STYLES)]
+    low, high = ([100 * e["value"] for e in estimates] for estimates in (lower, upper))
+    # Hatched, for intervals are filled.
+    axes.fill_between(
+        x, low, high, facecolor="none", edgecolor=color, alpha=0.45, linewidth=0, hatch="////"
+    )
+    axes.plot(x, low, "--", color=color, marker=marker, markersize=5, markerfacecolor="none")
 
 
 def _line(

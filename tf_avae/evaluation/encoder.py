@@ -1,10 +1,12 @@
 """What is evaluated: an encoder as a few callables."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tf_avae.backend import tf
+from tf_avae.backend import keras, tf
 from tf_avae.distributions import Posterior
 from tf_avae.evaluation.consistency import Decode
 from tf_avae.types import Images, ImageShape, Tensor
@@ -27,6 +29,7 @@ class Encoder:
         image_shape: (H, W, C) that it takes, where that is known.
         observation_variance: v of p(x|z), for the bound on the likelihood.
         rho: the coupling it was trained with.
+        network: gives its layers, for bounds: a Keras model of images to embeddings [B, D] alone.
         notes: where it comes from, for the result.
     """
 
@@ -37,6 +40,7 @@ class Encoder:
     image_shape: ImageShape | None = None
     observation_variance: float | None = None
     rho: float | None = None
+    network: Callable[[], keras.Model] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,11 @@ from tf_avae.evaluation.trial_graphs import Headed, TrialGraphs
 from tf_avae.evaluation.trials import Classifier, Extent
 from tf_avae.probes import HEADS, Fitted, Probe
 from tf_avae.types import Images, PerExample
+
+if TYPE_CHECKING:
+    from tf_avae.evaluation.prover import Prover
+
+_PROBED = 3  # images that an encoder's layers are tried on
 
 SHOWN = 50
 """Attacked images are kept of so many first test images."""
@@ -63,6 +68,10 @@ class WorkProgress:
     def begin(self, work: Work) -> None:
         """Some of the planned work begins, or was done before."""
         self.planned.pop(work, None)
+
+    def forget(self, owner: Any) -> None:
+        """What is left of the work whose keys begin with this is not done."""
+        self.planned = {work: cost for work, cost in self.planned.items() if work[0] != owner}
 
     def end(self) -> None:
         """The work that began is done."""
@@ -236,6 +245,18 @@ class EvaluatedEncoder:
     def nominal(self, task: str, head: str) -> np.ndarray:
         """Whether each measured test image is classified correctly, bool [M]."""
         return self.logits(task, head).argmax(1) == self.tasks[task].labels
+
+    @cached_property
+    def prover(self) -> "Prover":
+        """Bounds of what heads say through the encoder.
+
+        Raises:
+            InputError: there are none.
+        """
+        from tf_avae.evaluation.prover import Prover
+
+        self.say("reading its layers")
+        return Prover(self.encoder, self.test.images[:_PROBED])
 
     def attacked(self, task: str, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The first measured test images, at most `count`, and the columns of their labels."""

@@ -11,6 +11,7 @@ from tf_avae.evaluation.markup import safe
 from tf_avae.evaluation.suite import Evaluation, Pictures
 from tf_avae.plots import scaled_change, stacked
 
+_NONE = table.NONE.text
 _INTERVALS = "with 95 % intervals"
 _NAMED = 3  # encoders that the heading names
 
@@ -113,8 +114,18 @@ def _accuracy(results: dict[str, Any]) -> list[str]:
     if not _asked(results, "robustness") or not results["settings"]["tasks"]:
         return []
     head = results["settings"]["heads"][0]
+    verified = any(
+        row["head"] == head
+        for encoder in results["encoders"]
+        for row in encoder.get("certified", {"rows": ()})["rows"]
+    )
+    words = _INTERVALS
+    if verified:
+        settings = results["settings"]
+        bounds = f"{settings['certify']} bounds{', rounded outward' if settings['outward'] else ''}"
+        words += f". Dashed, hollow: verified by {bounds}; the worst case is in the hatched band"
     shown = [
-        (charts.accuracy(results, task), f"Accuracy of the {head} probe of {task}, {_INTERVALS}")
+        (charts.accuracy(results, task), f"Accuracy of the {head} probe of {task}, {words}")
         for task in results["settings"]["tasks"]
     ]
     return [markup.charts(shown)]
@@ -128,18 +139,25 @@ def _attack_by_attack(results: dict[str, Any]) -> list[str]:
     # A budget may have attacks that the number of a task's classes does not allow.
     attacks = list(dict.fromkeys(attack for *_, broken in found for attack in broken))
     heads = ["encoder", "task", "head", "ε", "images", "right", *attacks, "unbroken"]
+    proofs = {e["name"]: e["certified"] for e in able if "certified" in e}
+    heads += ["verified"] if proofs else []
     rows = []
     for name, row, broken in found:
         count = row["accuracy"]["count"]
         right, left = (round(row[key]["value"] * count) for key in ("nominal", "accuracy"))
-        by = [broken.get(attack, table.NONE.text) for attack in attacks]
-        figures = (f"{row['epsilon']:g}", count, right, *by, left)
+        by = [broken.get(attack, _NONE) for attack in attacks]
+        figures = [f"{row['epsilon']:g}", count, right, *by, left]
+        if proofs:
+            of = (row["task"], row["head"], row["epsilon"])
+            proof = table.verified(proofs[name], *of) if name in proofs else None
+            figures.append(round(proof["verified"]["value"] * count) if proof else _NONE)
         rows.append(markup.row(name, row["task"], row["head"], *map(str, figures)))
+    proved = " No attack can break an image that is verified." if proofs else ""
     return [
         markup.details(
             "Attack by attack",
             "<p>How many images each attack of the budget broke, from left to right. Only what all "
-            "before it left unbroken is attacked.</p>" + markup.table(heads, rows),
+            f"before it left unbroken is attacked.{proved}</p>" + markup.table(heads, rows),
         )
     ]
 

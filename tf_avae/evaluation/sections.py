@@ -7,7 +7,7 @@ import numpy as np
 from tf_avae.attacks import BALLS
 from tf_avae.backend import tf
 from tf_avae.distributions import Posterior, prior_sample
-from tf_avae.evaluation import statistics
+from tf_avae.evaluation import certified, statistics
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches, seed_spec
 from tf_avae.evaluation.consistency import drift
 from tf_avae.evaluation.detection import detection, lacks
@@ -223,6 +223,10 @@ for _section in (
     Section("probes", "nominal accuracy of the heads, and retrieval", probes, of_tasks=True),
     Section(
         "robustness", "accuracy under the budget, by task, head and ε", robustness, of_tasks=True
+    ),
+    Section(
+        certified.SECTION, "accuracy that bounds prove, by task, linear head and ε, beside that "
+        "under the budget", certified.certified, certified.lacks, of_tasks=True,
     ),
     Section("checks", "whether the robustness figures can be trusted", checks, of_tasks=True),
     Section(

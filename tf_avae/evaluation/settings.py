@@ -8,6 +8,7 @@ from tf_avae.attacks import BALLS
 from tf_avae.config import check, typed
 from tf_avae.errors import InputError
 from tf_avae.evaluation.budgets import BUDGETS
+from tf_avae.evaluation.proofs import PROOFS
 from tf_avae.evaluation.representation import DISTANCES
 from tf_avae.evaluation.robustness import check_epsilon
 from tf_avae.evaluation.section import SECTIONS
@@ -38,6 +39,9 @@ class Settings:
         samples: K of the importance-weighted bound.
         samples_images: test images it is measured on.
         fid_images: test images, and samples, that the FID compares.
+        certify: name of a row of `PROOFS`: by which bounds images are verified.
+        outward: bounds allow for the rounding of float32; without, they are proofs for real
+            numbers.
         seed: of all random numbers.
         batch_size: images at once.
 
@@ -60,12 +64,17 @@ class Settings:
     samples: int = 64
     samples_images: int = 500
     fid_images: int = 10_000
+    certify: str = "interval"
+    outward: bool = False
     seed: int = 0
     batch_size: int = 500
 
     def __post_init__(self) -> None:
         self._set("budget", _name(BUDGETS, self.budget))
         self._set("norm", _name(BALLS, self.norm))
+        self._set("certify", _name(PROOFS, self.certify))
+        if not isinstance(self.outward, bool):
+            raise InputError(f"outward is {self.outward!r}; it must be True or False")
         self._set("heads", tuple(_name(HEADS, head) for head in _several(self.heads)))
         self._set("sections", tuple(_name(SECTIONS, one) for one in _several(self.sections)))
         self._set("distances", tuple(_name(DISTANCES, one) for one in _several(self.distances)))

@@ -14,6 +14,7 @@ import numpy as np
 
 from tf_avae.backend import tf
 from tf_avae.errors import InputError
+from tf_avae.evaluation.certified import planned_certified
 from tf_avae.evaluation.detection import planned_detection
 from tf_avae.evaluation.encoder import Batches, Encoder
 from tf_avae.evaluation.evaluated import SHOWN, EvaluatedEncoder, Report, WorkProgress, planned_work
@@ -115,6 +116,7 @@ def evaluate(
         InputError: encoders that do not fit the images or one another, images or labels that are
             none (all of them are looked at before the work), labels that are asked for and not
             there, or nothing that can be measured.
+        ProofContradicted: an attack broke an image that bounds verify.
     """
     settings = settings or Settings()
     check_encoders(encoders)
@@ -138,6 +140,7 @@ def evaluate(
     for encoder in encoders:
         work_progress.planned |= planned_work(encoder.name, tasks, settings, images.images.shape[3])
         work_progress.planned |= planned_detection(encoder, images, tasks, settings)
+        work_progress.planned |= planned_certified(encoder, tasks, settings)
     # All that decides every part's outcome, so that no part is taken for another's.
     common = {
         "test": test_digest(images),
@@ -165,6 +168,7 @@ def evaluate(
                 record["left_out"][section.name] = lacking
             else:
                 record[section.name] = section.measure(evaluated)
+            work_progress.forget((section.name, encoder.name))
         records.append(record)
         evaluated_encoders[encoder.name] = evaluated
         pictures.append(_pictures(evaluated, class_names))

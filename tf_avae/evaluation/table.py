@@ -96,6 +96,10 @@ def _through_head(results: dict[str, Any], task: str, head: str, add: Add) -> No
     def under(epsilon: float, robustness: Record) -> Cell:
         return accuracy(attacked(robustness, task, head, epsilon), "accuracy")
 
+    def proved(epsilon: float, certified: Record) -> Cell:
+        row = verified(certified, task, head, epsilon)
+        return accuracy(row, "verified") if row else NONE
+
     counts = {first(e["robustness"])["count"] for e in results["encoders"] if "robustness" in e}
     for count in counts - {total}:
         # Below stand the first images alone, so their nominal accuracy stands above.
@@ -103,6 +107,7 @@ def _through_head(results: dict[str, Any], task: str, head: str, add: Add) -> No
     for epsilon in radii:
         label = f"{head}, {settings['budget']}, ε {epsilon:g}"
         add(label, "robustness", partial(under, epsilon))
+        add(f"{head}, verified, ε {epsilon:g}", "certified", partial(proved, epsilon))
 
 
 def _retrieval(task: str, probes: Record) -> Cell:
@@ -156,6 +161,14 @@ def attacked(robustness: Record, task: str, head: str, epsilon: float) -> Record
         for row in robustness["rows"]
         if (row["task"], row["head"], row["epsilon"]) == (task, head, epsilon)
     )
+
+
+def verified(certified: Record, task: str, head: str, epsilon: float) -> Record | None:
+    """What of an encoder is verified for a task, a head and a radius; nothing of a head that is not
+    linear."""
+    rows = certified["rows"]
+    wanted = (task, head, epsilon)
+    return next((r for r in rows if (r["task"], r["head"], r["epsilon"]) == wanted), None)
 
 
 def attack_of(trial: str) -> str:

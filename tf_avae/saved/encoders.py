@@ -101,12 +101,14 @@ def _of_run(path: Path, name: str, trust: bool) -> Encoder:
         image_shape=model.image_shape,
         observation_variance=model.hyperparameters.observation_variance,
         rho=model.hyperparameters.rho if "rho" in model.objective.uses else None,
+        network=lambda: _embedding_alone(model.encoder, "embedding"),
         notes=notes,
     )
 
 
 def _of_saved_model(path: Path, name: str, trust: bool) -> Encoder:
     from tf_avae.saved.frozen import as_layer, embedding_signature
+    from tf_avae.saved.layers import keras_encoder
 
     saved = SavedModel(path, trust=trust)
     function = embedding_signature(saved)
@@ -132,6 +134,7 @@ def _of_saved_model(path: Path, name: str, trust: bool) -> Encoder:
         posterior=posterior if "variance" in known else None,
         decode=(lambda z: saved.call("decode", latent=z)["image"]) if decodes else None,
         image_shape=_shape((None, *encoder.image_shape), saved.path),
+        network=lambda: _embedding_alone(keras_encoder(saved.path, trust=trust), "embedding"),
         notes={"kind": "SavedModel", "sha256": saved.checksum, **_trained_as(saved.path)},
     )
 
@@ -186,8 +189,16 @@ def _of_keras_model(path: Path, name: str, trust: bool) -> Encoder:
         embed=lambda images: run(images)[key] if keys else run(images),
         posterior=posterior if "variance" in keys else None,
         image_shape=shape,
+        network=lambda: _embedding_alone(model, key),
         notes={"kind": "Keras model", "sha256": weights_checksum(model)},
     )
+
+
+def _embedding_alone(network: keras.Model, key: str) -> keras.Model:
+    """The network without what its other outputs need; the network where it has one output, or is
+    of a kind whose layers are not known."""
+    outputs = getattr(network, "output", None)
+    return keras.Model(network.inputs, outputs[key]) if isinstance(outputs, dict) else network
 
 
 def _files_of_run(path: Path) -> list[Path]:
