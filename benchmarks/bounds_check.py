@@ -74,9 +74,10 @@ def bounds_of(
 
 
 def _export(given: argparse.Namespace) -> int:
-    from benchmarks.network_file import arrays_of, keras_encoder
+    from benchmarks.network_file import arrays_of
     from tf_avae.datasets import DATASETS
     from tf_avae.probes import Probe
+    from tf_avae.saved.layers import keras_encoder
 
     check_target(given.to)
     if given.run == "tiny":
