@@ -350,6 +350,21 @@ def test_rounding_leaves_plain_bounds_and_not_outward_ones():
         assert (least < np.min(exact, 0)).all() and (least < rounded.min(0)).all()
 
 
+def test_outward_bounds_allow_for_sums_that_lose_all_small_numbers():
+    """Added to 2**24 one by one, ones leave no trace in float32."""
+    numbers = keras.Input((400,))
+    model = keras.Model(numbers, {"embedding": L.Dense(2, use_bias=False)(numbers)})
+    model.set_weights([np.stack([np.ones(400), -np.ones(400)], 1)])
+    x = np.ones((1, 400), np.float32)
+    x[0, 0] = 2.0**24
+    exact = np.array([2.0**24 + 399, -(2.0**24) - 399])
+    bounds, box = Bounds(model), Box(x, x)
+    values = np.stack([exact[None], model(x)["embedding"].numpy()])
+    assert outside(bounds(box, outward=True)["embedding"], values) <= 0
+    least = bounds.least(box, np.eye(2), outward=True).numpy()
+    assert (least <= values.min(0)).all()
+
+
 @pytest.mark.parametrize("name", MONOTONE)
 def test_activations_are_as_right_as_outward_bounds_take_them_for(name):
     x = np.concatenate([-np.logspace(-9, 1.8, 4000), np.logspace(-9, 1.8, 4000)])
@@ -371,11 +386,12 @@ def test_a_constant_and_a_sum_are_not_rounded_on_the_way():
 
 
 def test_what_overflows_has_no_bounds():
-    images = keras.Input((1,))
-    hidden = L.Dense(2, activation="relu", use_bias=False)(L.Rescaling(1e30)(images))
+    images = keras.Input((2,))
+    x = L.Rescaling(1e30)(L.Rescaling(1e30)(images))
+    hidden = L.Dense(1, activation="relu", use_bias=False)(x)
     model = keras.Model(images, {"embedding": L.Dense(1)(hidden)})
-    model.set_weights([np.float32([[1e30, -1e30]]), np.ones((2, 1)), np.ones(1)])
-    box = ball(np.ones((1, 1), np.float32), 0.1)
+    model.set_weights([np.float32([[1], [-1]]), np.ones((1, 1)), np.ones(1)])
+    box = ball(np.ones((1, 2), np.float32), 0.1)  # infinity less infinity
     for relaxed in (0, 1):
         assert not np.isfinite(Bounds(model).least(box, np.float32([[1]]), relaxed=relaxed))
 
