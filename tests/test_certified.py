@@ -64,14 +64,14 @@ DEEP = encoder_of(dense(20, "relu"), dense(9, "relu"), dense(4), name="deep")
 @pytest.fixture(scope="module")
 def both():
     told = []
-    return evaluated(AFFINE, DEEP, told=told.append), told
+    return evaluated(AFFINE, DEEP, told=told.append, tasks="kind"), told
 
 
 def test_an_affine_encoder_is_verified_where_its_margin_says_so(both):
     """The least of a linear function in a box, by numpy in float64, image by image."""
     (kernel, bias), (deep, _) = (w.astype(np.float64) for w in AFFINE.network().get_weights()), both
     found = outcomes(deep)
-    assert len(found) == 2 * 2 * 2  # tasks, linear heads, radii
+    assert len(found) == 2 * 2  # heads, radii
     told_apart = 0
     for (task, head, epsilon), letters in found.items():
         assert len(letters) == (60 if head == "linear" else 40)
@@ -110,23 +110,10 @@ def test_the_table_shows_it_and_no_work_is_left(both):
     evaluation, told = both
     shown = text(evaluation.results)
     assert "linear, verified, ε 0.02" in shown
-    # Per encoder, task and radius: 10 steps of 60 and of 40 images, and 1 of them for the bounds.
-    planned = 2 * 2 * 2 * 11 * 100
+    # Per encoder and radius: 10 steps of 60 and of 40 images, and 1 of them for the bounds.
+    planned = 2 * 2 * 11 * 100
     assert 0.95 * planned < max(report.left for report in told) <= planned  # some are wrong
     assert told[-1].left == 0
-
-
-def test_crown_verifies_more_and_outward_no_more(both):
-    interval = outcomes(both[0], number=1)
-    alone = {"sections": ("certified",), "tasks": "kind", "heads": "linear"}
-    crown = outcomes(evaluated(DEEP, certify="crown", **alone))
-    outward = outcomes(evaluated(DEEP, outward=True, **alone))
-    for of, letters in outward.items():
-        assert (interval[of][letters == "v"] == "v").all()
-        assert (crown[of][interval[of] == "v"] == "v").all()
-    near = ("kind", "linear", 0.02)
-    counts = [np.sum(found[near] == "v") for found in (outward, interval, crown)]
-    assert 10 < counts[0] <= counts[1] < counts[2] - 10
 
 
 def test_an_attack_that_breaks_what_is_verified_stops_the_evaluation(monkeypatch, capsys):
@@ -162,8 +149,8 @@ def test_an_encoder_without_bounds_is_left_out_by_the_reason(encoder, changes, w
     assert "certified" not in record and record["robustness"]["rows"]
 
 
-def test_parts_are_kept_for_the_bounds_that_made_them(tmp_path, monkeypatch):
-    settings = replace(SETTINGS, sections=("certified",), heads="linear", tasks="kind")
+def test_crown_verifies_more_outward_no_more_and_parts_are_kept(tmp_path, monkeypatch):
+    settings = replace(SETTINGS, sections=("certified",), heads="linear", tasks="first")
 
     def run(**changes):
         found = evaluate(
@@ -171,10 +158,15 @@ def test_parts_are_kept_for_the_bounds_that_made_them(tmp_path, monkeypatch):
         )
         return outcomes(found), len(list(tmp_path.glob("certified-*")))
 
-    first, count = run()
-    assert count == 2
-    assert run(certify="crown")[1] == 4  # it goes on from the intervals
-    assert run(outward=True)[1] == 6
+    (interval, parts), (crown, parts_of_crown), (outward, _) = (
+        run(**changes) for changes in ({}, {"certify": "crown"}, {"outward": True})
+    )
+    for of, letters in interval.items():
+        assert (crown[of][letters == "v"] == "v").all()
+        assert (letters[outward[of] == "v"] == "v").all()
+    counts = [np.sum(found["first", "linear", 0.02] == "v") for found in (outward, interval, crown)]
+    assert 10 < counts[0] <= counts[1] < counts[2] - 10
+    assert (parts, parts_of_crown) == (2, 4)  # it goes on from the intervals
     monkeypatch.setattr(Bounds, "least", None)  # it is not called again
     again, count = run()
-    assert count == 6 and all((again[of] == first[of]).all() for of in first)
+    assert count == 6 and all((again[of] == interval[of]).all() for of in interval)

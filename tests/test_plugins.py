@@ -20,7 +20,7 @@ from tests.serving_process import ROOT, Server
 from tf_avae import plugins
 from tf_avae.__main__ import COMMANDS
 from tf_avae.errors import InputError
-from tf_avae.evaluation import CHECKS, DISTANCES
+from tf_avae.evaluation import CHECKS, DISTANCES, PROOFS
 from tf_avae.registry import Registry
 from tf_avae.runs.run import Run, load_trained
 from training import session
@@ -262,7 +262,7 @@ def test_a_file_called_like_a_module_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "rows",
     [*REGISTRIES, tf_avae.COUPLINGS, tf_avae.BALLS, tf_avae.HEADS, tf_avae.BUDGETS,
-     tf_avae.SECTIONS, tf_avae.STARTS, tf_avae.SCHEDULES, CHECKS, DISTANCES],
+     tf_avae.SECTIONS, tf_avae.STARTS, tf_avae.SCHEDULES, CHECKS, DISTANCES, PROOFS],
     ids=lambda rows: rows.kind,
 )  # fmt: skip
 def test_every_registry_takes_rows(rows):

@@ -4,6 +4,7 @@ from tf_avae.evaluation.budgets import BUDGETS, Budget
 from tf_avae.evaluation.checks import CHECKS
 from tf_avae.evaluation.encoder import Encoder
 from tf_avae.evaluation.fid import frechet_distance, open_extractor
+from tf_avae.evaluation.proofs import PROOFS, Proof
 from tf_avae.evaluation.representation import DISTANCES, attack_representation
 from tf_avae.evaluation.robustness import Outcomes, worst_case
 from tf_avae.evaluation.section import SECTIONS, Section
@@ -15,11 +16,13 @@ __all__ = [
     "BUDGETS",
     "CHECKS",
     "DISTANCES",
+    "PROOFS",
     "SECTIONS",
     "Budget",
     "Encoder",
     "Evaluation",
     "Outcomes",
+    "Proof",
     "Section",
     "Settings",
     "Trial",

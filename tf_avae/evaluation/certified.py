@@ -139,16 +139,20 @@ def _tried(
     size = max(1, settings.batch_size // (len(probe.classes) - 1 if relaxed else 1))
     what, done = f"verifying through the {head} probe of {task}, ε {epsilon:g}", 0
 
-    def of_batch(images: Images, labels: Tensor) -> PerExample:
-        nonlocal done
+    def tell() -> None:
         left = cost * (len(among) - done) + sum(c for _, c in later) * len(among)
         stand = Stand(settings.certify, len(among) - done, cost * done, left)
         evaluated.say(f"{what}: {done:,} of {len(among):,}", stand)
+
+    def of_batch(images: Images, labels: Tensor) -> PerExample:
+        nonlocal done
+        tell()
         done += len(images)
         return least(images, labels, epsilon)
 
     columns = labels[among].astype(np.int32)
     bounds = in_batches(of_batch, images[among], columns, batch_size=size)
+    tell()
     found[among] = np.maximum(found[among], bounds)
     return Part({}, {"lead": found})
 
