@@ -23,7 +23,7 @@ def certify_linear(lower: Any, upper: Any, weights: Any, bias: Any) -> np.ndarra
     in float32 is not.
 
     Args:
-        lower, upper: the ends of the boxes, [N, D]. Of a box with an infinite end nothing is proven.
+        lower, upper: ends of the boxes, [N, D]; where one is infinite, nothing is proven.
         weights: of the head, [D, K].
         bias: of the head, [K]. With K = 1 logit, class 1 is a logit above 0, and class 0 below.
 
