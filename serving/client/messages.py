@@ -18,7 +18,7 @@ _SHOWN = 8  # sides of a shape, in an error
 SIGNATURES = "signature_def"
 """The one metadata field that a server knows."""
 
-T = TypeVar("T", "Embeddings", "Classifications", "Images")
+T = TypeVar("T", "Embeddings", "Boxes", "Classifications", "Images")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,26 @@ class Embeddings:
         text = "Embeddings.mean goes with the next release; it is Embeddings.embedding now"
         warnings.warn(text, FutureWarning, stacklevel=2)
         return self.embedding
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """What one version of an encoder can say of all images near N images.
+
+    Attributes:
+        embedding: float32 [N, D], of the images themselves.
+        lower, upper: float32 [N, D]: the embedding of every image within the radius lies between
+            them. `tf_avae.certify_linear` takes them.
+        version: of the model.
+    """
+
+    embedding: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    version: int
+
+    def __len__(self) -> int:
+        return len(self.embedding)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,12 +175,13 @@ def model_spec(name: str, version: int | None, label: str | None) -> Any:
     return spec
 
 
-def predict(spec: Any, signature: str, name: str, values: np.ndarray | Sequence[bytes]) -> Any:
-    """A request to run a signature with values of its input `name`: numbers, which are sent as
-    float32, or byte strings."""
+def predict(spec: Any, signature: str, inputs: Mapping[str, np.ndarray | Sequence[bytes]]) -> Any:
+    """A request to run a signature with values of its inputs: numbers, which are sent as float32,
+    or byte strings."""
     request = protocol.PredictRequest(model_spec=spec)
     request.model_spec.signature_name = signature
-    tensors.write(request.inputs[name], values)
+    for name, values in inputs.items():
+        tensors.write(request.inputs[name], values)
     return request
 
 
@@ -223,6 +244,23 @@ def embeddings(reply: Any, rows: int, most_bytes: int) -> Embeddings:
     if there != spread:
         raise BadReply(f"embeddings {there} came with variances {spread}")
     return Embeddings(**found, version=version(reply))
+
+
+def boxes(reply: Any, rows: int, most_bytes: int) -> Boxes:
+    """The boxes in the reply to `rows` images; raises `BadReply` for another reply, and for boxes
+    that do not hold the embeddings that came with them."""
+    found = outputs(reply, rows, most_bytes, {"embedding": 2, "lower": 2, "upper": 2})
+    shapes = {array.shape for array in found.values()}
+    if len(shapes) > 1:
+        raise BadReply(f"embeddings and the ends of boxes have the shapes {sorted(shapes)}")
+    inside = (found["lower"] <= found["embedding"]) & (found["embedding"] <= found["upper"])
+    if not inside.all():
+        raise BadReply(
+            f"{np.sum(~inside.all(1)):,} of {rows} boxes do not hold the embedding that came with "
+            "them, so they prove nothing; export the model again, or ask for a smaller epsilon if "
+            "they are not numbers"
+        )
+    return Boxes(**found, version=version(reply))
 
 
 def images(reply: Any, rows: int, most_bytes: int) -> Images:
