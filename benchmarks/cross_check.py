@@ -44,13 +44,14 @@ _BATCH = 250
 
 def _export(given: argparse.Namespace) -> int:
     from benchmarks.evaluation import probed
-    from benchmarks.network_file import arrays_of, keras_encoder
+    from benchmarks.network_file import arrays_of
     from tf_avae.attacks import BALLS
     from tf_avae.evaluation import BUDGETS, worst_case
     from tf_avae.evaluation.batches import in_batches
     from tf_avae.evaluation.robustness import check_epsilon
     from tf_avae.provenance import provenance
     from tf_avae.saved.encoders import locate
+    from tf_avae.saved.layers import keras_encoder
 
     if given.to.suffix != ".npz" or not given.to.parent.is_dir():
         raise InputError(f"--to is {given.to}; give a name that ends in .npz, in a folder there is")

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from benchmarks import attack, counts, cross_check, data, pairing, train
 from benchmarks.evaluation import probed
-from benchmarks.network_file import ACTIVATIONS, arrays_of, keras_encoder, probe_of
+from benchmarks.network_file import ACTIVATIONS, arrays_of, probe_of
 from benchmarks.pairing import Left, Peer, Worker, Workers
 from benchmarks.peers.batches import inside, over
 from tf_avae.config import Config
@@ -21,6 +21,7 @@ from tf_avae.objectives import OBJECTIVES
 from tf_avae.probes import Probe
 from tf_avae.runs.plan import resolve
 from tf_avae.saved.encoders import locate, open_encoder
+from tf_avae.saved.layers import keras_encoder
 from training.rates import paired_rates
 
 FAKE = """
