@@ -80,6 +80,8 @@ class Classifications:
         embedding: float32 [N, D], of its encoder.
         inconsistency: float32 [N], as in `Embeddings`; None if its encoder gives none.
         version: of the model.
+        certified_radius: float32 [N]: no image that differs by at most so much in every pixel value
+            has another class; 0 where nothing is proven. None if the model was published without.
     """
 
     logits: np.ndarray
@@ -87,6 +89,7 @@ class Classifications:
     embedding: np.ndarray
     inconsistency: np.ndarray | None
     version: int
+    certified_radius: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -271,8 +274,9 @@ def images(reply: Any, rows: int, most_bytes: int) -> Images:
 def classifications(reply: Any, rows: int, most_bytes: int) -> Classifications:
     """The classes in the reply to `rows` images; raises `BadReply` for another reply."""
     ranks = {"logits": 2, "probabilities": 2, "embedding": 2}
-    if "inconsistency" in reply.outputs:
-        ranks["inconsistency"] = 1
+    for name in ("inconsistency", "certified_radius"):
+        if name in reply.outputs:
+            ranks[name] = 1
     found: dict[str, Any] = {"inconsistency": None, **outputs(reply, rows, most_bytes, ranks)}
     if found["logits"].shape != found["probabilities"].shape:
         raise BadReply(

@@ -142,6 +142,27 @@ def _batch_norm(layer: Any) -> list[Part]:
     ]
 
 
+def _normalization(layer: Any) -> list[Part]:
+    if layer.invert:
+        raise _refused(layer, "is inverted, of a kind", ["Normalization"])
+
+    def scale() -> Tensor:
+        return 1.0 / tf.maximum(tf.sqrt(_value(layer.variance)), keras.config.epsilon())
+
+    def shift() -> Tensor:
+        return _value(layer.mean) * scale()
+
+    return [
+        Linear(
+            apply=lambda x: x * scale(),
+            magnitude=lambda x: x * scale(),
+            constant=lambda: -shift(),
+            size=lambda: tf.abs(shift()),
+            terms=6,  # roundings of the scale, not sums
+        )
+    ]
+
+
 def _rescaling(layer: Any) -> list[Part]:
     scale, offset = (np.asarray(value, np.float32) for value in (layer.scale, layer.offset))
     return [
@@ -261,6 +282,7 @@ _LAYERS: dict[type, Callable[[Any], list[Part]]] = {
     _L.Conv2D: lambda layer: _kernel(layer, layer.convolution_op),
     _L.DepthwiseConv2D: _depthwise,
     _L.BatchNormalization: _batch_norm,
+    _L.Normalization: _normalization,
     _L.Rescaling: _rescaling,
     ConstantVariance: _constant_variance,
     **dict.fromkeys(

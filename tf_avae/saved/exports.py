@@ -20,7 +20,7 @@ from tf_avae.image_files.decoding import decode_images
 from tf_avae.model import AVAE
 from tf_avae.provenance import provenance, session
 from tf_avae.runs.run import Run, load_trained
-from tf_avae.saved.certified import Certify, certifier
+from tf_avae.saved.certified import CertifiedRadius, Certify, certifier
 from tf_avae.saved.contract import (
     BATCH_SIZES,
     CERTIFY_SIGNATURES,
@@ -81,7 +81,10 @@ def served_encoder(model: AVAE, background: str = WHITE) -> Served:
 
 
 def served_classifier(
-    model: "keras.Model", image_shape: ImageShape, background: str = WHITE
+    model: "keras.Model",
+    image_shape: ImageShape,
+    background: str = WHITE,
+    radius: CertifiedRadius | None = None,
 ) -> Served:
     """A classifier of images and its signatures.
 
@@ -90,17 +93,25 @@ def served_classifier(
             each, "embedding" [N, D] and what else the encoder gives; all float32.
         image_shape: (H, W, C).
         background: the colour that transparent image files are laid on; training's.
+        radius: what gives the output "certified_radius", [N]; there is none unless given.
     """
+
+    def answer(image: Images) -> dict[str, Tensor]:
+        found = model(image)
+        if radius is None:
+            return found
+        return {**found, "certified_radius": radius(image, found["logits"])}
 
     def trials() -> Iterable[Trial]:
         images = _random_images(image_shape)
         for name in ("serving_default", "classify"):
             yield Trial(name, {"image": images}, model(images))
 
-    images = _of_images(model, image_shape)
-    files = _of_files(model, _decoder(image_shape, background))
+    images = _of_images(answer, image_shape)
+    files = _of_files(answer, _decoder(image_shape, background))
     functions = dict(zip(CLASSIFIER_SIGNATURES, (images, images, files, files), strict=True))
-    return Served([weight.value for weight in model.weights], functions, image_shape, trials)
+    weights = [*model.weights, *(radius.weights if radius else ())]
+    return Served([weight.value for weight in weights], functions, image_shape, trials)
 
 
 def _of_images(model: Any, image_shape: ImageShape) -> Signature:
@@ -179,6 +190,7 @@ def export_classifier(
     version: int | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     background: str = WHITE,
+    radius: CertifiedRadius | None = None,
 ) -> Path:
     """Publishes a classifier, encoder and head in one, as a new version.
 
@@ -187,6 +199,7 @@ def export_classifier(
         base, version, batch_sizes: those of `export_run`.
         notes: what is known of it: task, class names, its encoder, its accuracy.
         background: the colour that transparent image files are laid on; training's.
+        radius: what gives the output "certified_radius"; there is none unless given.
 
     Returns:
         The folder of the version.
@@ -210,7 +223,9 @@ def export_classifier(
         "weights_sha256": weights_checksum(model),
         "exported": {**session(), **provenance()},
     }
-    served = served_classifier(model, shape[1:], background)
+    if radius is not None:
+        known["certified_radius"] = {"epsilons": radius.epsilons, "norm": "linf"}
+    served = served_classifier(model, shape[1:], background, radius)
     return publish(served, base, known, version=version, batch_sizes=batch_sizes)
 
 
