@@ -69,6 +69,23 @@ def certify_linear(lower: Any, upper: Any, weights: Any, bias: Any) -> np.ndarra
     return proven
 
 
+def float32_radii(epsilon: np.ndarray | float) -> np.ndarray:
+    """Radii in float32, none below what it was: what is proven within them is proven within those.
+
+    Raises:
+        InputError: one is below 0, not finite in float32, or not a number; it is named.
+    """
+    exact = np.asarray(epsilon, np.float64)
+    bad = exact[~((exact >= 0) & (exact < np.finfo(np.float32).max))]
+    if bad.size:
+        raise InputError(
+            f"epsilon is {bad.flat[0]:g}; it must be a finite number of at least 0: a distance in "
+            "pixel values, which go from 0 to 1"
+        )
+    found = exact.astype(np.float32)
+    return np.where(found < exact, np.nextafter(found, np.float32(np.inf)), found)
+
+
 def _least(low: np.ndarray, high: np.ndarray, head: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """Lower bounds of z @ head + offset for all z in the boxes, [N, K], rounding allowed for.
 

@@ -28,7 +28,8 @@ from serving.client.errors import (
     VersionChanged,
 )
 from serving.client.messages import Boxes, Classifications, Embeddings, Metadata, VersionStatus
-from tf_avae.errors import first_few
+from tf_avae.certificates import float32_radii
+from tf_avae.errors import InputError, first_few
 
 T = TypeVar("T")
 S = TypeVar("S", Embeddings, Boxes, Classifications)
@@ -426,16 +427,10 @@ def _within(given: _Input, epsilon: Any, use: Use[Any]) -> _Input:
             f"epsilon is {radii.dtype} of shape {list(radii.shape)}; give a number, or one for "
             f"each of the {count:,} images"
         )
-    exact = np.broadcast_to(radii.astype(np.float64), count)
-    bad = exact[~((exact >= 0) & (exact < np.finfo(np.float32).max))]
-    if len(bad):
-        raise InvalidRequest(
-            f"epsilon is {bad[0]:g}; it must be a finite number of at least 0: a distance in pixel "
-            "values, which go from 0 to 1"
-        )
-    sent = exact.astype(np.float32)
-    # What float32 would make less is made more: the server proves at least what was asked for.
-    sent = np.where(sent < exact, np.nextafter(sent, np.float32(np.inf)), sent)
+    try:
+        sent = np.broadcast_to(float32_radii(radii), count)
+    except InputError as error:
+        raise InvalidRequest(str(error)) from error
     return replace(
         given,
         sizes=[size + sent.itemsize for size in given.sizes],
