@@ -13,7 +13,7 @@ from typing import Any
 from tf_avae.console.commands import Parser, run_command, sigterm_unwinds
 from tf_avae.console.printing import say
 from tf_avae.files import shown
-from tf_avae.saved.contract import BATCH_SIZES, SIGNATURES
+from tf_avae.saved.contract import BATCH_SIZES, CERTIFY_SIGNATURES, SIGNATURES
 
 
 def parser() -> Parser:
@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from tf_avae.graphs.saved_models import SavedModel
+    from tf_avae.config import read_json
+    from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
     from tf_avae.saved.exports import export_run
     from tf_avae.saved.versions import serve_command
 
@@ -62,9 +63,11 @@ def _export(arguments: argparse.Namespace) -> int:
     say(f"version {folder.name} of {folder.parent.name}: {shown(folder)}")
     say(f"  {size / 1e6:.1f} MB, verified against the model, {time.monotonic() - start:.1f} s")
     saved = SavedModel(folder, trust=True)  # it was written here
-    for name in SIGNATURES:
-        takes = ", ".join(f"{k} {_spec(v)}" for k, v in saved.inputs(name).items())
+    for name in filter(saved.__contains__, (*SIGNATURES, *CERTIFY_SIGNATURES)):
+        takes = ", ".join(f"{k} {_spec(v)}" for k, v in sorted(saved.inputs(name).items()))
         say(f"  {name}: {takes} -> {', '.join(sorted(saved.outputs(name)))}")
+    for name, why in read_json(folder / PROVENANCE)["left_out"].items():
+        say(f"  without {name}: {why}")
     ask = shlex.join(["python", "-m", "serving.client", "status", f"--model={folder.parent.name}"])
     say(f"\nServe it here:   {serve_command(folder)}\nAsk it:          {ask}")
     return 0

@@ -556,7 +556,6 @@ REFUSED = {
     "own operation": lambda: over(Relu(name="odd")),
     "falling elu": lambda: over(L.ELU(-1.0, name="odd")),
     "learned slopes": lambda: over(L.PReLU(name="odd")),
-    "normalisation": lambda: over(L.Normalization(mean=0.0, variance=1.0, name="odd")),
     "of each example": lambda: over(L.LayerNormalization(name="odd")),
     "interpolation": lambda: over(L.UpSampling2D(interpolation="bilinear", name="odd")),
     "quantised": _quantised,

@@ -22,6 +22,7 @@ from benchmarks import bulk as benchmark
 from serving.bulk import encoder, job, sources
 from serving.bulk.__main__ import main
 from serving.server.servable import Servable
+from tf_avae.errors import InputError
 from tf_avae.graphs.saved_models import SavedModel
 from tf_avae.saved.exports import served_encoder
 from tf_avae.saved.versions import publish
@@ -110,6 +111,24 @@ def test_the_numbers_are_the_servers(done, pictures, by_server):
     found = [found[str(pictures / name)] for name in GOOD]
     assert np.std([row["embedding"] for row in found], axis=0).min() > 1e-3  # they differ
     assert_same(found, by_server(list(GOOD.values())))
+
+
+def test_boxes_are_columns_on_request(base, pictures, tmp_path, capsys):
+    """A bad picture among them, and the server's numbers."""
+    assert embed(base, pictures / "b" / "*", tmp_path / "out", "--certify", "0.1") == 0
+    found = {row["path"]: row for row in rows(tmp_path / "out")}
+    names = [name for name in GOOD if name.startswith("b/")]
+    assert found.keys() == {str(pictures / name) for name in names}
+    assert refusals(tmp_path / "out").keys() == {str(pictures / n) for n in BAD if n[0] == "b"}
+    files = tf.constant([GOOD[name] for name in names])
+    served = SavedModel(base).call("certify_bytes", image_bytes=files, epsilon=tf.fill([7], 0.1))
+    for column, values in served.items():
+        written = [found[str(pictures / name)][column] for name in names]
+        np.testing.assert_allclose(np.float32(written), values, rtol=1e-5, atol=1e-5)
+    (file,) = (tmp_path / "out" / "embeddings").iterdir()
+    assert json.loads(pq.read_schema(file).metadata[b"tf_avae"])["epsilon"] == 0.1
+    assert embed(base, pictures / "**", tmp_path / "no", "--certify", "-1") == 2
+    assert "epsilon is -1; it must be" in capsys.readouterr().err
 
 
 def test_what_cannot_be_read_is_noted_and_costs_no_neighbour(done, pictures):
@@ -253,6 +272,13 @@ def test_another_kind_of_model(tmp_path, pictures, capsys):
     tf.saved_model.save(module, str(tmp_path / "model"), signatures={"embed_bytes": module.f})
     assert embed(tmp_path / "model", pictures / "**", tmp_path / "new") == 2
     assert "takes image_bytes and gives embedding; it must" in capsys.readouterr().err
+
+
+def test_a_model_without_certificates(base, monkeypatch):
+    monkeypatch.setattr(encoder, "CERTIFY", "absent")
+    encoder.check(SavedModel(base))
+    with pytest.raises(InputError, match=r"without certificates; export .* leave out --certify"):
+        encoder.check(SavedModel(base), 0.1)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -17,10 +17,12 @@ from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, evaluated
 from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
 from tf_avae.probes import Probe
+from tf_avae.runs.run import load_trained
+from tf_avae.saved.certified import CertifiedRadius
 from tf_avae.saved.classifiers import classifier
 from tf_avae.saved.contract import CLASSIFIER_SIGNATURES
 from tf_avae.saved.encoders import open_encoder
-from tf_avae.saved.exports import export_classifier, served_encoder
+from tf_avae.saved.exports import export_classifier, served_classifier, served_encoder
 from tf_avae.saved.frozen import load_encoder
 from tf_avae.saved.versions import publish, warm_up_requests
 from training import classify
@@ -28,6 +30,9 @@ from training.signals import Interrupted
 
 QUICK = ("--budget", "smoke", "--epsilon", "0.05", "--images", "40", "--free-images", "40",
          "--task", "color")  # fmt: skip
+
+
+RADII = (0.003, 0.01, 0.03, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +54,8 @@ def made(run, few_digits, tmp_path_factory):
     """What the command makes: its folder, and that of the served model."""
     folder = tmp_path_factory.mktemp("made")
     words = ("--encoder", run, "--data-dir", few_digits, "--out", folder / "out",
-             "--to", folder / "models" / "color", *QUICK)  # fmt: skip
+             "--to", folder / "models" / "color", "--certified-radius", *map(str, RADII),
+             *QUICK)  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         # What the others find is the evaluation's own affair, and takes minutes.
         patch.setattr(classify, "SECTIONS", ("probes", "robustness"))
@@ -76,7 +82,8 @@ def test_the_three_are_one_classifier(made, run, test_split):
     served = SavedModel(base)
     for signature in ("serving_default", "classify"):
         answer = served.call(signature, image=tf.constant(images))
-        assert set(answer) == set(found)
+        assert set(answer) == {*found, "certified_radius"}
+        assert set(answer["certified_radius"].numpy()) <= {0, *np.float32(RADII)}
         for name, value in found.items():
             np.testing.assert_allclose(answer[name], value, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found["probabilities"], softmax(found["logits"], 1), atol=1e-6)
@@ -96,6 +103,38 @@ def test_the_three_are_one_classifier(made, run, test_split):
     assert "<html" in (out / "report.html").read_text()
 
 
+def test_the_certified_radius_of_an_affine_classifier(tmp_path, test_split):
+    """Where bounds are exact, and the least margin in a ball is a sum."""
+    run = untrained_run(tmp_path / "run", arch="linear")
+    images, rng = test_split[0], np.random.default_rng(0)
+    embedding = open_encoder(run).embed(images).numpy()
+    mean, scale, kernel = embedding.mean(0), embedding.std(0), np.float32(rng.normal(size=(8, 3)))
+    probe = Probe(mean, scale, ((kernel, np.zeros(3, np.float32)),))
+    model = classifier(load_encoder(run), probe)
+    radius = CertifiedRadius(run, RADII)
+    radius.prove(model, probe)
+    found = served_classifier(model, (28, 28, 3), radius=radius).functions["classify"](images)
+    classes = found["logits"].numpy().argmax(1)
+
+    weights, offset = load_trained(run).encoder.get_layer("mean").get_weights()
+    weights = np.float64(weights) @ (np.float64(kernel) / scale[:, None])  # pixels to logits
+    offset = (np.float64(offset) - mean) @ (np.float64(kernel) / scale[:, None])
+    pixels, expected = np.float64(images.reshape(len(images), -1)), np.zeros(len(images))
+    for epsilon in sorted(RADII):
+        low, high = np.clip(pixels - epsilon, 0, 1), np.clip(pixels + epsilon, 0, 1)
+        for n, k in enumerate(classes):
+            rows = weights[:, [k]] - weights
+            margin = low[n] @ np.maximum(rows, 0) + high[n] @ np.minimum(rows, 0)
+            if (np.delete(margin + offset[k] - offset, k) > 0).all():
+                expected[n] = epsilon
+    assert len(set(expected)) == len(set(classes)) == 3
+    # What allows for rounding proves less near an end of the grid.
+    assert (found["certified_radius"] <= np.float32(expected)).numpy().all()
+    assert (found["certified_radius"] == np.float32(expected)).numpy().mean() > 0.95
+    with pytest.raises(InputError, match="do not give the classifier's logits"):
+        radius.prove(model, probe._replace(scale=2 * scale))
+
+
 def test_files_are_classified(made, test_split):
     served = SavedModel(made[1])
     pixels = np.round(255 * test_split[0][:3]).astype(np.uint8)
@@ -113,6 +152,7 @@ def test_the_export_says_what_it_is(made, run):
     out, base = made
     notes = json.loads((base / "1" / PROVENANCE).read_text())
     assert notes["task"] == "color" and len(notes["class_names"]) == 7
+    assert notes["certified_radius"] == {"epsilons": list(RADII), "norm": "linf"}
     assert notes["head"]["name"] == "linear" and notes["head"]["regularisation"] > 0
     assert notes["encoder"]["sha256"] == open_encoder(run).notes["sha256"]
     results = json.loads((out / "results.json").read_text())
@@ -249,6 +289,12 @@ def small(tmp_path_factory):
         ({"--to": "{base}", "--version": "1"}, ["version 1 exists"]),
         ({"--to": "{tmp}/file"}, ["file is a file"]),
         ({"--version": "3"}, ["give --to"]),
+        ({"--certified-radius": "0.1"}, ["give --to"]),
+        ({"--certified-radius": "0", "--to": "{tmp}/m"}, ["[0.0]", "above 0"]),
+        (
+            {"--encoder": "{small}", "--certified-radius": "0.1", "--to": "{tmp}/m"},
+            ["does not say what was trained", "give the run"],
+        ),
         ({"--data-dir": "/nowhere"}, ["/nowhere"]),
         ({"--budget": "much"}, ["much", "smoke"]),
     ],

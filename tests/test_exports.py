@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import struct
 import sys
@@ -24,10 +25,10 @@ from tf_avae.errors import InputError
 from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
 from tf_avae.image_files.decoding import MOST_SCANS, decode_images
 from tf_avae.runs.run import load_trained
-from tf_avae.saved import versions
-from tf_avae.saved.contract import SIGNATURES
+from tf_avae.saved import exports, versions
+from tf_avae.saved.contract import CERTIFY_SIGNATURES, SIGNATURES
 from tf_avae.saved.encoders import open_encoder
-from tf_avae.saved.exports import _of_files, export_run, served_encoder
+from tf_avae.saved.exports import _decoder, _of_files, export_run, served_encoder
 from tf_avae.saved.versions import Served, warm_up_requests
 
 SHAPE = (12, 12, 3)
@@ -165,10 +166,9 @@ def test_graph_gives_the_models_numbers_in_float32(
         saved.call("decode", latent=latents)["image"],
         twin.decoder(latents), rtol=1e-6, atol=1e-6,
     )  # fmt: skip
-    as_files = np.round(255 * small_images[:3]).astype(np.uint8)
-    files = tf.constant([tf.io.encode_png(image).numpy() for image in as_files])
-    by_file = saved.call("embed_bytes", image_bytes=files)
-    by_pixel = saved.call("serving_default", image=tf.constant(as_files / np.float32(255)))
+    whole, files = whole_pixels(small_images[:3])
+    by_file = saved.call("embed_bytes", image_bytes=tf.constant(files))
+    by_pixel = saved.call("serving_default", image=tf.constant(whole))
     for name in expected:
         np.testing.assert_allclose(by_file[name], by_pixel[name], rtol=1e-5, atol=1e-6)
 
@@ -177,7 +177,7 @@ def test_the_served_graph_makes_of_files_what_training_makes_of_them(tmp_path, m
     """To the bit, of every kind of file, by a graph that was written and read again."""
     monkeypatch.setenv("TF_AVAE_CACHE", str(tmp_path / "cache"))
     background = "#123456"
-    function, spec = _of_files(lambda images: {"image": images}, SHAPE, background)
+    function, spec = _of_files(lambda images: {"image": images}, _decoder(SHAPE, background))
     served = Served([], {"embed_bytes": (function, spec)}, SHAPE, tuple)
     tf.saved_model.save(served, str(tmp_path / "served"), signatures=served.functions)
     (tmp_path / "pictures").mkdir()
@@ -207,6 +207,55 @@ def test_pixels_must_be_numbers_between_0_and_1(make_model):
             served(tf.constant(images))
 
 
+def whole_pixels(images):
+    """The images that files of 256 levels hold, and the files."""
+    pixels = np.round(255 * images).astype(np.uint8)
+    return pixels / np.float32(255), [tf.io.encode_png(image).numpy() for image in pixels]
+
+
+def test_certified_bounds_hold_the_embeddings_of_the_ball(tmp_path, make_model, small_images):
+    model = make_model(arch="mlp", precision="mixed_float16", compiled=False)
+    versions._write(served_encoder(model), tmp_path / "1", "small", (1,))
+    saved = SavedModel(tmp_path)  # and its graph does nothing but compute
+    images, files = whole_pixels(small_images[:6])
+    images[0, 0, 0] = 1.0005, -0.0005, 0.5  # as resizing leaves them
+    radii = np.array([0, 0, 1e-3, 0.01, 0.1, 1], np.float32)
+    found = {k: v.numpy() for k, v in saved.call("certify", image=images, epsilon=radii).items()}
+    given = saved.call("serving_default", image=tf.constant(images))["embedding"]
+    np.testing.assert_allclose(found["embedding"], given, rtol=1e-6, atol=1e-6)
+
+    def assert_inside(embedding):
+        assert (found["lower"] <= embedding).all() and (embedding <= found["upper"]).all()
+
+    assert_inside(found["embedding"])
+    rng = np.random.default_rng(0)
+    corners = images + radii[:, None, None, None] * rng.choice([-1, 1, 0.5], (20, *images.shape))
+    corners = np.clip(corners, 0, 1).astype(np.float32).reshape(-1, *SHAPE)
+    assert_inside(model(corners)["embedding"].numpy().reshape(20, 6, -1))
+    # To each image its own radius.
+    assert (np.diff((found["upper"] - found["lower"]).max(1)[1:]) > 0).all()
+    of_files = saved.call("certify_bytes", image_bytes=tf.constant(files), epsilon=radii)
+    for name in ("lower", "upper"):
+        np.testing.assert_allclose(of_files[name][1:], found[name][1:], rtol=1e-5, atol=1e-6)
+        one = saved.call("certify", image=images[3:4], epsilon=radii[3:4])[name]
+        np.testing.assert_allclose(one, found[name][3:4], rtol=1e-5, atol=1e-6)
+
+
+def test_radii_must_be_numbers_of_at_least_0(make_model):
+    certify = served_encoder(make_model(compiled=False)).functions["certify"]
+    good = tf.fill((2, *SHAPE), 0.5)
+    for bad, words in (
+        ([0.1, np.nan], r"\[nan\] \[2\] \[2\]"),
+        ([-0.5, 0.1], r"\[-0.5\] \[2\] \[2\]"),
+        ([np.inf, -1], r"\[inf\] \[2\] \[2\]"),
+        ([0.1], r"\[\] \[1\] \[2\]"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="of at least 0, one an.*" + words):
+            certify(good, tf.constant(bad, tf.float32))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"finite numbers in \[0, 1\]"):
+        certify(3 * good, tf.constant([0.1, 0.1]))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return untrained_run(tmp_path_factory.mktemp("exports") / "run")
@@ -217,6 +266,8 @@ def test_versions_are_numbered_and_whole(tmp_path, run, capsys):
     assert export.main([str(run), "--to", str(base), "--batch-sizes", "1", "2"]) == 0
     said = capsys.readouterr().out
     assert "version 1 of encoder" in said and "image float32 [N, 28, 28, 3]" in said
+    certify = "epsilon float32 [N], image float32 [N, 28, 28, 3] -> embedding, lower, upper"
+    assert certify in said
     assert export_run(run, base, version=7, batch_sizes=(1, 2)).name == "7"
     folder = export_run(run, base, batch_sizes=(1, 2))
     assert sorted(path.name for path in base.iterdir()) == ["1", "7", "8"]
@@ -231,11 +282,30 @@ def test_versions_are_numbered_and_whole(tmp_path, run, capsys):
     requests = warm_up_requests(folder)
     asked = [(r.model_spec.signature_name, tf.make_ndarray(next(iter(r.inputs.values()))).shape[0])
              for r in requests]  # fmt: skip
-    assert asked == [(name, size) for name in SIGNATURES for size in (1, 2)]
+    assert asked == [(name, size) for name in (*SIGNATURES, *CERTIFY_SIGNATURES) for size in (1, 2)]
     # An evaluation opens it as any other encoder.
     model = load_trained(run)
     x = tf.random.stateless_uniform((2, 28, 28, 3), (0, 0))
     np.testing.assert_allclose(open_encoder(base).embed(x), model(x)["embedding"], atol=1e-6)
+
+
+def test_an_encoder_without_bounds_is_exported_without_certificates(
+    tmp_path, run, monkeypatch, capsys
+):
+    def quantised(path):
+        model = load_trained(path)
+        model.encoder.quantize("int8")
+        return model
+
+    monkeypatch.setattr(exports, "load_trained", quantised)
+    assert export.main([str(run), "--to", str(tmp_path / "encoder"), "--batch-sizes", "1"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"without certify: no bounds: layer .* \(Dense\) is quantised to int8", said)
+    saved = SavedModel(tmp_path / "encoder")
+    assert "decode" in saved and "certify" not in saved and "certify_bytes" not in saved
+    left_out = json.loads((saved.path / PROVENANCE).read_text())["left_out"]
+    assert left_out.keys() == set(CERTIFY_SIGNATURES)
+    assert left_out["certify"].startswith("no bounds: layer")
 
 
 def test_a_failed_export_leaves_nothing(tmp_path, run, monkeypatch):

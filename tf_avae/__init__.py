@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tf_avae.attacks.pgd import SCHEDULES, pgd
     from tf_avae.attacks.square import square
     from tf_avae.attacks.starts import STARTS
+    from tf_avae.certificates import certify_linear
     from tf_avae.config import Config
     from tf_avae.datasets import DATASETS, DatasetRow, ImageData
     from tf_avae.distributions import Posterior
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "attacks": "BALLS SCHEDULES STARTS apgd pgd square",
+    "certificates": "certify_linear",
     "config": "Config",
     "datasets": "DATASETS DatasetRow ImageData",
     "distributions": "Posterior",

@@ -39,6 +39,7 @@ from training.options import add_choice, add_data_options, data_config, open_giv
 from training.signals import Interrupted, StopSignals, deterministic
 
 if TYPE_CHECKING:
+    from tf_avae.saved.certified import CertifiedRadius
     from tf_avae.saved.frozen import LoadedEncoder
 
 SECTIONS = ("probes", "robustness", "checks", "detection")
@@ -73,6 +74,11 @@ def parser() -> Parser:
         "--version", type=int, metavar="N",
         help="of what is published [one more than the largest version there]",
     )  # fmt: skip
+    made.add_argument(
+        "--certified-radius", type=float, nargs="+", default=[], metavar="EPS",
+        help="also publish, for each image, the largest of these radii within which no image has "
+        "another class, by proof (L-infinity, pixel values from 0 to 1) [no]",
+    )  # fmt: skip
     add_attack_options(made)
     add_trust(made)
     add_data_options(made)
@@ -85,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _classify(arguments: argparse.Namespace) -> int:
+    from tf_avae.saved.certified import CertifiedRadius
     from tf_avae.saved.exports import figures
     from tf_avae.saved.frozen import load_encoder
     from tf_avae.saved.versions import check_target
@@ -99,11 +106,15 @@ def _classify(arguments: argparse.Namespace) -> int:
         check_target(arguments.to, arguments.version)
     elif arguments.version is not None:
         raise InputError(f"version is {arguments.version}, and nothing is published; give --to too")
+    grid = arguments.certified_radius
+    if grid and arguments.to is None:
+        raise InputError("--certified-radius is an output of what is published; give --to too")
     if arguments.out == "":
         raise InputError("--out is empty; give the folder to write to, such as classifiers/digits")
     encoder = open_named(arguments.encoder, trust=arguments.trust)
     path, _ = locate(encoder.notes["path"])
     frozen = load_encoder(path, trust=arguments.trust)
+    radius = CertifiedRadius(path, grid, trust=arguments.trust) if grid else None
     data, described = open_given(arguments, [encoder])
     if arguments.task not in data.labels:
         raise unknown("task", arguments.task, list(data.labels))
@@ -130,6 +141,8 @@ def _classify(arguments: argparse.Namespace) -> int:
         fitted = evaluated.fitted(arguments.task, arguments.head)
         model = classifier(frozen, fitted.probe)
         _must_agree(model, evaluated, arguments.task, arguments.head)
+        if radius is not None:
+            radius.prove(model, fitted.probe)
         with replacing(folder / _MODEL) as temporary:
             model.save(temporary)
         write_results(evaluation, folder)
@@ -155,7 +168,7 @@ def _classify(arguments: argparse.Namespace) -> int:
         }
         background = _background(data_config(arguments, [encoder]), encoder)
         with sigterm_unwinds():  # the draft is removed on the way out
-            _publish(model, arguments.to, notes, arguments.version, background)
+            _publish(model, arguments.to, notes, arguments.version, background, radius)
     return 0
 
 
@@ -218,13 +231,20 @@ def _background(config: Config, encoder: Encoder) -> str:
 
 
 def _publish(
-    model: keras.Model, base: str, notes: dict[str, Any], version: int | None, background: str
+    model: keras.Model,
+    base: str,
+    notes: dict[str, Any],
+    version: int | None,
+    background: str,
+    radius: CertifiedRadius | None,
 ) -> None:
     from tf_avae.saved.exports import export_classifier
     from tf_avae.saved.versions import serve_command
 
     say("exporting")
-    folder = export_classifier(model, base, notes, version=version, background=background)
+    folder = export_classifier(
+        model, base, notes, version=version, background=background, radius=radius
+    )
     name = folder.parent.name
     say(
         f"version {folder.name} of {name}: {shown(folder)}, verified against the model\n"

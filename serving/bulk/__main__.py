@@ -41,6 +41,11 @@ def parser() -> Parser:
     made.add_argument(
         "--shards", type=int, metavar="N", help="Parquet files [as many as the runner makes]"
     )
+    made.add_argument(
+        "--certify", type=float, metavar="EPS",
+        help="write the columns lower and upper too, between which the embedding of every image "
+        "within EPS in each pixel value lies [no]",
+    )  # fmt: skip
     add_trust(made)
     return made
 

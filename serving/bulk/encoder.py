@@ -10,6 +10,7 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
 from tf_avae.backend import tf
+from tf_avae.certificates import float32_radii
 from tf_avae.errors import InputError
 from tf_avae.graphs.saved_models import SavedModel, listed
 from tf_avae.image_files.decoding import fault
@@ -19,6 +20,12 @@ SIGNATURE = "embed_bytes"
 
 OUTPUTS = ("embedding", "variance", "inconsistency")
 """The outputs of that signature: [N, D], [N, D] and [N] float32."""
+
+CERTIFY = "certify_bytes"
+"""The signature that bounds the embeddings too, of exports that have it."""
+
+ENDS = ("lower", "upper")
+"""What that signature gives besides the embedding: [N, D] float32 each."""
 
 Prediction = dict[str, np.ndarray] | str
 """The outputs of one file, by name; or the reason for its refusal."""
@@ -35,9 +42,18 @@ class Encoder(ModelHandler[bytes, Prediction, SavedModel]):
         trust: whether to open a graph that may do more than compute.
         batch_size: files at once. A file of more than 4 MiB counts as several, so that a batch
             holds at most as many bytes as files of 4 MiB, or one larger file.
+        certify: radius within which the embeddings are bounded too; None: they are not.
     """
 
-    def __init__(self, path: Path, checksum: str, batch_size: int, *, trust: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        checksum: str,
+        batch_size: int,
+        *,
+        trust: bool = False,
+        certify: float | None = None,
+    ):
         super().__init__(
             min_batch_size=batch_size,
             max_batch_size=batch_size,
@@ -46,6 +62,7 @@ class Encoder(ModelHandler[bytes, Prediction, SavedModel]):
         self._path = path
         self._checksum = checksum
         self._trust = trust
+        self._certify = certify
 
     def load_model(self) -> SavedModel:
         saved = SavedModel(self._path, trust=self._trust)
@@ -62,7 +79,7 @@ class Encoder(ModelHandler[bytes, Prediction, SavedModel]):
         model: SavedModel,
         inference_args: dict[str, Any] | None = None,
     ) -> list[Prediction]:
-        found = embed(model, batch)
+        found = embed(model, batch, self._certify)
         _passed(len(batch))
         return found
 
@@ -78,30 +95,49 @@ def weight(element: tuple[str, bytes], most: int) -> int:
     return min(most, 1 + len(element[1]) // _HEAVY)
 
 
-def embed(model: SavedModel, files: Sequence[bytes]) -> list[Prediction]:
-    """The outputs of each file, or the reason for its refusal.
+def embed(
+    model: SavedModel, files: Sequence[bytes], certify: float | None = None
+) -> list[Prediction]:
+    """The outputs of each file, with the ends of its box if there is a radius, or the reason for
+    its refusal.
 
     A refused batch is computed again by halves, as in the local server: a bad file among N costs at
     most 2 log2(N) more runs.
     """
     try:
-        outputs = model.call(SIGNATURE, image_bytes=tf.constant(files, tf.string))
+        content = tf.constant(files, tf.string)
+        outputs = model.call(SIGNATURE, image_bytes=content)
+        if certify is not None:
+            radii = tf.fill([len(files)], tf.constant(float32_radii(certify)))
+            # Its embedding too, which is the one in the box, to the bit.
+            outputs = {**outputs, **model.call(CERTIFY, image_bytes=content, epsilon=radii)}
     except tf.errors.InvalidArgumentError as error:
         if len(files) == 1:
             return [fault(error)]
         half = len(files) // 2
-        return embed(model, files[:half]) + embed(model, files[half:])
-    arrays = [outputs[name].numpy() for name in OUTPUTS]
-    return [dict(zip(OUTPUTS, row, strict=True)) for row in zip(*arrays, strict=True)]
+        return embed(model, files[:half], certify) + embed(model, files[half:], certify)
+    names = OUTPUTS if certify is None else (*OUTPUTS, *ENDS)
+    arrays = [outputs[name].numpy() for name in names]
+    return [dict(zip(names, row, strict=True)) for row in zip(*arrays, strict=True)]
 
 
-def check(model: SavedModel) -> None:
-    """Raises `InputError` unless a model has the signature and its outputs."""
+def check(model: SavedModel, certify: float | None = None) -> None:
+    """Raises `InputError` unless a model has the signature and its outputs, and where there is a
+    radius, certificates."""
     given, taken = model.outputs(SIGNATURE), set(model.inputs(SIGNATURE))
     if not set(OUTPUTS) <= given or taken != {"image_bytes"}:
         raise InputError(
             f"{SIGNATURE} of {model.path} takes {listed(taken)} and gives {listed(given)}; it must "
             f"take image_bytes and give {listed(OUTPUTS)}, as exports of serving.export do"
+        )
+    if certify is None:
+        return
+    float32_radii(certify)
+    if CERTIFY not in model:
+        raise InputError(
+            f"{model.path} was exported without certificates; export it again with this version "
+            "(python -m serving.export), which says why if its encoder has none, or leave out "
+            "--certify"
         )
 
 

@@ -64,10 +64,13 @@ def run(
     output = _free(job.output)
     matched = matching(job.input)
     saved = SavedModel(job.model, trust=job.trust)
-    check(saved)
-    model = _about(saved)
-    columns = schema(model)
-    encoder = Encoder(saved.path, model["sha256"], job.batch_size, trust=job.trust)
+    check(saved, job.certify)
+    certified = job.certify is not None
+    model = {**_about(saved), **({"epsilon": job.certify} if certified else {})}
+    columns = schema(model, certified=certified)
+    encoder = Encoder(
+        saved.path, model["sha256"], job.batch_size, trust=job.trust, certify=job.certify
+    )
     build(pipeline, job, encoder, columns, local_pattern(job.input), output)
     if is_local(output):
         Path(output).mkdir(parents=True, exist_ok=True)

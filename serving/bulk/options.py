@@ -19,6 +19,7 @@ class Job:
         batch_size: pictures at once, at least 1.
         shards: number of Parquet files; None: the runner's choice.
         trust: whether to open a model that may do more than compute.
+        certify: radius within which the embeddings are bounded too; None: they are not.
     """
 
     model: str
@@ -29,3 +30,4 @@ class Job:
     batch_size: int = 64
     shards: int | None = None
     trust: bool = False
+    certify: float | None = None

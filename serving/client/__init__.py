@@ -17,6 +17,7 @@ from serving.client.errors import (
     VersionChanged,
 )
 from serving.client.messages import (
+    Boxes,
     Classifications,
     Embeddings,
     Metadata,
@@ -29,6 +30,7 @@ from serving.client.sync import EmbeddingClient
 __all__ = [
     "AsyncEmbeddingClient",
     "BadReply",
+    "Boxes",
     "Classifications",
     "DeadlineExceeded",
     "EmbeddingClient",

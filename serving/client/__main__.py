@@ -1,4 +1,4 @@
-"""`python -m serving.client`: embeds image files, and shows what a server serves.
+"""`python -m serving.client`: embeds and certifies image files, and shows what a server serves.
 
 It runs where TensorFlow is not installed.
 """
@@ -6,13 +6,20 @@ It runs where TensorFlow is not installed.
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from serving.client import EmbeddingClient, Embeddings, InvalidRequest, NotFound, ServingError
+from serving.client import (
+    Boxes,
+    EmbeddingClient,
+    Embeddings,
+    InvalidRequest,
+    NotFound,
+    ServingError,
+)
 from tf_avae.console.commands import USAGE_ERROR, Parser, run_command
 from tf_avae.console.printing import answer, note, say
 from tf_avae.console.progress import Counter
@@ -40,6 +47,9 @@ _PORTIONS: tuple[_Option, ...] = (
 )
 _OUT = """FILE.npy: the embeddings [N, D]
 FILE.npz: embedding and variance [N, D], inconsistency and paths [N], version"""
+
+_BOXES_OUT = """FILE.npy: lower and upper, [2, N, D]
+FILE.npz: embedding, lower and upper [N, D], paths [N], epsilon, version"""
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _INITIALISER = "__saved_model_init_op"
@@ -83,11 +93,20 @@ def _parser() -> Parser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     embed = commands.add_parser("embed", parents=[server], help="embed image files")
-    kinds = "PNG, JPEG, WebP or BMP files, or folders of them"
-    embed.add_argument("images", nargs="+", metavar="IMAGE", help=kinds)
-    embed.add_argument("--out", metavar="FILE", required=True, help=_OUT)
-    _add(embed, _PORTIONS)
-    embed.set_defaults(run=_embed)
+    certify = commands.add_parser(
+        "certify", parents=[server],
+        help="embed image files, and bound the embeddings of all images near them",
+    )  # fmt: skip
+    certify.add_argument(
+        "--epsilon", metavar="EPS", type=float, required=True,
+        help="how far a pixel value may be from the image's; they go from 0 to 1",
+    )  # fmt: skip
+    for command, out, ask in ((embed, _OUT, _embed), (certify, _BOXES_OUT, _certify)):
+        kinds = "PNG, JPEG, WebP or BMP files, or folders of them"
+        command.add_argument("images", nargs="+", metavar="IMAGE", help=kinds)
+        command.add_argument("--out", metavar="FILE", required=True, help=out)
+        _add(command, _PORTIONS)
+        command.set_defaults(run=ask)
     status = commands.add_parser(
         "status", parents=[server], help="the model's versions; exit code 1 if none is available"
     )
@@ -112,29 +131,55 @@ def _client(given: argparse.Namespace) -> EmbeddingClient:
 
 
 def _embed(given: argparse.Namespace) -> int:
-    out = Path(given.out).expanduser()
-    if out.suffix not in (".npy", ".npz"):
-        raise InvalidRequest(f"--out is {given.out}; its name must end with .npy or .npz")
-    if not out.parent.is_dir():
-        raise InvalidRequest(f"--out is {given.out}, and {out.parent} is no folder; make it first")
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise InvalidRequest(f"--out is {given.out}, which cannot be written; give another")
-    paths = [file for name in given.images for file in _files(Path(name))]
+    out, paths = _out(given.out), _all_files(given.images)
     counter = Counter("embedding", len(paths))
     with _client(given) as client:
         found = client.embed_files(paths, lambda done, total: counter.update(done))
-    with replacing(out) as draft:
-        _write(draft, found, paths)
+    _write(out, found.embedding, paths, vars(found))
     _summary(found, paths, given.model)
     say(f"written: {given.out}")
     return 0
 
 
-def _write(file: Path, found: Embeddings, paths: Sequence[Path]) -> None:
-    if file.suffix == ".npy":
-        np.save(file, found.embedding)
-    else:
-        np.savez(file, paths=[str(path) for path in paths], **vars(found))
+def _certify(given: argparse.Namespace) -> int:
+    out, paths = _out(given.out), _all_files(given.images)
+    counter = Counter("certifying", len(paths))
+    with _client(given) as client:
+        found = client.certify_files(paths, given.epsilon, lambda done, total: counter.update(done))
+    _write(
+        out, np.stack([found.lower, found.upper]), paths, {**vars(found), "epsilon": given.epsilon}
+    )
+    say(_counts(found, given.model))
+    width = (found.upper - found.lower).mean(1)
+    say(
+        f"mean width within {given.epsilon:g}: median {np.median(width):.4g}, max {width.max():.4g}"
+    )
+    say(f"written: {given.out}")
+    return 0
+
+
+def _out(name: str) -> Path:
+    """The file to write, checked before the work."""
+    out = Path(name).expanduser()
+    if out.suffix not in (".npy", ".npz"):
+        raise InvalidRequest(f"--out is {name}; its name must end with .npy or .npz")
+    if not out.parent.is_dir():
+        raise InvalidRequest(f"--out is {name}, and {out.parent} is no folder; make it first")
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise InvalidRequest(f"--out is {name}, which cannot be written; give another")
+    return out
+
+
+def _write(out: Path, array: np.ndarray, paths: Sequence[Path], arrays: Mapping[str, Any]) -> None:
+    with replacing(out) as draft:
+        if out.suffix == ".npy":
+            np.save(draft, array)
+        else:
+            np.savez(draft, paths=[str(path) for path in paths], **arrays)
+
+
+def _all_files(names: Sequence[str]) -> list[Path]:
+    return [file for name in names for file in _files(Path(name))]
 
 
 def _files(path: Path) -> list[Path]:
@@ -148,13 +193,17 @@ def _files(path: Path) -> list[Path]:
 
 
 def _summary(found: Embeddings, paths: Sequence[Path], model: str) -> None:
-    count, dims = found.embedding.shape
     far = found.inconsistency
-    images = "image" if count == 1 else "images"
-    say(f"{count:,} {images}, {dims} dimensions, {model} version {found.version}")
+    say(_counts(found, model))
     say(f"inconsistency: median {np.median(far):.4g}, max {far.max():.4g}; the largest:")
     for index in np.argsort(-far, kind="stable")[:_NAMED]:
         say(f"  {far[index]:.4g}  {paths[index]}")
+
+
+def _counts(found: Boxes | Embeddings, model: str) -> str:
+    count, dims = found.embedding.shape
+    images = "image" if count == 1 else "images"
+    return f"{count:,} {images}, {dims} dimensions, {model} version {found.version}"
 
 
 def _status(given: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ _SHOWN = 8  # sides of a shape, in an error
 SIGNATURES = "signature_def"
 """The one metadata field that a server knows."""
 
-T = TypeVar("T", "Embeddings", "Classifications", "Images")
+T = TypeVar("T", "Embeddings", "Boxes", "Classifications", "Images")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,26 @@ class Embeddings:
 
 
 @dataclass(frozen=True, eq=False)
+class Boxes:
+    """What one version of an encoder can say of all images near N images.
+
+    Attributes:
+        embedding: float32 [N, D], of the images themselves.
+        lower, upper: float32 [N, D]: the embedding of every image within the radius lies between
+            them. `tf_avae.certify_linear` takes them.
+        version: of the model.
+    """
+
+    embedding: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    version: int
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+
+@dataclass(frozen=True, eq=False)
 class Classifications:
     """The classes of N images by one version of a classifier.
 
@@ -60,6 +80,8 @@ class Classifications:
         embedding: float32 [N, D], of its encoder.
         inconsistency: float32 [N], as in `Embeddings`; None if its encoder gives none.
         version: of the model.
+        certified_radius: float32 [N]: no image that differs by at most so much in every pixel value
+            has another class; 0 where nothing is proven. None if the model was published without.
     """
 
     logits: np.ndarray
@@ -67,6 +89,7 @@ class Classifications:
     embedding: np.ndarray
     inconsistency: np.ndarray | None
     version: int
+    certified_radius: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -155,12 +178,13 @@ def model_spec(name: str, version: int | None, label: str | None) -> Any:
     return spec
 
 
-def predict(spec: Any, signature: str, name: str, values: np.ndarray | Sequence[bytes]) -> Any:
-    """A request to run a signature with values of its input `name`: numbers, which are sent as
-    float32, or byte strings."""
+def predict(spec: Any, signature: str, inputs: Mapping[str, np.ndarray | Sequence[bytes]]) -> Any:
+    """A request to run a signature with values of its inputs: numbers, which are sent as float32,
+    or byte strings."""
     request = protocol.PredictRequest(model_spec=spec)
     request.model_spec.signature_name = signature
-    tensors.write(request.inputs[name], values)
+    for name, values in inputs.items():
+        tensors.write(request.inputs[name], values)
     return request
 
 
@@ -225,6 +249,23 @@ def embeddings(reply: Any, rows: int, most_bytes: int) -> Embeddings:
     return Embeddings(**found, version=version(reply))
 
 
+def boxes(reply: Any, rows: int, most_bytes: int) -> Boxes:
+    """The boxes in the reply to `rows` images; raises `BadReply` for another reply, and for boxes
+    that do not hold the embeddings that came with them."""
+    found = outputs(reply, rows, most_bytes, {"embedding": 2, "lower": 2, "upper": 2})
+    shapes = {array.shape for array in found.values()}
+    if len(shapes) > 1:
+        raise BadReply(f"embeddings and the ends of boxes have the shapes {sorted(shapes)}")
+    inside = (found["lower"] <= found["embedding"]) & (found["embedding"] <= found["upper"])
+    if not inside.all():
+        raise BadReply(
+            f"{np.sum(~inside.all(1)):,} of {rows} boxes do not hold the embedding that came with "
+            "them, so they prove nothing; export the model again, or ask for a smaller epsilon if "
+            "they are not numbers"
+        )
+    return Boxes(**found, version=version(reply))
+
+
 def images(reply: Any, rows: int, most_bytes: int) -> Images:
     """The images in the reply to `rows` latents; raises `BadReply` for another reply."""
     return Images(outputs(reply, rows, most_bytes, {"image": 4})["image"], version(reply))
@@ -233,8 +274,9 @@ def images(reply: Any, rows: int, most_bytes: int) -> Images:
 def classifications(reply: Any, rows: int, most_bytes: int) -> Classifications:
     """The classes in the reply to `rows` images; raises `BadReply` for another reply."""
     ranks = {"logits": 2, "probabilities": 2, "embedding": 2}
-    if "inconsistency" in reply.outputs:
-        ranks["inconsistency"] = 1
+    for name in ("inconsistency", "certified_radius"):
+        if name in reply.outputs:
+            ranks[name] = 1
     found: dict[str, Any] = {"inconsistency": None, **outputs(reply, rows, most_bytes, ranks)}
     if found["logits"].shape != found["probabilities"].shape:
         raise BadReply(

@@ -7,8 +7,8 @@ two clients differ only in how they wait.
 """
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -27,11 +27,12 @@ from serving.client.errors import (
     Unavailable,
     VersionChanged,
 )
-from serving.client.messages import Classifications, Embeddings, Metadata, VersionStatus
-from tf_avae.errors import first_few
+from serving.client.messages import Boxes, Classifications, Embeddings, Metadata, VersionStatus
+from tf_avae.certificates import float32_radii
+from tf_avae.errors import InputError, first_few
 
 T = TypeVar("T")
-S = TypeVar("S", Embeddings, Classifications)
+S = TypeVar("S", Embeddings, Boxes, Classifications)
 Progress = Callable[[int, int], None]
 """Called with the number of images that are done, and the number of all."""
 
@@ -136,44 +137,61 @@ class Target:
 
 @dataclass(frozen=True)
 class _Input:
-    """N values for the one input of a signature.
+    """N values for each input of a signature.
 
     Attributes:
         sizes: bytes of each value.
-        values: a range of them, as `messages.predict` takes them.
+        values: a range of them, by input, as `messages.predict` takes them.
         parse: makes a result with a `version` of a reply, its number of rows and the largest size
             of its arrays.
         title: names the i-th value in an error, if the server may refuse a single one.
+        absent: what to do about a model without the signature.
     """
 
     signature: str
-    name: str
     sizes: Sequence[int]
-    values: Callable[[range], np.ndarray | list[bytes]]
+    values: Callable[[range], Mapping[str, np.ndarray | list[bytes]]]
     parse: Callable[[Any, int, int], Any]
     title: Callable[[int], str] | None = None
     progress: Progress | None = None
+    absent: str = ""
 
 
 class Use(NamedTuple, Generic[S]):
-    """A use of images: the signatures that take `image` and `image_bytes`, and their parser."""
+    """A use of images.
+
+    Attributes:
+        images, files: the signatures that take `image` and `image_bytes`.
+        parse: that of their replies, as in `_Input`.
+        within: whether they take a radius for each image, too.
+        absent: what to do about a model without them.
+    """
 
     images: str
     files: str
     parse: Callable[[Any, int, int], S]
+    within: bool = False
+    absent: str = ""
 
 
 EMBED = Use("serving_default", "embed_bytes", messages.embeddings)
+CERTIFY = Use(
+    "certify", "certify_bytes", messages.boxes, True,
+    "the model was exported without certificates: export it again with this version (python -m "
+    "serving.export), which says why if its encoder has none",
+)  # fmt: skip
 CLASSIFY = Use("classify", "classify_bytes", messages.classifications)
 
 
-def of_images(target: Target, use: Use[S], images: Any) -> Plan[S]:
-    """The results for images [N, H, W, C] in [0, 1] or uint8; raises `InvalidRequest`."""
+def of_images(target: Target, use: Use[S], images: Any, epsilon: Any = None) -> Plan[S]:
+    """The results for images [N, H, W, C] in [0, 1] or uint8, each within its radius where the
+    use takes one; raises `InvalidRequest`."""
     array = _array(images, "images", "[N, H, W, C]", (np.floating, np.uint8))
-    return (yield from _predict(target, _of_rows(array, use.images, "image", use.parse)))
+    given = _of_rows(array, use.images, "image", use.parse)
+    return (yield from _predict(target, _within(given, epsilon, use)))
 
 
-def of_bytes(target: Target, use: Use[S], images: Iterable[bytes]) -> Plan[S]:
+def of_bytes(target: Target, use: Use[S], images: Iterable[bytes], epsilon: Any = None) -> Plan[S]:
     """The results for the contents of image files; raises `InvalidRequest` for other values."""
     contents = [images] if isinstance(images, str) else list(images)
     for index, content in enumerate(contents):
@@ -183,14 +201,19 @@ def of_bytes(target: Target, use: Use[S], images: Iterable[bytes]) -> Plan[S]:
                 "content of an image file"
             )
     given = _Input(
-        use.files, "image_bytes", list(map(len, contents)),
-        lambda part: contents[part.start : part.stop], use.parse, "image {}".format,
+        use.files, list(map(len, contents)),
+        lambda part: {"image_bytes": contents[part.start : part.stop]}, use.parse,
+        "image {}".format,
     )  # fmt: skip
-    return (yield from _predict(target, given))
+    return (yield from _predict(target, _within(given, epsilon, use)))
 
 
 def of_files(
-    target: Target, use: Use[S], paths: Iterable[str | os.PathLike[str]], progress: Progress | None
+    target: Target,
+    use: Use[S],
+    paths: Iterable[str | os.PathLike[str]],
+    progress: Progress | None,
+    epsilon: Any = None,
 ) -> Plan[S]:
     """The results for image files, each read when its turn comes; raises `InvalidRequest` if one
     cannot be read."""
@@ -199,11 +222,11 @@ def of_files(
     files = [Path(path) for path in paths]
     sizes = [_of_file(file, lambda file: file.stat().st_size) for file in files]
     given = _Input(
-        use.files, "image_bytes", sizes,
-        lambda part: [_of_file(files[index], Path.read_bytes) for index in part], use.parse,
-        lambda index: str(files[index]), progress,
+        use.files, sizes,
+        lambda part: {"image_bytes": [_of_file(files[i], Path.read_bytes) for i in part]},
+        use.parse, lambda index: str(files[index]), progress,
     )  # fmt: skip
-    return (yield from _predict(target, given))
+    return (yield from _predict(target, _within(given, epsilon, use)))
 
 
 def decode(target: Target, latents: Any) -> Plan[np.ndarray]:
@@ -319,6 +342,9 @@ def _round(
     except InvalidRequest as refused:
         if refused.code is grpc.StatusCode.INVALID_ARGUMENT and given.title:
             yield from _accuse(target, given, spec, parts[asked.last], refused)
+        if given.absent and f'"{given.signature}" not found' in refused.details:
+            why = f"{refused}; {given.absent}"
+            raise InvalidRequest(why, refused.code, refused.details) from refused
         raise
     return [asked.results[place] for place in range(len(parts))]
 
@@ -353,7 +379,7 @@ def _single(ask: Ask) -> Plan[Any]:
 
 
 def _ask(target: Target, given: _Input, spec: Any, part: range) -> Ask:
-    request = messages.predict(spec, given.signature, given.name, given.values(part))
+    request = messages.predict(spec, given.signature, given.values(part))
 
     def parse(reply: Any) -> Any:
         return given.parse(messages.of_model(reply, target.spec), len(part), target.max_bytes)
@@ -378,12 +404,38 @@ def _of_rows(
 ) -> _Input:
     """The rows of an array; uint8 is divided by 255."""
 
-    def values(part: range) -> np.ndarray:
+    def values(part: range) -> dict[str, np.ndarray]:
         rows = array[part.start : part.stop]
-        return rows / np.float32(255) if array.dtype == np.uint8 else rows
+        return {name: rows / np.float32(255) if array.dtype == np.uint8 else rows}
 
     sizes = [4 * array[0].size] * len(array) if len(array) else []
-    return _Input(signature, name, sizes, values, parse)
+    return _Input(signature, sizes, values, parse)
+
+
+def _within(given: _Input, epsilon: Any, use: Use[Any]) -> _Input:
+    """The same values, each with its radius where the use takes one."""
+    given = replace(given, absent=use.absent)
+    if not use.within:
+        return given
+    count = len(given.sizes)
+    try:
+        radii = np.asarray(epsilon)
+    except ValueError:  # lists of different lengths
+        radii = np.asarray(None)
+    if radii.dtype.kind not in "fiu" or radii.shape not in ((), (count,)):
+        raise InvalidRequest(
+            f"epsilon is {radii.dtype} of shape {list(radii.shape)}; give a number, or one for "
+            f"each of the {count:,} images"
+        )
+    try:
+        sent = np.broadcast_to(float32_radii(radii), count)
+    except InputError as error:
+        raise InvalidRequest(str(error)) from error
+    return replace(
+        given,
+        sizes=[size + sent.itemsize for size in given.sizes],
+        values=lambda part: {**given.values(part), "epsilon": sent[part.start : part.stop]},
+    )
 
 
 def _array(values: Any, what: str, shape: str, dtypes: tuple[type[np.generic], ...]) -> np.ndarray:

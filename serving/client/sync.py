@@ -13,7 +13,7 @@ import numpy as np
 from serving.client import plans
 from serving.client.base import BaseClient, Clock
 from serving.client.errors import ServingError
-from serving.client.messages import Classifications, Embeddings, Metadata, VersionStatus
+from serving.client.messages import Boxes, Classifications, Embeddings, Metadata, VersionStatus
 from serving.client.plans import Ask, Pause, Plan, Progress, Step, T, advance
 
 
@@ -55,6 +55,29 @@ class EmbeddingClient(BaseClient):
         images that are done, and N.
         """
         return self._run(plans.of_files(self._target, plans.EMBED, paths, progress))
+
+    def certify(self, images: Any, epsilon: Any) -> Boxes:
+        """Embeds an array of images, as `embed` takes them, and bounds the embeddings of all images
+        that differ from one of them by at most `epsilon` in every pixel value.
+
+        `epsilon` is a number of at least 0, or one for each image, where pixel values go from 0 to
+        1. The model must have been exported with certificates.
+        """
+        return self._run(plans.of_images(self._target, plans.CERTIFY, images, epsilon))
+
+    def certify_bytes(self, images: Iterable[bytes], epsilon: Any) -> Boxes:
+        """The same for the contents of N files, as `embed_bytes` takes them. The images near one
+        are those near what the server makes of the file."""
+        return self._run(plans.of_bytes(self._target, plans.CERTIFY, images, epsilon))
+
+    def certify_files(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        epsilon: Any,
+        progress: Progress | None = None,
+    ) -> Boxes:
+        """The same for N files, as `embed_files` takes them."""
+        return self._run(plans.of_files(self._target, plans.CERTIFY, paths, progress, epsilon))
 
     def classify(self, images: Any) -> Classifications:
         """Classifies an array of images, as `embed` takes them. The model must be a classifier that

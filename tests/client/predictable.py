@@ -31,13 +31,14 @@ class Server(
     """TensorFlow Serving, as far as a client can tell, with an encoder that is easy to foresee.
 
     The embedding of an image is its corner pixel, the version and 0, 0; of a file, its length, the
-    version and 0, 0. Files that begin with "bad" are refused.
+    version and 0, 0. Files that begin with "bad" are refused. Boxes reach as far as the radius.
     """
 
     def __init__(self, *, credentials=None, port=0):
         self.versions = [3]
         self.states = [(3, AVAILABLE, "")]
         self.labels = {}
+        self.certifies = True  # as exports of old do not
         self.compact = True  # float_val without repetitions, as the real one; else tensor_content
         self.failures = []  # (code, words) of the next calls of any kind
         self.told = ()  # trailing metadata where something is not found
@@ -76,15 +77,21 @@ class Server(
             version = self._version(request.model_spec, context)
             reply = predict_pb2.PredictResponse(model_spec=request.model_spec)
             reply.model_spec.version.value = version
-            [(name, tensor)] = request.inputs.items()
-            expected = {"serving_default": "image", "embed_bytes": "image_bytes"}
+            given = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
             signature = request.model_spec.signature_name
+            radius = given.pop("epsilon", None)
+            assert (radius is not None) == signature.startswith("certify")
+            if radius is not None and not self.certifies:
+                words = f'Serving signature key "{signature}" not found.'
+                context.abort(grpc.StatusCode.FAILED_PRECONDITION, words)
+            [(name, values)] = given.items()
+            expected = dict.fromkeys(("embed_bytes", "certify_bytes"), "image_bytes")
+            expected |= dict.fromkeys(("serving_default", "certify"), "image")
             assert name == expected.get(signature, "latent")
-            values = tf.make_ndarray(tensor)
             if signature == "decode":
                 self._put(reply, "image", np.tile(values[:, None, :, None], (1, 2, 1, 3)))
             else:
-                if signature == "embed_bytes":
+                if name == "image_bytes":
                     if any(value.startswith(b"bad") for value in values):
                         context.abort(
                             grpc.StatusCode.INVALID_ARGUMENT, "Unknown format.\n\t [[{{node x}}]]"
@@ -96,8 +103,13 @@ class Server(
                 mean = np.zeros((len(values), 4), np.float32)
                 mean[:, 0], mean[:, 1] = corner, version
                 self._put(reply, "embedding", mean)
-                self._put(reply, "variance", np.ones_like(mean))
-                self._put(reply, "inconsistency", 10 * corner)
+                if radius is None:
+                    self._put(reply, "variance", np.ones_like(mean))
+                    self._put(reply, "inconsistency", 10 * corner)
+                else:
+                    assert radius.shape == corner.shape and radius.dtype == np.float32
+                    self._put(reply, "lower", mean - radius[:, None])
+                    self._put(reply, "upper", mean + radius[:, None])
             self.edit(reply)
             return reply
         finally:

@@ -40,6 +40,23 @@ def test_embeds_files_to_a_file(capsys, server, files, tmp_path):
         assert found["paths"].tolist() == [str(file) for file in files]
 
 
+def test_certifies_files_to_a_file(capsys, server, files, tmp_path):
+    certify = ("certify", *files, "--address", server.address, "--epsilon", 0.25, "--out")
+    code, text, complaint = run(capsys, *certify, tmp_path / "a.npz")
+    assert code == 0 and not complaint
+    assert "7 images, 4 dimensions, encoder version 3\n" in text
+    assert "mean width within 0.25: median 0.5, max 0.5\n" in text
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
+        np.testing.assert_array_equal(found["lower"], found["embedding"] - 0.25)
+        np.testing.assert_array_equal(found["upper"], found["embedding"] + 0.25)
+        np.testing.assert_array_equal(found["embedding"][:, 0], range(1, 8))
+        assert found["version"] == 3 and found["epsilon"] == 0.25
+        assert found["paths"].tolist() == [str(file) for file in files]
+        ends = [found["lower"], found["upper"]]
+    assert run(capsys, *certify, tmp_path / "a.npy")[0] == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), ends)
+
+
 def test_embeds_the_images_of_a_folder(capsys, server, files, tmp_path):
     files[0].with_name("notes.txt").write_text("no image")
     out = tmp_path / "out" / "a.npy"
@@ -67,6 +84,9 @@ def test_embeds_the_images_of_a_folder(capsys, server, files, tmp_path):
         ("embed 1.png --out a.npy --version 3 --label y", 2, ["leave one out"]),
         ("embed 1.png --out a.npy --label y", 2, ["Unrecognized servable version label: y"]),
         ("embed 1.png --out a.npy --tls-ca no.pem", 2, ["tls_ca no.pem", "No such file"]),
+        ("certify 1.png --out a.npz", 2, ["--epsilon"]),
+        ("certify 1.png --out a.npz --epsilon -1", 2, ["epsilon is -1", "at least 0"]),
+        ("certify 1.png bad.png --out a.npz --epsilon 1", 2, ["bad.png: ", "Unknown format."]),
         ("status --address localhost:1", 1, ["UNAVAILABLE", "localhost:1"]),
         ("status --model other", 2, ["NOT_FOUND"]),
         ("status --version 8 --wait 0.1", 1, ["not ready after 0.1 s"]),

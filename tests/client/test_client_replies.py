@@ -194,6 +194,7 @@ def test_any_bytes_are_read_or_bad(content, at, damage):
         for plan in (
             plans.of_images(target, plans.EMBED, images(1)),
             plans.of_images(target, plans.CLASSIFY, images(1)),
+            plans.of_images(target, plans.CERTIFY, images(1), 0.1),
             plans.decode(target, np.zeros((1, 4), np.float32)),
             plans.status(target),
             plans.metadata(target),

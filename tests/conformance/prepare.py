@@ -50,9 +50,9 @@ allowed_batch_sizes: {LARGEST_BATCH}
 _MONITORING = "prometheus_config { enable: true }\n"
 
 
-def untrained_run(folder: Path) -> Path:
-    """A run on the MLP that has its initial weights."""
-    config = resolve(Config(algo="avae", steps=1, latent_dim=8))
+def untrained_run(folder: Path, arch: str = "mlp") -> Path:
+    """A run that has its initial weights."""
+    config = resolve(Config(algo="avae", arch=arch, steps=1, latent_dim=8))
     data = DATASETS[config.dataset].open()
     run = Run.create(folder, config, data.checksums)
     run.save_checkpoint(Stage(0, "avae", 1), build_model(config, data.image_shape))

@@ -14,6 +14,7 @@ from tensorflow_serving.apis import (
 
 from tests.conformance.prepare import KINDS, MODEL, VERSIONS
 from tests.conformance.rows import NAMED, ONE, SHAPE, Code, refused, request
+from tf_avae.saved.contract import CERTIFY_SIGNATURES, SIGNATURES
 
 pytestmark = pytest.mark.conformance
 
@@ -64,7 +65,7 @@ def test_metadata(target):
     assert reply.model_spec.version.value == max(VERSIONS)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     assert reply.metadata["signature_def"].Unpack(signatures)
-    assert {"serving_default", "embed_bytes", "decode"} <= set(signatures.signature_def)
+    assert {*SIGNATURES, *CERTIFY_SIGNATURES} <= set(signatures.signature_def)
     image = signatures.signature_def["serving_default"].inputs["image"]
     assert image.dtype == tf.float32.as_datatype_enum
     assert [d.size for d in image.tensor_shape.dim] == [-1, *SHAPE]

@@ -98,6 +98,10 @@ PREDICT_ROWS = {
         request(image=np.full((1, *SHAPE), np.nan, np.float32)),
         Code.INVALID_ARGUMENT, re.compile(r".*finite numbers in \[0, 1\].*\[2352\]"),
     ),
+    "a radius below 0": (
+        request(NAMED + ' signature_name: "certify"', image=ONE, epsilon=np.float32([-1])),
+        Code.INVALID_ARGUMENT, re.compile(r".*numbers of at least 0, one an image.*\[-1\]"),
+    ),
     "no image file": (
         request(NAMED + ' signature_name: "embed_bytes"', image_bytes=[b"GIF89a"]),
         Code.INVALID_ARGUMENT, re.compile(r".*neither PNG nor JPEG"),
@@ -142,6 +146,17 @@ def test_reply_names_model_signature_and_version(target):
     for label, version in LABELS.items():
         reply = target.prediction.Predict(request(f'{NAMED} version_label: "{label}"', image=ONE))
         assert reply.model_spec.version.value == version
+
+
+def test_each_image_is_certified_within_its_own_radius(target):
+    spec, radii = NAMED + ' signature_name: "certify"', np.float32([0, 0.01, 0.02])
+    found = arrays(target.prediction.Predict(request(spec, image=images(3), epsilon=radii)))
+    assert {array.shape for array in found.values()} == {(3, LATENT)}
+    assert (found["lower"] <= found["embedding"]).all()
+    assert (found["embedding"] <= found["upper"]).all()
+    one = request(spec, image=images(3)[1:2], epsilon=radii[1:2])
+    for name, value in arrays(target.prediction.Predict(one)).items():
+        np.testing.assert_allclose(value, found[name][1:2], rtol=1e-4, atol=1e-5)
 
 
 def test_output_filter(target):

@@ -144,6 +144,27 @@ def _batch_norm(layer: Any) -> list[Part]:
     ]
 
 
+def _normalization(layer: Any) -> list[Part]:
+    if layer.invert:
+        raise _refused(layer, "is inverted, of a kind", ["Normalization"])
+
+    def scale() -> Tensor:
+        return 1.0 / tf.maximum(tf.sqrt(_value(layer.variance)), keras.config.epsilon())
+
+    def shift() -> Tensor:
+        return _value(layer.mean) * scale()
+
+    return [
+        Linear(
+            apply=lambda x: x * scale(),
+            magnitude=lambda x: x * scale(),
+            constant=lambda: -shift(),
+            size=lambda: tf.abs(shift()),
+            terms=6,  # roundings of the scale, not sums
+        )
+    ]
+
+
 def _rescaling(layer: Any) -> list[Part]:
     scale, offset = (np.asarray(value, np.float32) for value in (layer.scale, layer.offset))
     return [
@@ -265,6 +286,7 @@ def _layers() -> dict[type, Callable[[Any], list[Part]]]:
         kinds.Conv2D: lambda layer: _kernel(layer, layer.convolution_op),
         kinds.DepthwiseConv2D: _depthwise,
         kinds.BatchNormalization: _batch_norm,
+        kinds.Normalization: _normalization,
         kinds.Rescaling: _rescaling,
         ConstantVariance: _constant_variance,
         **dict.fromkeys(

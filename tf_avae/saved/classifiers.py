@@ -13,7 +13,7 @@ def classifier(encoder: Any, probe: Probe) -> "keras.Model":
     """Encoder and head in one, in float32 whatever the policy; nothing in it is trained.
 
     Args:
-        encoder: from `load_encoder`.
+        encoder: from `load_encoder`, or its layers from `keras_encoder`.
         probe: a head fitted to its embeddings.
 
     Returns:
@@ -23,12 +23,13 @@ def classifier(encoder: Any, probe: Probe) -> "keras.Model":
     Raises:
         InputError: the head is of embeddings of another size, or the encoder takes images of any.
     """
-    if None in encoder.image_shape:
+    shape = encoder.input_shape[1:] if hasattr(encoder, "layers") else encoder.image_shape
+    if None in shape:
         raise InputError(
-            f"the encoder takes images of shape {encoder.image_shape}; a classifier is made for "
+            f"the encoder takes images of shape {shape}; a classifier is made for "
             "images of one size: give an encoder that is"
         )
-    images = keras.Input(encoder.image_shape, name="image", dtype="float32")
+    images = keras.Input(shape, name="image", dtype="float32")
     found = encoder(images)
     embedding = found["embedding"]
     if embedding.shape[1:] != probe.mean.shape:

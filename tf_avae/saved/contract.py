@@ -3,6 +3,9 @@
 SIGNATURES = ("serving_default", "embed_bytes", "decode")
 """Of an encoder."""
 
+CERTIFY_SIGNATURES = ("certify", "certify_bytes")
+"""Of an encoder of whose layers bounds are known, too: images and files, each with a radius."""
+
 CLASSIFIER_SIGNATURES = ("serving_default", "classify", "classify_bytes", "embed_bytes")
 """Of a classifier, which is an encoder too: images under the first two names, files under the
 others; all give the same outputs."""

@@ -20,9 +20,15 @@ from tf_avae.image_files.decoding import decode_images
 from tf_avae.model import AVAE
 from tf_avae.provenance import provenance, session
 from tf_avae.runs.run import Run, load_trained
-from tf_avae.saved.contract import BATCH_SIZES, CLASSIFIER_SIGNATURES, SIGNATURES
+from tf_avae.saved.certified import CertifiedRadius, Certify, certifier
+from tf_avae.saved.contract import (
+    BATCH_SIZES,
+    CERTIFY_SIGNATURES,
+    CLASSIFIER_SIGNATURES,
+    SIGNATURES,
+)
 from tf_avae.saved.encoders import weights_checksum
-from tf_avae.saved.versions import Served, Trial, check_target, publish
+from tf_avae.saved.versions import Served, Signature, Trial, check_target, publish
 from tf_avae.types import Images, ImageShape, Latents, Tensor
 
 _TRIED = 8  # images that a graph must agree on
@@ -43,25 +49,42 @@ def served_encoder(model: AVAE, background: str = WHITE) -> Served:
     def trials() -> Iterable[Trial]:
         images = _random_images(model.image_shape)
         expected = model(images)
-        yield Trial("serving_default", images, expected)
+        yield Trial("serving_default", {"image": images}, expected)
         latents = expected["embedding"]
-        yield Trial("decode", latents, decode(latents))
+        yield Trial("decode", {"latent": latents}, decode(latents))
+        if certify is not None:
+            radii = tf.linspace(0.0, 0.1, _TRIED)
+            yield Trial("certify", {"image": images, "epsilon": radii}, certify(images, radii))
 
-    images = _of_images(model, model.image_shape)
-    files = _of_files(model, model.image_shape, background)
+    certify, why_not = None, ""
+    try:
+        certify = certifier(model)
+    except InputError as error:
+        why_not = str(error)
+    images, decoder = _of_images(model, model.image_shape), _decoder(model.image_shape, background)
+    files = _of_files(model, decoder)
     latent = tf.TensorSpec([None, model.latent_dim], tf.float32, "latent")
-    functions = (images, files, (decode, latent))
+    functions: dict[str, Signature] = dict(
+        zip(SIGNATURES, (images, files, (decode, latent)), strict=True)
+    )
+    if certify is not None:
+        both = _certifying(certify, model.image_shape, decoder)
+        functions |= zip(CERTIFY_SIGNATURES, both, strict=True)
     weights = (*model.encoder.weights, *model.decoder.weights)
     return Served(
         [weight.value for weight in weights],
-        dict(zip(SIGNATURES, functions, strict=True)),
+        functions,
         model.image_shape,
         trials,
+        dict.fromkeys(CERTIFY_SIGNATURES, why_not) if why_not else None,
     )
 
 
 def served_classifier(
-    model: "keras.Model", image_shape: ImageShape, background: str = WHITE
+    model: "keras.Model",
+    image_shape: ImageShape,
+    background: str = WHITE,
+    radius: CertifiedRadius | None = None,
 ) -> Served:
     """A classifier of images and its signatures.
 
@@ -70,31 +93,57 @@ def served_classifier(
             each, "embedding" [N, D] and what else the encoder gives; all float32.
         image_shape: (H, W, C).
         background: the colour that transparent image files are laid on; training's.
+        radius: what gives the output "certified_radius", [N]; there is none unless given.
     """
+
+    def answer(image: Images) -> dict[str, Tensor]:
+        found = model(image)
+        if radius is None:
+            return found
+        return {**found, "certified_radius": radius(image, found["logits"])}
 
     def trials() -> Iterable[Trial]:
         images = _random_images(image_shape)
         for name in ("serving_default", "classify"):
-            yield Trial(name, images, model(images))
+            yield Trial(name, {"image": images}, model(images))
 
-    images = _of_images(model, image_shape)
-    files = _of_files(model, image_shape, background)
+    images = _of_images(answer, image_shape)
+    files = _of_files(answer, _decoder(image_shape, background))
     functions = dict(zip(CLASSIFIER_SIGNATURES, (images, images, files, files), strict=True))
-    return Served([weight.value for weight in model.weights], functions, image_shape, trials)
+    weights = [*model.weights, *(radius.weights if radius else ())]
+    return Served([weight.value for weight in weights], functions, image_shape, trials)
 
 
-def _of_images(model: Any, image_shape: ImageShape) -> "tuple[Any, tf.TensorSpec]":
+def _of_images(model: Any, image_shape: ImageShape) -> Signature:
     def embed(image: Images) -> dict[str, Tensor]:
         return model(image)  # which refuses pixels that are not numbers in [0, 1]
 
     return embed, tf.TensorSpec([None, *image_shape], tf.float32, "image")
 
 
-def _of_files(model: Any, image_shape: ImageShape, background: str) -> "tuple[Any, tf.TensorSpec]":
+def _of_files(model: Any, decoder: Any) -> Signature:
     def embed_bytes(image_bytes: Tensor) -> dict[str, Tensor]:
-        return model(decode_images(image_bytes, image_shape, background))
+        return model(decoder(image_bytes))
 
     return embed_bytes, tf.TensorSpec([None], tf.string, "image_bytes")
+
+
+def _decoder(image_shape: ImageShape, background: str) -> Any:
+    """Files [N] to images: a graph of its own, which the signatures of files share."""
+    return tf.function(
+        lambda files: decode_images(files, image_shape, background),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+    )
+
+
+def _certifying(certify: Certify, image_shape: ImageShape, decoder: Any) -> tuple[Signature, ...]:
+    def certify_bytes(image_bytes: Tensor, epsilon: Tensor) -> dict[str, Tensor]:
+        return certify(decoder(image_bytes), epsilon)
+
+    image = tf.TensorSpec([None, *image_shape], tf.float32, "image")
+    file = tf.TensorSpec([None], tf.string, "image_bytes")
+    epsilon = tf.TensorSpec([None], tf.float32, "epsilon")
+    return (certify, image, epsilon), (certify_bytes, file, epsilon)
 
 
 def _random_images(image_shape: ImageShape) -> Images:
@@ -128,8 +177,8 @@ def export_run(
     base = check_target(base, version, batch_sizes)
     model = load_trained(run)
     opened = Run.open(run)
-    notes = _notes(opened, model, evaluation)
     served = served_encoder(model, opened.config.background)
+    notes = {**_notes(opened, model, evaluation), "left_out": served.left_out}
     return publish(served, base, notes, version=version, batch_sizes=batch_sizes)
 
 
@@ -141,6 +190,7 @@ def export_classifier(
     version: int | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     background: str = WHITE,
+    radius: CertifiedRadius | None = None,
 ) -> Path:
     """Publishes a classifier, encoder and head in one, as a new version.
 
@@ -149,6 +199,7 @@ def export_classifier(
         base, version, batch_sizes: those of `export_run`.
         notes: what is known of it: task, class names, its encoder, its accuracy.
         background: the colour that transparent image files are laid on; training's.
+        radius: what gives the output "certified_radius"; there is none unless given.
 
     Returns:
         The folder of the version.
@@ -172,7 +223,9 @@ def export_classifier(
         "weights_sha256": weights_checksum(model),
         "exported": {**session(), **provenance()},
     }
-    served = served_classifier(model, shape[1:], background)
+    if radius is not None:
+        known["certified_radius"] = {"epsilons": radius.epsilons, "norm": "linf"}
+    served = served_classifier(model, shape[1:], background, radius)
     return publish(served, base, known, version=version, batch_sizes=batch_sizes)
 
 

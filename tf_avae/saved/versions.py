@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -43,55 +43,68 @@ _SAME = 1e-5  # largest difference, over the largest value where that is above 1
 
 
 class Trial(NamedTuple):
-    """The name of a signature, an input, and the outputs that it must give, by name."""
+    """The name of a signature, its inputs, and the outputs that it must give, by name."""
 
     signature: str
-    given: Tensor
+    given: Mapping[str, Tensor]
     expected: Mapping[str, Tensor]
 
 
+Signature: TypeAlias = (
+    "tuple[Callable[..., dict[str, Tensor]], tf.TensorSpec]"
+    " | tuple[Callable[..., dict[str, Tensor]], tf.TensorSpec, tf.TensorSpec]"
+)
+"""A function, and what it takes."""
+
+
 class Served(tf.Module):
-    """What is served: signatures as functions of one named tensor, and the variables they read.
+    """What is served: signatures as functions of named tensors, and the variables they read.
 
     Args:
         variables: all that the functions read.
-        signatures: name to a function, and what it takes; its batch dimension is None.
+        signatures: name to a function, and what it takes; the batch dimensions are None.
         image_shape: (H, W, C), of the images in warm-up requests.
         trials: what the signatures must answer; made when the graph is verified.
+        left_out: signatures that there might have been, by name, and why they are not there.
     """
 
     def __init__(
         self,
         variables: "Iterable[tf.Variable]",
-        signatures: "Mapping[str, tuple[Callable[..., dict[str, Tensor]], tf.TensorSpec]]",
+        signatures: "Mapping[str, Signature]",
         image_shape: ImageShape,
         trials: Callable[[], Iterable[Trial]],
+        left_out: Mapping[str, str] | None = None,
     ):
         super().__init__(name="served")
         self._model_variables = list(variables)
         self._image_shape = tuple(image_shape)
         self.trials = trials
+        self.left_out = dict(left_out or {})
         self.functions = {
-            name: tf.function(function, input_signature=[spec])
-            for name, (function, spec) in signatures.items()
+            name: tf.function(function, input_signature=specs)
+            for name, (function, *specs) in signatures.items()
         }
 
     def warm_up_request(self, name: str, signature: str, size: int) -> predict_pb2.PredictRequest:
-        """A request of `size` grey images, files of them, or latents at the prior's mean."""
-        (spec,) = self.functions[signature].input_signature
-        grey = np.full(self._image_shape, 0.5, np.float32)
-        if spec.dtype == tf.string:
-            file = tf.io.encode_png(tf.image.convert_image_dtype(grey, tf.uint8)).numpy()
-            value = np.array([file] * size, object)
-        elif spec.shape.rank == 4:
-            value = np.broadcast_to(grey, (size, *grey.shape))
-        else:
-            value = np.zeros((size, *spec.shape[1:]), np.float32)
+        """A request of `size` grey images, files of them, latents at the prior's mean, or radii
+        of 0."""
         request = predict_pb2.PredictRequest()
         request.model_spec.name = name
         request.model_spec.signature_name = signature
-        request.inputs[spec.name].CopyFrom(tf.make_tensor_proto(value))
+        for spec in self.functions[signature].input_signature:
+            value = self._warm_up_value(spec, size)
+            request.inputs[spec.name].CopyFrom(tf.make_tensor_proto(value))
         return request
+
+    def _warm_up_value(self, spec: "tf.TensorSpec", size: int) -> np.ndarray:
+        grey = np.full(self._image_shape, 0.5, np.float32)
+        if spec.dtype == tf.string:
+            file = tf.io.encode_png(tf.image.convert_image_dtype(grey, tf.uint8)).numpy()
+            return np.array([file] * size, object)
+        if spec.shape.rank == 4:
+            return np.broadcast_to(grey, (size, *grey.shape))
+        return np.zeros((size, *spec.shape[1:]), np.float32)
 
 
 def check_target(
@@ -201,8 +214,7 @@ def _verify(served: Served, folder: Path) -> None:
         inputs = {name: tf.constant(tf.make_ndarray(t)) for name, t in request.inputs.items()}
         saved.call(request.model_spec.signature_name, **inputs)
     for signature, given, expected in served.trials():
-        (alias,) = saved.inputs(signature)
-        found = saved.call(signature, **{alias: given})
+        found = saved.call(signature, **given)
         for name, value in expected.items():
             most = _SAME * max(1.0, float(tf.reduce_max(tf.abs(value))))
             off = float(tf.reduce_max(tf.abs(value - found[name])))
