@@ -198,7 +198,7 @@ def test_the_model_card_has_its_provenance_and_that_has_its_figures(provenance):
     config = provenance["config"]
     used = OBJECTIVES[config["algo"]].uses
     given = ("algo", "arch", "obs_var", "steps", "latent_dim", "learning_rate", "seed", *used)
-    for name in (name for name in given if config[name] is not None):
+    for name in (name for name in given if config.get(name) is not None):
         assert f"`{name}` {config[name]}" in card
     for name in {"rho", "rho_se", "epsilon"} - {*used}:
         assert f"`{name}`" not in card

@@ -9,11 +9,11 @@ import numpy as np
 import scipy.stats
 from sweep_results import evaluation, write
 
-from tf_avae.objectives import OBJECTIVES
 from training.sweep import __main__ as command
 from training.sweep.cells.folder import SweepFolder
 from training.sweep.colormnist import figures as colormnist_figures
 from training.sweep.colormnist import study as colormnist
+from training.sweep.colormnist.grids import PAPER
 
 RADII, SEEDS = (0.05, 0.1), 3
 HEADS = ("linear", "margin")
@@ -29,7 +29,7 @@ BESIDE = [
 ]  # fmt: skip
 _SMALL = (BESIDE[0], RISE, "inconsistency W2²", "effective dimension")
 NATS = (BOUND, RISE, "log p(x) at least")
-LABELS = {m: m for m in OBJECTIVES} | {"se": "se, v 0.02"}
+LABELS = {m: m for m in PAPER} | {"se": "se, v 0.02"}
 RATES = {"vae": [10.0, 20.0, 30.0], "avae": [5.0, 5.0, 10.0], "se": [2.0, 4.0, 6.0],
          "se_avae": [1.0, 2.0, 3.0], "avae_ss": [10.0, 10.0, 10.0]}  # fmt: skip
 

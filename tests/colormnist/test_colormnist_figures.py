@@ -26,8 +26,8 @@ from tests.colormnist.made_up import (
     seeds_of,
     write_rows,
 )
-from tf_avae.objectives import OBJECTIVES
 from training.sweep.colormnist import page as colormnist_page
+from training.sweep.colormnist.grids import PAPER
 
 
 def test_figures_over_seeds_are_those_of_the_results(sweep):
@@ -43,8 +43,8 @@ def test_figures_over_seeds_are_those_of_the_results(sweep):
     found = {measure["name"]: measure["unit"] for measure in values["measures"]}
     units = {name: "nats" if name in NATS else "" for name in BESIDE}
     assert found == dict.fromkeys(accuracies, "%") | units
-    assert list(values["models"]) == list(OBJECTIVES)
-    for name, measured in itertools.product(OBJECTIVES, found):
+    assert list(values["models"]) == list(PAPER)
+    for name, measured in itertools.product(PAPER, found):
         seeds = seeds_of(name, measured)
         mine = of_seeds(name, measured, seeds)
         estimate = values["models"][name]["over_seeds"][measured]
@@ -101,7 +101,7 @@ def judged(path, by, *words, seeds=SEEDS):
     def of(model, seed, name):
         if name == CHECKS:
             return 1
-        return 50.0 + seed + 0.1 * list(OBJECTIVES).index(model) * (seed - 1) + by(model, name)
+        return 50.0 + seed + 0.1 * PAPER.index(model) * (seed - 1) + by(model, name)
 
     finish_all(sweep, of)
     values = collected(sweep)

@@ -31,11 +31,10 @@ from tests.colormnist.made_up import (
     seeds_of,
     shown,
 )
-from tf_avae.objectives import OBJECTIVES
 from training.sweep.cells.folder import SweepFolder
 from training.sweep.colormnist import chart as colormnist_chart
 from training.sweep.colormnist import page as colormnist_page
-from training.sweep.colormnist.grids import GRIDS
+from training.sweep.colormnist.grids import GRIDS, PAPER
 
 RESULTS = ROOT / "docs" / "results"
 
@@ -61,7 +60,7 @@ def test_the_page_shows_the_figures(sweep):
         *(("digit", "margin", e) for e in (0, *RADII) if e in (0, 0.1)),
     ]
     assert short[0] == ["", *(f"{t}, {h}, {f'ε {e:g}' if e else 'nominal'}" for t, h, e in columns)]
-    for model, row in zip(OBJECTIVES, short[1:], strict=True):
+    for model, row in zip(PAPER, short[1:], strict=True):
         names = [accuracy_name(task, head, "paper", e) for task, head, e in columns]
         cells = [shown(of_seeds(model, n, seeds_of(model, n))) for n in names]
         assert row == [LABELS[model], *cells]
@@ -71,15 +70,13 @@ def test_the_page_shows_the_figures(sweep):
         assert table[0] == ["", *(f"ε {e:g}" if e else "nominal" for e in radii)]
         note = {"paper": {"avae_ss": " – [1]"},
                 "strong": {"avae_ss": " – [3]", "se_avae": " – [2]"}}[budget]  # fmt: skip
-        assert [row[0] for row in table[1:]] == [
-            f"{LABELS[m]}{note.get(m, '')}" for m in OBJECTIVES
-        ]
-        for model, row in zip(OBJECTIVES, table[1:], strict=True):
+        assert [row[0] for row in table[1:]] == [f"{LABELS[m]}{note.get(m, '')}" for m in PAPER]
+        for model, row in zip(PAPER, table[1:], strict=True):
             names = [accuracy_name(task, head, budget, e) for e in radii]
             assert row[1:] == [shown(of_seeds(model, n, seeds_of(model, n))) for n in names]
         if not PARTS[budget]:
             continue
-        lines = list(itertools.product(OBJECTIVES, RADII))
+        lines = list(itertools.product(PAPER, RADII))
         table = accuracies.pop(0)
         assert table[0] == ["after", *PARTS[budget], "all"]
         for (model, e), row in zip(lines, table[1:], strict=True):
@@ -88,7 +85,7 @@ def test_the_page_shows_the_figures(sweep):
             assert row == [f"{LABELS[model]}, ε {e:g}", *cells]
     assert not accuracies
     assert beside[0] == ["", *(f"{n}, nats" if n in NATS else n for n in BESIDE)]
-    for model, row in zip(OBJECTIVES, beside[1:], strict=True):
+    for model, row in zip(PAPER, beside[1:], strict=True):
         for name, cell in zip(BESIDE, row[1:], strict=True):
             mine = of_seeds(model, name, seeds_of(model, name))
             assert cell == shown(
@@ -128,7 +125,7 @@ def test_the_page_shows_the_figures(sweep):
     ]
     assert times[2] == ["avae", "3.00", "2.00–4.00"] and times[3] == ["se", "5.00", "5.00–5.00"]
     listed = {row[0]: row[1:] for row in made[1:]}
-    assert list(listed) == [f"{m}-s{s}" for m in OBJECTIVES for s in range(SEEDS)]
+    assert list(listed) == [f"{m}-s{s}" for m in PAPER for s in range(SEEDS)]
     assert listed["avae_ss-s1"] == ["–", "– [1]", "– [3]"]
     assert listed["se_avae-s2"] == ["–", "–", "– [2]"]
     for words in ("mean over 3 seeds", "`strong` (1,000 images", "on the first 300 test images",
