@@ -4,7 +4,8 @@
 fits a linear probe of digits, and attacks the first test images through both: PGD from one start,
 and the worst case over the paper's ten. All have the same weights, images, radius, steps and step
 length, and are timed in turn, several rounds, each in a process of its own. What an attack returns
-is classified here, so the accuracy beside each rate is measured in one way.
+is classified here, so the accuracy beside each rate is measured in one way. `--strong` also times
+the budget `strong` on the images of the worst case, and what it was before.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import pairing
+from benchmarks.budgets import BEFORE
 from benchmarks.evaluation import probed
 from benchmarks.network_file import arrays_of, probe_of
 from benchmarks.pairing import Left, Peer, Worker, Workers
@@ -30,8 +32,9 @@ from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import note
 from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
-from tf_avae.evaluation import BUDGETS, worst_case
+from tf_avae.evaluation import BUDGETS, Budget, worst_case
 from tf_avae.evaluation.batches import compiled, image_spec, in_batches, seed_spec
+from tf_avae.evaluation.trial_graphs import Headed, TrialGraphs
 from tf_avae.evaluation.trials import Examples, Setting, pgd_trial
 from tf_avae.registry import Registry
 from tf_avae.runs.plan import build_model, resolve
@@ -51,7 +54,10 @@ PEERS: Registry[Peer] = Registry(
     Peer("foolbox", "foolbox, PyTorch", "peers.foolbox_attack", ".venv-bench", _ARCHS),
 )  # fmt: skip
 
-_WORST = "worst_case"
+_WORST, _STRONG = "worst_case", "strong"
+_SEARCHES = {_WORST: BUDGETS["paper"], _STRONG: BUDGETS["strong"], BEFORE.name: BEFORE}
+"""Cases that are whole budgets, on the images that are right without an attack."""
+
 _RESTARTING = (OURS.name, "art")  # that have it
 _IMAGES, _TASK = 500, "digit"
 _PROBE_BATCHES = 10
@@ -62,7 +68,7 @@ _STEPS, _RESTARTS = 40, 10  # of the budget `paper`
 
 
 def prepare(settings: dict[str, Any]) -> dict[str, Callable[[int], np.ndarray]]:
-    """A case for each batch size, and "worst_case": the budget `paper`."""
+    """A case for each batch size, "worst_case", which is the budget `paper`, and other budgets."""
     tf.config.experimental.enable_op_determinism()  # as training.evaluate
     kept = np.load(settings["network"])
     encoder, probe = open_encoder(settings["encoder"]), probe_of(kept)
@@ -87,10 +93,16 @@ def prepare(settings: dict[str, Any]) -> dict[str, Callable[[int], np.ndarray]]:
     cases = {str(size): over(images, labels, size, attack) for size in settings["batch_sizes"]}
     if settings["worst_case"]:
         right = np.load(settings["worst_case"])
-        cases[_WORST] = lambda steps: worst_case(
-            classify, right["images"], right["labels"], epsilon=epsilon, budget=BUDGETS["paper"],
-            seed=next(number),
-        ).attacked  # fmt: skip
+        graphs = TrialGraphs()
+        network = Headed(encoder.embed, probe)
+
+        def whole(budget: Budget) -> Callable[[int], np.ndarray]:
+            return lambda steps: worst_case(
+                network, right["images"], right["labels"], epsilon=epsilon, budget=budget,
+                seed=next(number), graphs=graphs,
+            ).attacked  # fmt: skip
+
+        cases |= {name: whole(_SEARCHES[name]) for name in settings["searches"]}
     return cases
 
 
@@ -112,8 +124,9 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         arrays: dict[str, Any] = arrays_of(encoder, probe)
         right = logits.argmax(1) == labels
         among = np.flatnonzero(right)[: given.worst_case_images]
-        kept = {"one": np.arange(len(images)), _WORST: among}
-        for file, index in kept.items():
+        kept = {"one": np.arange(len(images))} | dict.fromkeys(_SEARCHES, among)
+        for file in ("one", _WORST):
+            index = kept[file]
             of = {"images": images, "labels": labels, "logits": logits}
             np.savez(folder / f"{file}.npz", **arrays | {n: a[index] for n, a in of.items()})
         settings = {
@@ -121,6 +134,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             "worst_case": str(folder / f"{_WORST}.npz") if len(among) else None,
             "epsilon": given.epsilon, "pgd_steps": _STEPS, "restarts": _RESTARTS,
             "step_size": 2.5 * given.epsilon / _STEPS, "batch_sizes": given.batch_size,
+            "searches": list(_SEARCHES) if given.strong else [_WORST],
         }  # fmt: skip
         attackers = {OURS.name: OURS} | {n: PEERS[n] for n in given.against}
         for attacker, peer in attackers.items():
@@ -148,18 +162,25 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             timed, rounds=given.rounds, seconds=given.seconds,
             progress=lambda done: note(f"round {done + 1} of {given.rounds}"),
         )  # fmt: skip
-        asked = list(itertools.product(map(str, given.batch_size), attackers))
+        # A case, who attacks, and the case of ours that it is compared with.
+        asked = [(n, a, n) for n, a in itertools.product(map(str, given.batch_size), attackers)]
         if len(among):
-            asked += [(_WORST, attacker) for attacker in attackers if attacker in _RESTARTING]
+            restarting = [attacker for attacker in attackers if attacker in _RESTARTING]
+            asked += [(_WORST, attacker, _WORST) for attacker in restarting]
+            if given.strong:
+                asked += [(name, OURS.name, _STRONG) for name in (_STRONG, BEFORE.name)]
+                asked += [(_WORST, attacker, _STRONG) for attacker in restarting]
         rows = []
-        for case, attacker in asked:
+        for case, attacker, over in asked:
             row: dict[str, Any] = {"attacker": attacker, "case": case}
+            if over == _STRONG:
+                row["beside"] = _STRONG
             key = _key(attacker, case)
             if key in rates:
-                per_step = len(among) if case == _WORST else int(case)
+                per_step = len(among) if case in _SEARCHES else int(case)
                 row |= {
                     "images_per_second": statistics.median(rates[key]) * per_step,
-                    "ours_over_it": pairing.ratios(rates, _key(OURS.name, case), key),
+                    "ours_over_it": pairing.ratios(rates, _key(OURS.name, over), key),
                     "accuracy": accuracies[key],
                     "peak_bytes": ready[attacker].peak(),
                 }
@@ -210,7 +231,7 @@ def _encoder(given: argparse.Namespace, folder: Path) -> tuple[keras.Model, Path
 
 def _once(worker: Worker, case: str) -> np.ndarray:
     """What an attacker makes of all images, in its own layout."""
-    worker.steps(case)(1 if case == _WORST else -(-_IMAGES // int(case)))
+    worker.steps(case)(1 if case in _SEARCHES else -(-_IMAGES // int(case)))
     return worker.result()
 
 
@@ -241,16 +262,19 @@ def markdown(found: dict[str, Any]) -> str:
         f"{network}; ε {settings['epsilon']:g}, {settings['pgd_steps']} steps; {found['device']}; "
         f"rounds: {settings['rounds']}. Right of {settings['images']} images without an attack: "
         f"{100 * found['clean']:.1f} %.",
-        _table(found, "PGD, one start, in batches of", lambda case: case != _WORST),
+        _table(found, "PGD, one start, in batches of", lambda row: row["case"] not in _SEARCHES),
     ]
     if settings["worst_case_images"]:
         what = f"{settings['restarts']} starts, {settings['worst_case_images']} right images"
-        parts.append(_table(found, what, lambda case: case == _WORST))
+        parts.append(_table(found, what, lambda row: row["case"] == _WORST and "beside" not in row))
+    if any("beside" in row for row in found["rows"]):
+        what = f"{settings['worst_case_images']} right images, beside `strong`"
+        parts.append(_table(found, what, lambda row: "beside" in row))
     parts.append("; ".join(f"{name}: {what}" for name, what in found["about"].items()) + ".")
     return "\n\n".join(parts)
 
 
-def _table(found: dict[str, Any], what: str, wanted: Callable[[str], bool]) -> str:
+def _table(found: dict[str, Any], what: str, wanted: Callable[[dict[str, Any]], bool]) -> str:
     rows = [
         [_named(row), row["left"], "", "", ""]
         if "left" in row
@@ -259,12 +283,15 @@ def _table(found: dict[str, Any], what: str, wanted: Callable[[str], bool]) -> s
             f"{100 * row['accuracy']:.1f}", pairing.megabytes(row["peak_bytes"]),
         ]
         for row in found["rows"]
-        if wanted(row["case"])
+        if wanted(row)
     ]  # fmt: skip
     return pairing.rows_of((what, "images/s", "ours over it", "right, %", "peak MB"), rows)
 
 
 def _named(row: dict[str, Any]) -> str:
+    if "beside" in row:
+        case = "PGD" if row["case"] == _WORST else row["case"]
+        return f"{row['attacker']}: {case}"
     return row["attacker"] if row["case"] == _WORST else f"{row['case']}: {row['attacker']}"
 
 
@@ -272,6 +299,9 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     parser = Parser(prog="python -m benchmarks.attack", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run", nargs="?", help="whose encoder [trained here]")
+    parser.add_argument(
+        "--strong", action="store_true", help="time the budget strong and what it was before too"
+    )
     parser.add_argument("--arch", default="mlp", choices=_ARCHS, help="without a run [mlp]")
     parser.add_argument("--steps", type=int, default=300, metavar="N", help="of training [300]")
     parser.add_argument("--epsilon", type=float, default=0.02, metavar="X", help="[0.02]")
