@@ -119,6 +119,21 @@ def test_a_reply_of_another_version_or_model(says, options, reply, words):
         says(predicted([1, 4], **reply), **options).embed(images(1))
 
 
+def test_a_classifier_may_give_its_certified_radius():
+    reply = protocol.PredictResponse()
+    reply.model_spec.version.value = 3
+    for name in ("logits", "probabilities", "embedding"):
+        tensors.write(reply.outputs[name], np.eye(2))
+    tensors.write(reply.outputs["certified_radius"], np.array([0, 0.5]))
+    found = messages.join([messages.classifications(reply, 2, MOST)] * 2)
+    np.testing.assert_array_equal(found.certified_radius, [0, 0.5, 0, 0.5])
+    del reply.outputs["certified_radius"]
+    assert messages.classifications(reply, 2, MOST).certified_radius is None
+    tensors.write(reply.outputs["certified_radius"], np.eye(2))
+    with pytest.raises(BadReply, match="'certified_radius' is float32"):
+        messages.classifications(reply, 2, MOST)
+
+
 def test_a_status_of_another_version(says):
     reply = protocol.GetModelStatusResponse()
     reply.model_version_status.add(version=99, state=30)
