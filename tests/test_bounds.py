@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.bounds_check import bounds_of, tiny
 from tf_avae import ARCHITECTURES, pgd
 from tf_avae.backend.layers import ConstantVariance
-from tf_avae.bounds import Bounds, Box, ball
+from tf_avae.bounds import Bounds, Box, ball, lead
 from tf_avae.errors import InputError
 
 L = keras.layers
@@ -396,6 +396,42 @@ def test_what_overflows_has_no_bounds():
         assert not np.isfinite(Bounds(model).least(box, np.float32([[1]]), relaxed=relaxed))
 
 
+def test_a_lead_is_the_least_difference_from_all_other_logits():
+    rng = np.random.default_rng(3)
+    layer = L.Normalization(mean=[0.3, -0.2, 4.0], variance=[0.01, 2.0, 0.25])
+    at = keras.Input((3,))
+    model = keras.Model(at, L.Dense(4)(layer(at)))
+    weights, bias = rng.normal(size=(3, 4)).astype(np.float32), np.float32([0.1, 0, -0.1, 0.2])
+    model.layers[-1].set_weights([weights, bias])
+    images = rng.uniform(size=(5, 3)).astype(np.float32)
+    labels, radius = np.int32([0, 1, 2, 3, 0]), np.float32([0.1, 0.1, 0.2])
+    box = Box(images - radius, images + radius)
+    # Affine, so the least value is in a corner: exact in float64.
+    scaled = weights / np.sqrt([0.01, 2.0, 0.25])[:, np.newaxis]
+    centers = (images - [0.3, -0.2, 4.0]) @ scaled + bias
+    expected = [
+        min(
+            centers[i, k] - centers[i, j] - np.abs(scaled[:, k] - scaled[:, j]) @ radius
+            for j in range(4)
+            if j != k
+        )
+        for i, k in enumerate(labels)
+    ]
+    found = lead(Bounds(model), box, tf.constant(labels), 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    outward = lead(Bounds(model), box, tf.constant(labels), 4, outward=True)
+    assert (outward.numpy() <= expected).all()
+
+
+def test_nothing_leads_where_bounds_overflow():
+    at = keras.Input((2,))
+    hidden = L.Dense(1, activation="relu", use_bias=False)(L.Rescaling(1e30)(L.Rescaling(1e30)(at)))
+    model = keras.Model(at, L.Dense(2)(hidden))
+    model.set_weights([np.float32([[1], [-1]]), np.ones((1, 2)), np.float32([5, 0])])
+    box = ball(np.ones((1, 2), np.float32), 0.1)
+    assert lead(Bounds(model), box, tf.constant([0]), 2)[0] == -np.inf
+
+
 # -------------------------------------------------------------------- balls
 
 
@@ -556,6 +592,9 @@ REFUSED = {
     "own operation": lambda: over(Relu(name="odd")),
     "falling elu": lambda: over(L.ELU(-1.0, name="odd")),
     "learned slopes": lambda: over(L.PReLU(name="odd")),
+    "undone normalisation": lambda: over(
+        L.Normalization(mean=0.0, variance=1.0, invert=True, name="odd")
+    ),
     "of each example": lambda: over(L.LayerNormalization(name="odd")),
     "interpolation": lambda: over(L.UpSampling2D(interpolation="bilinear", name="odd")),
     "quantised": _quantised,

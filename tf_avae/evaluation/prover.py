@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tf_avae.backend import keras, tf
-from tf_avae.bounds import Bounds, Box, ball
+from tf_avae.bounds import Bounds, Box, ball, lead
 from tf_avae.errors import InputError, reason
 from tf_avae.evaluation.batches import compiled, image_spec
 from tf_avae.evaluation.encoder import Encoder
@@ -121,12 +121,7 @@ def _traced(bounds: Bounds, shape: Any, classes: int, relaxed: int, outward: boo
 
     @compiled(image_spec(shape), labels, radius)
     def least(images: Images, labels: Tensor, epsilon: Tensor) -> PerExample:
-        column = tf.range(classes - 1)[tf.newaxis]
-        label = labels[:, tf.newaxis]
-        others = column + tf.cast(column >= label, tf.int32)
-        rows = tf.one_hot(label, classes) - tf.one_hot(others, classes)
         box = ball(images, epsilon, outward=outward)
-        found = bounds.least(box, rows, output=None, relaxed=relaxed, outward=outward)
-        return tf.reduce_min(found, axis=1)
+        return lead(bounds, box, labels, classes, relaxed=relaxed, outward=outward)
 
     return least

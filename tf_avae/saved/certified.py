@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tf_avae.backend import keras, tf
-from tf_avae.bounds import Bounds, Box, ball
+from tf_avae.bounds import Bounds, Box, ball, lead
 from tf_avae.errors import InputError
 from tf_avae.inputs import MARGIN, UNIT, images_of
 from tf_avae.model import AVAE
@@ -108,16 +108,12 @@ class CertifiedRadius:
         """
         assert self._bounds is not None, "prove it first"
         count, classes = len(self.epsilons), logits.shape[1]
-        label = tf.argmax(logits, axis=1, output_type=tf.int32)[:, tf.newaxis]
-        others = tf.range(classes - 1)[tf.newaxis]
-        others += tf.cast(others >= label, tf.int32)
-        rows = tf.one_hot(label, classes) - tf.one_hot(others, classes)
+        labels = tf.argmax(logits, axis=1, output_type=tf.int32)
         # The balls of an image lie one after the other.
         radii = tf.tile(tf.constant(self.epsilons, tf.float32), tf.shape(images)[:1])
         near = _near(tf.repeat(images, count, axis=0), radii, UNIT)
-        rows = tf.repeat(rows, count, axis=0)
-        least = self._bounds.least(near, rows, output=None, outward=True)
-        proven = tf.reduce_all(least > 0, axis=1)
+        labels = tf.repeat(labels, count)
+        proven = lead(self._bounds, near, labels, classes, outward=True) > 0
         return tf.reduce_max(tf.reshape(tf.where(proven, radii, 0.0), [-1, count]), axis=1)
 
 
