@@ -117,6 +117,16 @@ def _depthwise(layer: Any) -> list[Part]:
     return _kernel(layer, product, height * width * multiplier)
 
 
+def _scaled(
+    scale: Callable[[], Tensor],
+    constant: Callable[[], Tensor],
+    size: Callable[[], Tensor] | None = None,
+    terms: int = 6,  # roundings of the scale, not sums
+) -> list[Part]:
+    """A layer that multiplies and adds, number by number."""
+    return [Linear(lambda x: x * scale(), lambda x: x * tf.abs(scale()), constant, size, terms)]
+
+
 def _batch_norm(layer: Any) -> list[Part]:
     def shaped(value: Tensor) -> Tensor:
         axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
@@ -133,15 +143,11 @@ def _batch_norm(layer: Any) -> list[Part]:
     def mean() -> Tensor:
         return _value(layer.moving_mean) * scale()
 
-    return [
-        Linear(
-            apply=lambda x: x * shaped(scale()),
-            magnitude=lambda x: x * shaped(tf.abs(scale())),
-            constant=lambda: shaped(beta() - mean()),
-            size=lambda: shaped(tf.abs(beta()) + tf.abs(mean())),
-            terms=6,  # roundings of the scale, not sums
-        )
-    ]
+    return _scaled(
+        lambda: shaped(scale()),
+        lambda: shaped(beta() - mean()),
+        lambda: shaped(tf.abs(beta()) + tf.abs(mean())),
+    )
 
 
 def _normalization(layer: Any) -> list[Part]:
@@ -154,27 +160,12 @@ def _normalization(layer: Any) -> list[Part]:
     def shift() -> Tensor:
         return _value(layer.mean) * scale()
 
-    return [
-        Linear(
-            apply=lambda x: x * scale(),
-            magnitude=lambda x: x * scale(),
-            constant=lambda: -shift(),
-            size=lambda: tf.abs(shift()),
-            terms=6,  # roundings of the scale, not sums
-        )
-    ]
+    return _scaled(scale, lambda: -shift())
 
 
 def _rescaling(layer: Any) -> list[Part]:
     scale, offset = (np.asarray(value, np.float32) for value in (layer.scale, layer.offset))
-    return [
-        Linear(
-            apply=lambda x: x * scale,
-            magnitude=lambda x: x * np.abs(scale),
-            constant=lambda: tf.constant(offset),
-            terms=2,
-        )
-    ]
+    return _scaled(lambda: tf.constant(scale), lambda: tf.constant(offset), terms=2)
 
 
 def _constant_variance(layer: Any) -> list[Part]:
