@@ -72,11 +72,7 @@ def prepare(settings: dict[str, Any]) -> dict[str, Callable[[int], np.ndarray]]:
     tf.config.experimental.enable_op_determinism()  # as training.evaluate
     kept = np.load(settings["network"])
     encoder, probe = open_encoder(settings["encoder"]), probe_of(kept)
-    epsilon = settings["epsilon"]
-
-    def classify(x: Images) -> Tensor:
-        return probe(encoder.embed(x))
-
+    epsilon, classify = settings["epsilon"], Headed(encoder.embed, probe)
     images, labels = kept["images"], kept["labels"].astype(np.int32)
     on, trial = Setting(classify, epsilon, BALLS["linf"]), pgd_trial(settings["pgd_steps"])
 
@@ -94,11 +90,10 @@ def prepare(settings: dict[str, Any]) -> dict[str, Callable[[int], np.ndarray]]:
     if settings["worst_case"]:
         right = np.load(settings["worst_case"])
         graphs = TrialGraphs()
-        network = Headed(encoder.embed, probe)
 
         def whole(budget: Budget) -> Callable[[int], np.ndarray]:
             return lambda steps: worst_case(
-                network, right["images"], right["labels"], epsilon=epsilon, budget=budget,
+                classify, right["images"], right["labels"], epsilon=epsilon, budget=budget,
                 seed=next(number), graphs=graphs,
             ).attacked  # fmt: skip
 
