@@ -111,7 +111,7 @@ def test_warm_up_is_replayed_and_decides(base, tmp_path, warm_up, monkeypatch):
             return version.state, version.error
 
     assert asyncio.run(state(base))[0] == State.AVAILABLE
-    assert len(ran) == (2 * 3 * 2 if warm_up else 0)  # times, signatures, batch sizes
+    assert len(ran) == (2 * 5 * 2 if warm_up else 0)  # times, signatures, batch sizes
     shutil.copytree(base, tmp_path / MODEL)
     request = predict_pb2.PredictRequest(model_spec={"name": MODEL, "signature_name": "gone"})
     record = prediction_log_pb2.PredictionLog(predict_log={"request": request})
