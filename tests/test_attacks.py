@@ -517,6 +517,10 @@ def test_losses_say_how_many_classes_they_need():
     [
         ({"epsilon": -0.1}, "epsilon is -0.1"),
         ({"epsilon": float("nan")}, "epsilon is nan"),
+        ({"epsilon": tf.constant(-0.5)}, "epsilon is .*-0.5"),
+        ({"epsilon": tf.constant([0.1])}, "epsilon is .*0.1"),
+        ({"epsilon": tf.constant("0.1")}, "epsilon is .*0.1"),
+        ({"step_size": tf.constant(True)}, "step_size is .*True"),
         ({"steps": 0}, "steps is 0"),
         ({"step_size": -1.0}, "step_size is -1.0"),
         ({"restarts": 0}, "restarts is 0"),
@@ -527,6 +531,12 @@ def test_losses_say_how_many_classes_they_need():
 def test_bad_numbers_are_named(bad, words):
     with pytest.raises(InputError, match=words):
         pgd(linear, MIDDLE, **({"epsilon": 0.1, "steps": 2, "seed": SEED} | bad))
+
+
+def test_a_radius_may_be_a_tensor():
+    sizes = {"epsilon": 0.1, "step_size": 0.05}
+    found = pgd(linear, MIDDLE, steps=2, seed=SEED, **{n: tf.constant(x) for n, x in sizes.items()})
+    np.testing.assert_array_equal(found, pgd(linear, MIDDLE, steps=2, seed=SEED, **sizes))
 
 
 def test_what_is_not_float32_per_example_is_refused():

@@ -199,6 +199,23 @@ def interval(model, x):
     return (means[0], tf.exp(logs[0])), (means[1], tf.exp(logs[1]))
 
 
+@pytest.mark.parametrize("algo", ["se", "adversarial_elbo", "certified_elbo"])
+@pytest.mark.parametrize(("step", "share"), [(0, 0.0), (1, 1 / 64), (4, 1 / 4), (8, 1), (20, 1)])
+def test_the_radius_grows_as_the_square_of_the_step(make_model, small_images, algo, step, share):
+    x, seed = tf.constant(small_images[:8]), tf.constant([0, 5])
+    model = make_model(algo, epsilon=1e-5, epsilon_warmup=8)
+    model.step.assign(step)
+    for training, epsilon in ((True, 1e-5 * share), (False, 1e-5)):
+        plain = make_model(algo, epsilon=epsilon)
+        plain.set_weights(model.get_weights())
+        expected = plain.terms(x, seed=seed, training=training)
+        for name, value in model.terms(x, seed=seed, training=training).items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-4, err_msg=name)
+    if share in (0.0, 1.0):
+        penalty = model.terms(x, seed=seed, training=True).get("penalty", tf.constant([share]))
+        assert (penalty.numpy() > 0).all() == bool(share)
+
+
 @pytest.mark.parametrize("algo", OBJECTIVES)
 def test_gradients_are_those_of_the_bound_with_the_auxiliary_images_held_fixed(
     make_model, small_images, algo

@@ -183,7 +183,7 @@ class Config:
         source="Table 3", low=0, below=1e6,
     )  # fmt: skip
     epsilon_warmup: int | None = _option(
-        None, "steps over which epsilon grows from 0 in training", ATTACK,
+        None, "steps over which epsilon grows from 0 in training, as their square", ATTACK,
         default="the objective's: certified_elbo half of the steps, others 0", low=0, below=2**29,
     )  # fmt: skip
     pgd_norm: str = _option("linf", "norm of the ball", ATTACK, source="the paper")

@@ -128,7 +128,7 @@ class AVAE(keras.Model):
             objective's unless given.
         adversary: a row of `ADVERSARIES`; the objective's unless given.
         epsilon: radius of the attack's ball, at least 0, in units of pixel values.
-        epsilon_warmup: training steps over which the radius grows from 0 in a straight line.
+        epsilon_warmup: training steps over which the radius grows from 0, as their square.
         ball: a row of `BALLS`.
         pgd_steps: iterations of the attack; the architecture's unless given.
         pgd_step_size: 2.5 * epsilon / pgd_steps unless given.
@@ -437,11 +437,12 @@ class AVAE(keras.Model):
         return found
 
     def _epsilon(self, training: bool) -> Tensor:
-        """The attack's radius: in training it grows from 0 over the first steps."""
+        """The attack's radius: in training it grows from 0 over the first steps, slowly at first.
+        In a straight line the penalty prunes latents before they say anything of the images."""
         if not (training and self.epsilon_warmup):
             return self.epsilon
         share = tf.cast(self.step, tf.float32) / self.epsilon_warmup
-        return self.epsilon * tf.minimum(share, 1.0)
+        return self.epsilon * tf.minimum(share, 1.0) ** 2
 
     # ------------------------------------------------------------------ Keras
 

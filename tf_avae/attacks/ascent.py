@@ -155,13 +155,22 @@ def is_number(value: object, kind: type = numbers.Real) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
+def is_length(value: object) -> bool:
+    """Whether a value is a finite number of at least 0, a scalar tensor too. One inside a graph is
+    whoever's who gives it to the graph."""
+    if tf.is_symbolic_tensor(value):
+        return True
+    if tf.is_tensor(value) and not value.shape.rank:
+        value = value.numpy()
+        value = value.item() if hasattr(value, "item") else value  # the text of a string
+    return is_number(value) and math.isfinite(value) and value >= 0
+
+
 def check(*, epsilon: Tensor, steps: int, bounds: tuple[float, float]) -> None:
-    """Raises `InputError` for a value that is no number or out of range. A radius inside a graph
-    is whoever's who gives it to the graph."""
+    """Raises `InputError` for a value that is no number or out of range."""
     if not is_number(steps, numbers.Integral) or steps < 1:
         raise InputError(f"steps is {steps!r}; an attack takes a whole number of them, at least 1")
-    symbolic = tf.is_symbolic_tensor(epsilon)
-    if not (symbolic or (is_number(epsilon) and math.isfinite(epsilon) and epsilon >= 0)):
+    if not is_length(epsilon):
         raise InputError(f"epsilon is {epsilon!r}; it must be a finite number, at least 0")
     try:
         low, high = (0.0 + bound for bound in bounds)

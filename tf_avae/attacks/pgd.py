@@ -1,11 +1,10 @@
 """Projected gradient descent (Madry et al., ICLR 2018), over a loss callable."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tf_avae.attacks.ascent import ascend, check, is_number
+from tf_avae.attacks.ascent import ascend, check, is_length
 from tf_avae.attacks.balls import BALLS, Ball
 from tf_avae.attacks.domain import Domain
 from tf_avae.attacks.starts import STARTS, Start
@@ -120,10 +119,7 @@ def pgd(
     schedule = SCHEDULES.row(schedule)
     if step_size is None:
         step_size = schedule.first(epsilon, steps)
-    elif not (
-        tf.is_symbolic_tensor(step_size)
-        or (is_number(step_size) and math.isfinite(step_size) and step_size >= 0)
-    ):
+    elif not is_length(step_size):
         raise InputError(f"step_size is {step_size!r}; it must be a finite number, at least 0")
     return ascend(
         loss,
