@@ -15,6 +15,8 @@ from tests.conformance.prepare import untrained_run
 from tf_avae.config import Config
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, evaluated
+from tf_avae.evaluation.proofs import ALL_LAYERS
+from tf_avae.evaluation.prover import Prover
 from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
 from tf_avae.probes import Probe
 from tf_avae.runs.run import load_trained
@@ -55,7 +57,7 @@ def made(run, few_digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     words = ("--encoder", run, "--data-dir", few_digits, "--out", folder / "out",
              "--to", folder / "models" / "color", "--certified-radius", *map(str, RADII),
-             *QUICK)  # fmt: skip
+             "--certify", "crown", *QUICK)  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         # What the others find is the evaluation's own affair, and takes minutes.
         patch.setattr(classify, "SECTIONS", ("probes", "robustness"))
@@ -135,6 +137,31 @@ def test_the_certified_radius_of_an_affine_classifier(tmp_path, test_split):
         radius.prove(model, probe._replace(scale=2 * scale))
 
 
+def test_a_closer_look_proves_larger_radii(tmp_path, test_split):
+    """Those that an evaluation's bounds of the same name prove, on a network that is not affine."""
+    run = untrained_run(tmp_path / "run", arch="shallow")
+    images, rng = test_split[0][:40], np.random.default_rng(0)
+    embedding = open_encoder(run).embed(images).numpy()
+    layers = (np.float32(rng.normal(size=(8, 3))), np.zeros(3, np.float32))
+    probe = Probe(embedding.mean(0), embedding.std(0), (layers,))
+    model = classifier(load_encoder(run), probe)
+    logits = tf.constant(model(images)["logits"])
+    grid, found = np.geomspace(1e-6, 1e-3, 9), {}
+    for proof in ("interval", "crown"):
+        radius = CertifiedRadius(run, list(grid), proof=proof)
+        radius.prove(model, probe)
+        found[proof] = radius(tf.constant(images), logits).numpy()
+    assert (found["crown"] >= found["interval"]).all()
+    assert (found["crown"] > found["interval"]).mean() > 0.5 and found["interval"].any()
+    prover = Prover(open_encoder(run), images)
+    for epsilon in grid[::3]:
+        least = prover.least(probe, ALL_LAYERS, True)(images, logits.numpy().argmax(1), epsilon)
+        least = np.asarray(least)
+        sure = np.abs(least) > 1e-4  # by how little rounding decides
+        there = found["crown"] >= np.float32(epsilon)
+        assert (there | (least <= 0))[sure].all()
+
+
 def test_files_are_classified(made, test_split):
     served = SavedModel(made[1])
     pixels = np.round(255 * test_split[0][:3]).astype(np.uint8)
@@ -152,7 +179,8 @@ def test_the_export_says_what_it_is(made, run):
     out, base = made
     notes = json.loads((base / "1" / PROVENANCE).read_text())
     assert notes["task"] == "color" and len(notes["class_names"]) == 7
-    assert notes["certified_radius"] == {"epsilons": list(RADII), "norm": "linf"}
+    of_radius = {"epsilons": list(RADII), "norm": "linf", "bounds": "crown"}
+    assert notes["certified_radius"] == of_radius
     assert notes["head"]["name"] == "linear" and notes["head"]["regularisation"] > 0
     assert notes["encoder"]["sha256"] == open_encoder(run).notes["sha256"]
     results = json.loads((out / "results.json").read_text())

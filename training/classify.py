@@ -19,6 +19,7 @@ from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, Evaluation, Settings, evaluate
 from tf_avae.evaluation.batches import in_batches
 from tf_avae.evaluation.evaluated import EvaluatedEncoder
+from tf_avae.evaluation.proofs import PROOFS
 from tf_avae.evaluation.tasks import class_name
 from tf_avae.files import absolute, replacing, shown
 from tf_avae.graphs.saved_models import PROVENANCE
@@ -79,6 +80,7 @@ def parser() -> Parser:
         help="also publish, for each image, the largest of these radii within which no image has "
         "another class, by proof (L-infinity, pixel values from 0 to 1) [no]",
     )  # fmt: skip
+    add_choice(made, "--certify", PROOFS, "interval", "bounds by which these radii are proven")
     add_attack_options(made)
     add_trust(made)
     add_data_options(made)
@@ -114,7 +116,8 @@ def _classify(arguments: argparse.Namespace) -> int:
     encoder = open_named(arguments.encoder, trust=arguments.trust)
     path, _ = locate(encoder.notes["path"])
     frozen = load_encoder(path, trust=arguments.trust)
-    radius = CertifiedRadius(path, grid, trust=arguments.trust) if grid else None
+    proof = arguments.certify
+    radius = CertifiedRadius(path, grid, proof=proof, trust=arguments.trust) if grid else None
     data, described = open_given(arguments, [encoder])
     if arguments.task not in data.labels:
         raise unknown("task", arguments.task, list(data.labels))

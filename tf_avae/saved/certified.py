@@ -9,6 +9,7 @@ import numpy as np
 from tf_avae.backend import keras, tf
 from tf_avae.bounds import Bounds, Box, ball, lead
 from tf_avae.errors import InputError
+from tf_avae.evaluation.proofs import PROOFS
 from tf_avae.inputs import MARGIN, UNIT, images_of
 from tf_avae.model import AVAE
 from tf_avae.probes import Probe
@@ -53,17 +54,24 @@ class CertifiedRadius:
     Args:
         encoder: path of the classifier's encoder, as `load_encoder` takes it.
         epsilons: the grid, L-infinity radii in pixel values, above 0.
+        proof: name of a row of `PROOFS`: by which bounds. Each is tried on all images, since a
+            graph takes as long for those that another has decided.
         trust: whether to open a SavedModel that may do more than compute.
 
     Attributes:
         epsilons: the grid, ascending.
+        proof: the row.
 
     Raises:
         InputError: the radii are no such numbers, the encoder's layers are not known, or there are
             no bounds of one.
     """
 
-    def __init__(self, encoder: str | Path, epsilons: Sequence[float], *, trust: bool = False):
+    def __init__(
+        self, encoder: str | Path, epsilons: Sequence[float], *, proof: str = "interval",
+        trust: bool = False,
+    ):  # fmt: skip
+        self.proof = PROOFS[proof]
         self.epsilons = sorted(set(epsilons))
         if not epsilons or not all(0 < epsilon < np.inf for epsilon in epsilons):
             raise InputError(
@@ -113,7 +121,10 @@ class CertifiedRadius:
         radii = tf.tile(tf.constant(self.epsilons, tf.float32), tf.shape(images)[:1])
         near = _near(tf.repeat(images, count, axis=0), radii, UNIT)
         labels = tf.repeat(labels, count)
-        proven = lead(self._bounds, near, labels, classes, outward=True) > 0
+        proven = tf.zeros_like(labels, tf.bool)
+        for relaxed in self.proof.relaxed:
+            least = lead(self._bounds, near, labels, classes, relaxed=relaxed, outward=True)
+            proven |= least > 0
         return tf.reduce_max(tf.reshape(tf.where(proven, radii, 0.0), [-1, count]), axis=1)
 
 

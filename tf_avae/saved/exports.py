@@ -224,7 +224,9 @@ def export_classifier(
         "exported": {**session(), **provenance()},
     }
     if radius is not None:
-        known["certified_radius"] = {"epsilons": radius.epsilons, "norm": "linf"}
+        known["certified_radius"] = {
+            "epsilons": radius.epsilons, "norm": "linf", "bounds": radius.proof.name
+        }  # fmt: skip
     served = served_classifier(model, shape[1:], background, radius)
     return publish(served, base, known, version=version, batch_sizes=batch_sizes)
 
