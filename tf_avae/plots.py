@@ -16,6 +16,7 @@ else:  # matplotlib is imported when something is drawn
     Axes = Figure = Any
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
+SKY, GOLD = "#56B4E9", "#E69F00"
 """Of the palette of Okabe and Ito, which readers with any colour vision tell apart; lines differ
 in their dashes or markers too."""
 

@@ -118,7 +118,8 @@ def _training(
         record = results["encoders"][0]
         with damage_told(sweep.result(attacked_by(name, budget)), AGAIN):
             figures |= _beside(record)
-            for measure, share in _accuracies(record, results["settings"], budget):
+            found_shares = _accuracies(record, results["settings"], budget)
+            for measure, share in itertools.chain(found_shares, _proven(record, budget)):
                 measures[measure["name"]] = measure
                 figures[measure["name"]] = share
     return {
@@ -146,6 +147,15 @@ def _accuracies(record: Values, settings: Values, budget: str) -> Iterator[tuple
             for attack, share in after.items():
                 yield accuracy_measure(*where, after=attack), 100 * share
         yield accuracy_measure(*where), accuracy(record, task, head, epsilon)
+
+
+def _proven(record: Values, budget: str) -> Iterator[tuple[Values, float]]:
+    """Each share of images verified of an evaluation."""
+    section = record.get("certified", {"rows": []})
+    for row in section["rows"]:
+        where = (row["task"], row["head"], budget, row["epsilon"])
+        measure = accuracy_measure(*where, proof=section["bounds"])
+        yield measure, 100 * row["verified"]["value"]
 
 
 def _derived(figures: Values) -> Values:

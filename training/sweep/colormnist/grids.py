@@ -64,6 +64,7 @@ class Grid:
         heads: through which under the first budget; those after the first on fewer images
             (`other_images`). Under other budgets it is the first alone.
         sections: of the evaluation under the first budget; under others it is the attacks alone.
+        certify: by which bounds images are verified, where that is a section.
         dots: whether the picture has a row of dots for each model; otherwise it has curves.
     """
 
@@ -81,6 +82,7 @@ class Grid:
     sections: tuple[str, ...] = (
         "probes", "robustness", "consistency", "reconstruction", "latents",
     )  # fmt: skip
+    certify: str = "crown"
     dots: bool = False
 
 

@@ -17,7 +17,9 @@ BESIDE: dict[str, str] = {
 out."""
 
 
-def accuracy_measure(task: str, head: str, budget: str, epsilon: float, after: str = "") -> Values:
+def accuracy_measure(
+    task: str, head: str, budget: str, epsilon: float, after: str = "", proof: str = ""
+) -> Values:
     """An accuracy as a measure: its name, its unit, and what it is of.
 
     Args:
@@ -27,17 +29,25 @@ def accuracy_measure(task: str, head: str, budget: str, epsilon: float, after: s
         epsilon: the radius; the nominal accuracy where it is 0.
         after: the attack of the budget that is the last one made; the accuracy is what the whole
             budget leaves unless given.
+        proof: by which bounds images are verified; the accuracy is the share of those if given.
     """
-    made = f"{budget} after {after}" if after else budget
+    made = f"verified by {proof}" if proof else f"{budget} after {after}" if after else budget
     name = f"{task}, {head}, " + (f"{made}, ε {epsilon:g}" if epsilon else "nominal")
     measure = {"name": name, "unit": PERCENT, "task": task, "head": head, "budget": budget,
                "epsilon": epsilon}  # fmt: skip
-    return measure | ({"after": after} if after else {})
+    of = {"after": after, "proof": proof}
+    return measure | {key: value for key, value in of.items() if value}
 
 
 def accuracies(values: Values) -> list[Values]:
     """The measures that are accuracies, nominal or under a whole budget."""
-    return [m for m in values["measures"] if m["unit"] == PERCENT and "after" not in m]
+    accuracies = [m for m in values["measures"] if m["unit"] == PERCENT]
+    return [m for m in accuracies if "after" not in m and "proof" not in m]
+
+
+def proven(values: Values) -> list[Values]:
+    """The measures that are shares of images verified."""
+    return [m for m in values["measures"] if "proof" in m]
 
 
 def between(values: Values) -> list[Values]:

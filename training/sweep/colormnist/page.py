@@ -9,7 +9,7 @@ from tf_avae.objectives import OBJECTIVES
 from tf_avae.probes import HEADS
 from training.sweep.colormnist.claims import AGAINST, FOR, OPEN
 from training.sweep.colormnist.grids import GRIDS
-from training.sweep.colormnist.measures import accuracies, between
+from training.sweep.colormnist.measures import accuracies, between, proven
 from training.sweep.models import PERCENT, Values, at_radius, with_unit
 from training.sweep.pages import NONE, Notes, provenance, shared_options, table, time_taken, worded
 
@@ -119,9 +119,12 @@ def _what(values: Values) -> str:
 
 
 def _caption(values: Values) -> str:
+    hollow = "; hollow marks: verified" if proven(values) else ""
     if GRIDS[values["settings"]["grid"]].dots:
-        return "Accuracy of each model, nominal and under attack, by the setting that differs"
-    return "Accuracy against the radius of the attack, an objective a line, over seeds"
+        what = "Accuracy of each model, nominal and under attack, by the setting that differs"
+    else:
+        what = "Accuracy against the radius of the attack, an objective a line, over seeds"
+    return what + hollow
 
 
 def in_short(values: Values) -> str:
@@ -142,9 +145,11 @@ def in_short(values: Values) -> str:
 
 
 def _through(values: Values, task: str, head: str, budget: str) -> list[Values]:
-    """The accuracies of a task through a head under a budget, by radius."""
-    where = (task, head, budget)
-    return [m for m in accuracies(values) if (m["task"], m["head"], m["budget"]) == where]
+    """The accuracies of a task through a head under a budget, by radius, and after each what is
+    proven of it."""
+    where, all_of = (task, head, budget), [*accuracies(values), *proven(values)]
+    of = [m for m in all_of if (m["task"], m["head"], m["budget"]) == where]
+    return sorted(of, key=lambda m: m["epsilon"])  # what is proven is the later of equals
 
 
 def _accuracies(values: Values, notes: Notes) -> Iterator[str]:
@@ -164,7 +169,7 @@ def _accuracies(values: Values, notes: Notes) -> Iterator[str]:
             cells = [worded(model["over_seeds"].get(m["name"]), 1) for m in of]
             rows.append([lead, *cells])
         yield table(rows)
-        yield from _attack_by_attack(values, of)
+        yield from _attack_by_attack(values, [m for m in of if "proof" not in m])
 
 
 def _attack_by_attack(values: Values, whole: list[Values]) -> Iterator[str]:
@@ -254,7 +259,8 @@ def _claim(claim: Values) -> str:
 def _column(measure: Values) -> str:
     if "epsilon" not in measure:
         return measure["name"]
-    return at_radius(measure["epsilon"])
+    proof = f", verified ({measure['proof']})" if "proof" in measure else ""
+    return at_radius(measure["epsilon"]) + proof
 
 
 def _times(values: Values, notes: Notes) -> str:

@@ -167,6 +167,8 @@ def _flags(arguments: argparse.Namespace, grid: Grid) -> dict[str, Values]:
             images = min(most, images or most)
         if images is not None:
             found["images"] = images
+        if "certified" in found["section"]:
+            found["certify"] = grid.certify
         check_evaluation(found)
         made[budget] = found
     return made
