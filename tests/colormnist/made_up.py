@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import scipy.stats
-from sweep_results import evaluation, write
+from sweep_results import TASKS, evaluation, write
 
 from training.sweep import __main__ as command
 from training.sweep.cells.folder import SweepFolder
@@ -133,9 +133,23 @@ def finish(sweep, model, seed, of=figure, **more):
             left=left,
             commit=f"c-{budget}",
             **more,
+            **_certified(options, found),
             **{name: sections[name] for name in options["section"] if name in sections},
         )
         write(sweep, f"{training}-{budget}", results)
+
+
+def _certified(options, found):
+    """What an evaluation says of what it verified, where it was asked to."""
+    if "certified" not in options["section"]:
+        return {}
+    tasks, proof = options.get("task", TASKS), options["certify"]
+    rows = [
+        {"task": t, "head": h, "epsilon": e,
+         "verified": {"value": found(f"{t}, {h}, verified by {proof}, ε {e:g}") / 100}}
+        for t, h, e in itertools.product(tasks, options["head"], options["epsilon"])
+    ]  # fmt: skip
+    return {"certified": {"bounds": proof, "rows": rows}}
 
 
 def finish_all(sweep, of=figure, **more):

@@ -259,13 +259,40 @@ def test_the_results_say_what_was_found_on_the_convolutional_network():
     assert {*re.findall(r"\d+\.\d+", page)} | others >= {*re.findall(r"\d+\.\d+", section)}
 
 
+def test_what_is_verified_stands_beside_what_attacks_leave(tmp_path):
+    sweep = created(tmp_path / "s", "--grid", "worst-case", "--algo", "certified_elbo")
+    finish_all(sweep)
+    values = collected(sweep)
+    page = colormnist_page.page(values)
+    assert re.findall("^## (.*)$", page, re.M)[0] == "Digit, linear head, `strong`"
+    heading, *rows = tables(page)[0]
+    radii = GRIDS["worst-case"].radii
+    columns = [f"ε {e:g}{proof}" for e in radii for proof in ("", ", verified (crown)")]
+    assert heading == ["", "nominal", *columns]
+    names = [
+        accuracy_name("digit", "linear", "strong", 0),
+        *(
+            f"digit, linear, {how}, ε {e:g}"
+            for e in radii
+            for how in ("strong", "verified by crown")
+        ),
+    ]
+    assert len(rows) == len(values["models"])
+    for model, row in zip(values["models"], rows, strict=True):
+        assert row[1:] == [f"{figure(model, 0, name):.1f}" for name in names]
+    assert "hollow marks: verified" in page
+    colormnist_chart.chart(values)
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_page_of_nothing_yet(tmp_path, grid):
     sweep = SweepFolder(tmp_path / "s", declare(tmp_path / "s", "--grid", grid))
     values = collected(sweep)
     page = colormnist_page.page(values)
     assert page.startswith(f"# {GRIDS[grid].title}\n")
-    assert "timing is ready" in page and "vae-s0-paper is waiting for vae-s0 (ready)" in page
+    first, budget = next(iter(values["models"])), values["settings"]["budgets"][0]
+    waiting = f"{first}-s0-{budget} is waiting for {first}-s0 (ready)"
+    assert "timing is ready" in page and waiting in page
     assert "Do the paper's claims" not in page
     assert values["measures"] == [] and values["data"] is None
     colormnist_chart.chart(values)

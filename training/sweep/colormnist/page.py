@@ -16,7 +16,9 @@ from training.sweep.pages import NONE, Notes, provenance, shared_options, table,
 _SIGNS = {
     "obs_var": "v", "rho": "ρ", "rho_se": "ρ_SE", "epsilon": "ε", "pgd_steps": "PGD steps",
     "latent_dim": "D", "learning_rate": "learning rate", "reconstruction_weight": "w",
-    "coupling": "coupling", "arch": "", "init_from": "starts from",
+    "coupling": "coupling", "arch": "", "init_from": "starts from", "penalty_weight": "w",
+    "adversary": "", "epsilon_warmup": "warm-up", "learning_rate_decay": "decay",
+    "batch_size": "batch", "clip_norm": "gradients of at most",
 }  # fmt: skip
 _SHORT = (("digit", 0, (0.0, 0.05, 0.1)), ("color", 0, (0.0, 0.1)), ("digit", 1, (0.0, 0.1)))
 """The columns of the table in short: task, number of the head, radii."""
@@ -169,7 +171,7 @@ def _accuracies(values: Values, notes: Notes) -> Iterator[str]:
             cells = [worded(model["over_seeds"].get(m["name"]), 1) for m in of]
             rows.append([lead, *cells])
         yield table(rows)
-        yield from _attack_by_attack(values, [m for m in of if "proof" not in m])
+        yield from _attack_by_attack(values, [m for m in of if m["epsilon"] and "proof" not in m])
 
 
 def _attack_by_attack(values: Values, whole: list[Values]) -> Iterator[str]:

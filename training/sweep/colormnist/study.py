@@ -10,12 +10,12 @@ from tf_avae.config import ATTACK, MODEL, OBJECTIVE, OPTIMISATION
 from tf_avae.console.commands import Parser
 from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS
-from tf_avae.objectives import COUPLINGS
+from tf_avae.objectives import ADVERSARIES, COUPLINGS, OBJECTIVES
 from tf_avae.registry import Registry
 from training.options import add_choice, add_config_options, given_options
 from training.sweep.cells.declaration import Cell, Declaration, evaluate_cell, fit_cell, timing_cell
 from training.sweep.cells.folder import SweepFolder
-from training.sweep.colormnist.grids import GRIDS, PAPER, Attacks, Grid, Model, models
+from training.sweep.colormnist.grids import GRIDS, Attacks, Grid, Model, models
 from training.sweep.models import Values, check_evaluation, open_fields
 
 TIMING = "timing"
@@ -40,7 +40,7 @@ def add_options(parser: Parser) -> None:
     add_choice(what, "--grid", GRIDS, "objectives", "which models")
     what.add_argument(
         "--algo", nargs="+", dest="algos", default=[], metavar="NAME",
-        help=f"of {', '.join(PAPER)} [the grid's]",
+        help=f"of {', '.join(OBJECTIVES)} [the grid's]",
     )  # fmt: skip
     for name, kind in _AXES.items():
         what.add_argument(
@@ -64,7 +64,9 @@ def add_options(parser: Parser) -> None:
     what.add_argument(
         "--images", type=int, metavar="N", help="test images to attack, at most [the grid's]"
     )
-    registries: dict[str, Registry[Any]] = {"coupling": COUPLINGS, "pgd_norm": BALLS}
+    registries: dict[str, Registry[Any]] = {
+        "coupling": COUPLINGS, "adversary": ADVERSARIES, "pgd_norm": BALLS
+    }  # fmt: skip
     add_config_options(parser, registries, _OPEN)
 
 
@@ -167,6 +169,8 @@ def _flags(arguments: argparse.Namespace, grid: Grid) -> dict[str, Values]:
             images = min(most, images or most)
         if images is not None:
             found["images"] = images
+        if grid.tasks:
+            found["task"] = grid.tasks
         if "certified" in found["section"]:
             found["certify"] = grid.certify
         check_evaluation(found)
