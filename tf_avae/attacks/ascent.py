@@ -155,7 +155,7 @@ def is_number(value: object, kind: type = numbers.Real) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def is_length(value: object) -> bool:
+def is_length(value: Any) -> bool:
     """Whether a value is a finite number of at least 0, a scalar tensor too. One inside a graph is
     whoever's who gives it to the graph."""
     if tf.is_symbolic_tensor(value):

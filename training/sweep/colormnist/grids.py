@@ -269,8 +269,8 @@ GRIDS: Registry[Grid] = Registry(
         "in one setting, and a few in two; `se` and `se_avae` beside them, against PGD and against "
         "interval bounds. What was looked at are the last 10,000 training images, which no model "
         "was trained on; no test image was.",
-        common=_BOUNDED | {"arch": "shallow", "steps": 6_000, "learning_rate": 2e-3,
-                           "eval_every": 1_200},
+        common={**_BOUNDED, "arch": "shallow", "steps": 6_000, "learning_rate": 2e-3,
+                "eval_every": 1_200},
         blocks=(
             Block(("certified_elbo",), (
                 {}, {"obs_var": 0.1}, {"obs_var": 0.02}, {"obs_var": 0.01},
