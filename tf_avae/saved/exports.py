@@ -4,6 +4,7 @@ How a version is written, verified and published is `tf_avae.saved.versions`'; h
 signatures.
 """
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,8 +129,10 @@ def _of_files(model: Any, decoder: Any) -> Signature:
     return embed_bytes, tf.TensorSpec([None], tf.string, "image_bytes")
 
 
+@functools.cache
 def _decoder(image_shape: ImageShape, background: str) -> Any:
-    """Files [N] to images: a graph of its own, which the signatures of files share."""
+    """Files [N] to images: a graph of its own, which the signatures of files share, and exports of
+    the same images too: it is most of what an export has to trace."""
     return tf.function(
         lambda files: decode_images(files, image_shape, background),
         input_signature=[tf.TensorSpec([None], tf.string)],
