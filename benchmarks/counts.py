@@ -21,8 +21,11 @@ from tf_avae.objectives import ADVERSARIAL, DECODER, GENERATED, OBJECTIVES
 from tf_avae.runs.plan import build_model, resolve
 from tf_avae.types import ImageShape
 
-SHAPES: dict[str, ImageShape] = {"mlp": (28, 28, 3), "conv": (28, 28, 3), "celeba": (64, 64, 3)}
-"""The images of each architecture's experiments in the paper."""
+SHAPES: dict[str, ImageShape] = {
+    "mlp": (28, 28, 3), "conv": (28, 28, 3), "celeba": (64, 64, 3),
+    "shallow": (28, 28, 3), "wide": (28, 28, 3),
+}  # fmt: skip
+"""The images of each architecture: of the paper's experiments, and of ours."""
 
 
 class Work(NamedTuple):

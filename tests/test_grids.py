@@ -6,10 +6,11 @@ import re
 
 import pytest
 
+from benchmarks import counts
 from tf_avae.config import ATTACK, OBJECTIVE, Config, fields_of
 from tf_avae.errors import InputError
 from tf_avae.objectives import OBJECTIVES
-from tf_avae.runs.plan import resolve
+from tf_avae.runs.plan import build_model, resolve
 from training.sweep.colormnist.grids import GRIDS, Block, Grid, models
 
 SMALL = Grid(
@@ -114,3 +115,11 @@ def test_values_that_differ_in_a_late_digit_have_names_of_their_own():
     close = (0.9999991, 0.9999992)
     found = named(SMALL, {}, {"rho": close}, ("avae",))
     assert [found[f"avae-rho{rho}"].config.rho for rho in close] == list(close)
+
+
+def test_the_trainings_of_beyond_take_as_many_multiply_adds():
+    costs = {}
+    for model in models(GRIDS["beyond"], {}, {}):
+        work = counts.required(build_model(model.config, counts.SHAPES[model.config.arch]))
+        costs[model.name] = model.config.steps * work.total
+    assert len(costs) == 7 and max(costs.values()) < 1.02 * min(costs.values()), costs

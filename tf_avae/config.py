@@ -184,7 +184,7 @@ class Config:
     )  # fmt: skip
     epsilon_warmup: int | None = _option(
         None, "steps over which epsilon grows from 0 in training, as their square", ATTACK,
-        default="the objective's: certified_elbo half of the steps, others 0", low=0, below=2**29,
+        default="half of the steps before interval bounds, none before PGD", low=0, below=2**29,
     )  # fmt: skip
     pgd_norm: str = _option("linf", "norm of the ball", ATTACK, source="the paper")
     pgd_steps: int | None = _option(

@@ -63,12 +63,14 @@ class Adversary:
         posterior: (the model, x, q(z|x) as a constant, epsilon, a seed, what encodes auxiliary
             images) to q(z|x^a), or to what is worse for the bound than any q(z|x') of the ball.
         bounds: it needs bounds of the encoder, which are of the L-infinity ball.
+        warmup: the share of the steps over which epsilon grows from 0 unless another is asked for.
     """
 
     name: str
     summary: str
     posterior: Callable[..., d.Posterior]
     bounds: bool = False
+    warmup: float = 0.0
 
 
 ADVERSARIES: Registry[Adversary] = Registry(
@@ -88,6 +90,7 @@ ADVERSARIES: Registry[Adversary] = Registry(
             q, model.posterior_box(x, epsilon),
         ),
         bounds=True,
+        warmup=0.5,
     ),
 )  # fmt: skip
 
@@ -146,7 +149,6 @@ class Objective:
         adversary: the row of `ADVERSARIES` that finds q(z|x^a) unless another is asked for.
         penalty_weight: the weight of its penalty unless another is asked for.
         largest_weight: the largest for which it is a bound.
-        warmup: the share of the steps over which epsilon grows from 0 unless another is asked for.
         starts_from: the objective that must have been trained before, if any.
         uses: the options of `Config` that this objective reads beside those that all read.
     """
@@ -164,7 +166,6 @@ class Objective:
     adversary: str = "pgd"
     penalty_weight: float = 1.0
     largest_weight: float = math.inf
-    warmup: float = 0.0
     starts_from: str | None = None
     uses: tuple[str, ...] = ()
 
@@ -351,7 +352,6 @@ OBJECTIVES: Registry[Objective] = Registry(
         attack=_kl_attack,
         adversary="interval",
         penalty_weight=2.0,
-        warmup=0.5,
         uses=("penalty_weight", *_ATTACK),
     ),
 )

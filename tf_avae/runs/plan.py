@@ -103,6 +103,7 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
 
     algo = algo or config.algo
     steps = next((s.steps for s in stages(config) if s.algo == algo), config.steps)
+    adversary = ADVERSARIES[config.adversary or OBJECTIVES[algo].adversary]
     warmup = config.epsilon_warmup
     model = AVAE(
         objective=algo,
@@ -115,9 +116,9 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
         coupling=config.coupling,
         reconstruction_weight=config.reconstruction_weight,
         penalty_weight=config.penalty_weight,
-        adversary=config.adversary or None,
+        adversary=adversary,
         epsilon=config.epsilon,
-        epsilon_warmup=int(OBJECTIVES[algo].warmup * steps) if warmup is None else warmup,
+        epsilon_warmup=int(adversary.warmup * steps) if warmup is None else warmup,
         ball=config.pgd_norm,
         pgd_steps=config.pgd_steps,
         pgd_step_size=config.pgd_step_size,
