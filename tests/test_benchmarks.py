@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import attack, budgets, counts, cross_check, data, pairing, train
+from benchmarks import attack, bounds, budgets, counts, cross_check, data, pairing, train
 from benchmarks.evaluation import probed
 from benchmarks.network_file import ACTIVATIONS, arrays_of, probe_of
 from benchmarks.pairing import Left, Peer, Worker, Workers
@@ -421,6 +421,26 @@ SEARCHED = {"rows": [
 ]}  # fmt: skip
 
 
+BOUNDED = {"archs": [
+    {"arch": "wide", "rates": {"forward pass": [8.0, 6.0, 4.0], "boxes": [2.0, 2.0, 2.0]},
+     "grown": {"forward pass": 1_000_000, "boxes": 5_000_000}},
+]}  # fmt: skip
+
+
+def test_what_is_timed_of_bounds_are_the_bounds(monkeypatch):
+    """Of an affine network, where they are sums of absolute values."""
+    monkeypatch.setitem(counts.SHAPES, "linear", (4, 4, 3))
+    found = bounds.cases("linear")
+    images = np.random.default_rng(0).uniform(0.2, 0.8, (bounds._BATCH, 4, 4, 3))
+    images = images.astype(np.float32)
+    forward = found["forward pass"](images).numpy()
+    # No ball leaves the range of images, so boxes are as symmetric as balls.
+    np.testing.assert_allclose(found["boxes"](images), 2 * forward, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found["boxes, outward"](images), 2 * forward, rtol=1e-4, atol=1e-4)
+    one, other = found["head, interval"](images), found["head, crown"](images)
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("benchmark", "found", "lines"),
     [
@@ -432,6 +452,8 @@ SEARCHED = {"rows": [
         (data, READ,
          ["| `color_mnist`, `mlp` | 50,000 | 3.00 (2.00 to 4.00) | 300 | 301 | 400 |",
           "and 2,000 more"]),
+        (bounds, BOUNDED, ["| time over a forward pass | boxes | memory grew by, MB |",
+                           "| `wide` | 3.00 (2.00 to 4.00) | 5 |"]),
         (budgets, SEARCHED,
          ["| `strong` | ε | images | right | `pgd` | `square` | left |",
           "| `one`, digit | 0.1 | 40 | 95.0 | 40.0 in 1,000 | 5.0 in 500 | 50.0 in 1,501 |",
@@ -476,6 +498,8 @@ def test_what_leaves_the_ball_is_no_attack():
         (attack, ["--batch-size", "501"], "batch_size is 501"),
         (attack, ["--worst-case-images", "-1"], "worst_case_images is -1"),
         (attack, ["nowhere"], "nowhere"),
+        (bounds, ["--rounds", "0"], "rounds is 0"),
+        (bounds, ["--arch", "convnet"], "convnet"),
         (data, ["--batches", "0"], "batches is 0"),
         (data, ["--images", "3"], "images is 3"),
         (budgets, [], "give encoders"),

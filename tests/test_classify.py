@@ -57,7 +57,7 @@ def made(run, few_digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     words = ("--encoder", run, "--data-dir", few_digits, "--out", folder / "out",
              "--to", folder / "models" / "color", "--certified-radius", *map(str, RADII),
-             "--certify", "crown", *QUICK)  # fmt: skip
+             *QUICK)  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         # What the others find is the evaluation's own affair, and takes minutes.
         patch.setattr(classify, "SECTIONS", ("probes", "robustness"))
@@ -179,7 +179,7 @@ def test_the_export_says_what_it_is(made, run):
     out, base = made
     notes = json.loads((base / "1" / PROVENANCE).read_text())
     assert notes["task"] == "color" and len(notes["class_names"]) == 7
-    of_radius = {"epsilons": list(RADII), "norm": "linf", "bounds": "crown"}
+    of_radius = {"epsilons": list(RADII), "norm": "linf", "bounds": "interval"}
     assert notes["certified_radius"] == of_radius
     assert notes["head"]["name"] == "linear" and notes["head"]["regularisation"] > 0
     assert notes["encoder"]["sha256"] == open_encoder(run).notes["sha256"]
@@ -318,6 +318,7 @@ def small(tmp_path_factory):
         ({"--to": "{tmp}/file"}, ["file is a file"]),
         ({"--version": "3"}, ["give --to"]),
         ({"--certified-radius": "0.1"}, ["give --to"]),
+        ({"--certify": "crwon"}, ["unknown proof 'crwon'", "did you mean 'crown'"]),
         ({"--certified-radius": "0", "--to": "{tmp}/m"}, ["[0.0]", "above 0"]),
         (
             {"--encoder": "{small}", "--certified-radius": "0.1", "--to": "{tmp}/m"},
