@@ -72,7 +72,7 @@ def _draw_curve(
 
 
 def _trained_figure(trained: dict[str, list[dict[str, float]]], v: float) -> Figure:
-    figure = new_figure(11.0, 3.6)
+    figure = new_figure(11.0, 4.3)
     panels = figure.subplots(1, 3)
     units = {"encoder": np.sqrt(v), "variance": 1.0, "decoder": 1.0 / np.sqrt(v)}
     marks = (
@@ -83,16 +83,18 @@ def _trained_figure(trained: dict[str, list[dict[str, float]]], v: float) -> Fig
     # Components of one objective side by side, a gap between objectives.
     at = [4 * i + j for i, rows in enumerate(trained.values()) for j in range(len(rows))]
     rows = [row for rows in trained.values() for row in rows]
+    first = next(iter(trained.values()))
+    ratios = ", ".join(f"{row['signal_to_noise']:g}" for row in first)
     for panel, (key, unit) in zip(panels, units.items(), strict=True):
         for suffix, marker, style, label in marks:
             values = [unit * row[key + suffix] for row in rows]
             panel.plot(at, values, marker, mew=1.6, label=label, **style)
-        panel.set_xticks(at, [f"{row['signal_to_noise']:g}" for row in rows], fontsize=6.5)
-        for i, name in enumerate(trained):
-            panel.annotate(name, (4 * i + 1, 0.01), xycoords=("data", "axes fraction"),
-                           ha="center", fontsize=7)  # fmt: skip
-        panel.set_ylim(0, 1.35 * max(unit * row[f"{key}_exact"] for row in rows))
-        tidy(panel, "λ/v of the component", "")
+        panel.set_ylim(
+            0, 1.35 * max(unit * row[key + suffix] for row in rows for suffix, *_ in marks)
+        )
+        tidy(panel, f"components with λ/v {ratios}, from left to right", "")
+        panel.set_xticks([4 * i + 1 for i, _ in enumerate(trained)])
+        panel.set_xticklabels(trained, rotation=35, ha="right", rotation_mode="anchor")
     for panel, name in zip(
         panels, ("encoder gain a·√v", "posterior variance s", "decoder w/√v"), strict=True
     ):
