@@ -103,6 +103,7 @@ def _classify(arguments: argparse.Namespace) -> int:
         tasks=(arguments.task,),
         heads=(arguments.head,),
         sections=SECTIONS,
+        certify=arguments.certify,
     )
     if arguments.to is not None:
         check_target(arguments.to, arguments.version)
@@ -116,8 +117,9 @@ def _classify(arguments: argparse.Namespace) -> int:
     encoder = open_named(arguments.encoder, trust=arguments.trust)
     path, _ = locate(encoder.notes["path"])
     frozen = load_encoder(path, trust=arguments.trust)
-    proof = arguments.certify
-    radius = CertifiedRadius(path, grid, proof=proof, trust=arguments.trust) if grid else None
+    radius = None
+    if grid:
+        radius = CertifiedRadius(path, grid, proof=settings.certify, trust=arguments.trust)
     data, described = open_given(arguments, [encoder])
     if arguments.task not in data.labels:
         raise unknown("task", arguments.task, list(data.labels))
