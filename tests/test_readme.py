@@ -203,6 +203,8 @@ def test_make_targets_exist():
         ("benchmarks.bulk", "docs/results/bulk.json", "docs/bulk.md"),
         ("benchmarks.attack", "docs/results/attack_mlp.json", "docs/performance.md"),
         ("benchmarks.attack", "docs/results/attack_conv.json", "docs/performance.md"),
+        ("benchmarks.attack", "docs/results/attack_strong_mlp.json", "docs/performance.md"),
+        ("benchmarks.attack", "docs/results/attack_strong_conv.json", "docs/performance.md"),
         ("benchmarks.attack", "docs/results/attack_restarts_0.02.json", "docs/performance.md"),
         ("benchmarks.attack", "docs/results/attack_restarts_0.1.json", "docs/performance.md"),
     ],
