@@ -194,6 +194,7 @@ def test_make_targets_exist():
         ("benchmarks.budgets", "docs/results/budgets.json", "docs/evaluation.md"),
         ("benchmarks.cross_check attack", "docs/results/cross_check.json", "docs/evaluation.md"),
         ("benchmarks.counts", "docs/results/counts.json", "docs/performance.md"),
+        ("benchmarks.bounds", "docs/results/bounds.json", "docs/performance.md"),
         ("benchmarks.step_options", "docs/results/step_options.json", "docs/performance.md"),
         ("benchmarks.train", "docs/results/train_mlp.json", "docs/performance.md"),
         ("benchmarks.train", "docs/results/train_conv.json", "docs/performance.md"),
