@@ -432,6 +432,53 @@ def test_nothing_leads_where_bounds_overflow():
     assert lead(Bounds(model), box, tf.constant([0]), 2)[0] == -np.inf
 
 
+def _nowhere_proven(model, x, epsilon):
+    for relaxed, outward, label in itertools.product((0, 1, 10**6), (False, True), (0, 1)):
+        box = ball(np.float32(x), epsilon, outward=outward)
+        how = {"relaxed": relaxed, "outward": outward}
+        yield label, float(lead(Bounds(model), box, tf.constant([label]), 2, **how)[0])
+
+
+def test_a_pool_makes_no_bounds_of_what_overflowed():
+    """TensorFlow's pooling passes over what is not a number on processors."""
+    layers = [L.Conv2D(2, 1), L.Conv2D(1, 1), L.MaxPooling2D((1, 2)), L.Flatten(), L.Dense(2)]
+    model = keras.Sequential([keras.Input((1, 2, 1)), *layers])
+    model.set_weights([
+        np.full((1, 1, 1, 2), 3e38), np.float32([0, 3e38]), np.reshape([1, -0.5], (1, 1, 2, 1)),
+        np.zeros(1), np.float32([[-1e-37, 1e-37]]), np.float32([0, 40]),
+    ])  # fmt: skip
+    x = np.full((1, 1, 2, 1), 0.05, np.float32)
+    assert model(x).numpy().argmax() == 1
+    for _, found in _nowhere_proven(model, x, 1.0):
+        assert found == -np.inf
+
+
+def test_a_chord_may_be_wider_than_numbers_go():
+    at = keras.Input((2,))
+    hidden = L.Dense(1, activation="relu", use_bias=False)(L.Rescaling(2.0, -1.0)(at))
+    model = keras.Model(at, L.Dense(2)(hidden))
+    model.set_weights([np.float32([[1.75e38], [0]]), np.float32([[-1e-37, 0]]), np.float32([1, 0])])
+    there = model(np.float32([[1.0, 0.5]])).numpy()[0]
+    assert there[0] < there[1]
+    for label, found in _nowhere_proven(model, [[0.5, 0.5]], 0.5):
+        assert found <= (there[0] - there[1] if label == 0 else -1.0)
+
+
+def test_coefficients_may_be_too_small_for_numbers():
+    at = keras.Input((1,))
+    x = at
+    for _ in range(3):
+        x = L.Dense(1, use_bias=False)(x)
+    model = keras.Model(at, x)
+    model.set_weights([np.float32([[w]]) for w in (1e30, 1e-25, 1e-25)])
+    box = ball(np.float32([[0.5]]), 0.4, outward=True)
+    rows = np.float32([[1.0], [-1.0]])
+    for relaxed in (0, 10**6):
+        how = {"output": None, "relaxed": relaxed, "outward": True}
+        up, down = Bounds(model).least(box, rows, **how).numpy()[0]
+        assert up <= 1e-21 and down <= -9e-21
+
+
 # -------------------------------------------------------------------- balls
 
 
@@ -621,6 +668,8 @@ def test_what_has_no_bounds_is_refused_by_name(kind):
         (lambda x: x + np.ones(2, np.float32), "add"),
         (lambda x: x - x, "subtract"),
         (lambda x: x[:, :2], "get_item"),
+        (lambda x: keras.ops.add(x, True), "add"),
+        (lambda x: L.BatchNormalization(name="norm")(x, training=True), "norm"),
         (keras.ops.sin, "sin"),
     ],
 )

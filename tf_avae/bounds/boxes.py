@@ -36,6 +36,16 @@ class Box(NamedTuple):
         """The largest absolute value."""
         return tf.maximum(tf.abs(self.lower), tf.abs(self.upper))
 
+    @property
+    def sound(self) -> "Box":
+        """The box, without an end where bounds overflowed. Some operations pass over what is not a
+        number (pooling on a processor), and would make finite bounds of it."""
+        low, high = (tf.constant(sign * np.inf, tf.float32) for sign in (-1, 1))
+        return Box(
+            tf.where(self.lower < high, self.lower, low),
+            tf.where(self.upper > low, self.upper, high),
+        )
+
     def wider(self, by: Tensor) -> "Box":
         """The box with `by`, at least 0, more to each side."""
         return Box(self.lower - by, self.upper + by)

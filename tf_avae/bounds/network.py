@@ -178,9 +178,14 @@ def _trace(network: Any, inputs: list[_Symbol], numbers: Any, steps: list[Step])
 
     def record(operation: Any) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
+            if named.pop("training", None):
+                raise InputError(
+                    f"no bounds: {operation.name!r} is made part of the model in training mode; "
+                    "leave out training=True"
+                )
             given = keras.tree.flatten((arguments, named))
             taken = [symbol for symbol in given if isinstance(symbol, _Symbol)]
-            constants = [v for v in given if not isinstance(v, _Symbol | bool | None)]
+            constants = [v for v in given if not isinstance(v, _Symbol) and v is not None]
             if isinstance(operation, private.Functional | keras.Sequential):
                 return _trace(operation, taken, numbers, steps)
             if constants:
@@ -226,6 +231,7 @@ def _slack(part: Linear, boxes: list[Box]) -> Tensor:
 
 
 def _monotone(part: Monotone, boxes: list[Box], outward: bool) -> Box:
+    boxes = [box.sound for box in boxes]
     found = Box(part.apply(*(b.lower for b in boxes)), part.apply(*(b.upper for b in boxes)))
     if outward and part.size is not None:
         # Of the network's activations and of these: 8 units each.
@@ -292,6 +298,12 @@ def _back(apply: Callable[..., Tensor], rows: Tensor, boxes: list[Box]) -> list[
     ]
 
 
+def _underflow(boxes: list[Box]) -> Tensor:
+    """What coefficients of these tensors, taken for 0 in float32, can amount to: [B, 1] float64."""
+    sizes = [tf.reshape(b.magnitude, [tf.shape(b.lower)[0], -1]) for b in boxes]
+    return SMALLEST * sum(tf.reduce_sum(tf.cast(s, tf.float64), 1, keepdims=True) for s in sizes)
+
+
 def _back_linear(
     part: Linear, here: _Pending, boxes: list[Box], outward: bool
 ) -> tuple[Tensor, list[_Pending]]:
@@ -301,7 +313,7 @@ def _back_linear(
     if outward and part.terms:
         # Of the network's sums; and of the coefficients', which need be no others than they are:
         # what they are off by in this step alone counts.
-        added -= _dot(tf.abs(here.rows), _slack(part, boxes))
+        added -= _dot(tf.abs(here.rows), _slack(part, boxes)) + _underflow(boxes)
     return added, [_Pending(rows, here.relaxed) for rows in _back(part.apply, here.rows, boxes)]
 
 
@@ -309,9 +321,11 @@ def _back_relaxed(
     slope: float, here: _Pending, box: Box, outward: bool
 ) -> tuple[Tensor, list[_Pending]]:
     """max(slope x, x) lies above a line through 0, and below its chord."""
+    box = box.sound
     low, high = box
     crossing = ~((low >= 0.0) | (high <= 0.0))  # so is what overflowed and is not a number
-    chord = (high - slope * low) / tf.where(crossing, high - low, 1.0)
+    # In halves, so that the width of a box is a number; without an end, the chord is none.
+    chord = (0.5 * high - slope * (0.5 * low)) / tf.where(crossing, 0.5 * high - 0.5 * low, 1.0)
     settled = tf.where(high > 0.0, 1.0, slope)  # where the sign of x is known
     upper = tf.where(crossing, chord, settled)
     lower = tf.where(crossing, tf.where(high > -low, 1.0, slope), settled)
@@ -320,7 +334,7 @@ def _back_relaxed(
     rows = positive * _over(lower, here.rows) + negative * _over(upper, here.rows)
     added = _dot(negative, offset)
     if outward:
-        added -= 16.0 * ROUNDING * _dot(tf.abs(here.rows), box.magnitude)
+        added -= 16.0 * ROUNDING * _dot(tf.abs(here.rows), box.magnitude) + _underflow([box])
     return added, [_Pending(rows, here.relaxed - 1)]
 
 
