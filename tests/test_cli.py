@@ -80,6 +80,7 @@ def content(folder):
         ("--algo vae --config /nowhere.json", ["cannot read /nowhere.json"]),
         ("--algo vae --stepz 4", ["--stepz", "--help"]),
         ("--algo vae --steps-per-execution 7", ["steps_per_execution is 7", "divisors of"]),
+        ("--algo se --steps 20 --epsilon-warmup 21", ["epsilon_warmup is 21 and steps is 20"]),
     ],
 )
 def test_bad_option_is_named_and_nothing_is_written(capsys, tmp_path, monkeypatch, options, words):

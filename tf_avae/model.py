@@ -419,7 +419,7 @@ class AVAE(keras.Model):
         if ADVERSARIAL in self.objective.auxiliaries:
             known = q if self._attack_shares_pass else self.encode(images, float32=True)
             adversarial = self.adversary.posterior(
-                self, images, known.stop_gradient(), self._epsilon(training),
+                self, images, known.stop_gradient(), self._epsilon(),
                 _use(seed, _ATTACK), again,
             )  # fmt: skip
         if self.objective.decodes_adversarial:
@@ -436,10 +436,11 @@ class AVAE(keras.Model):
             )
         return found
 
-    def _epsilon(self, training: bool) -> Tensor:
-        """The attack's radius: in training it grows from 0 over the first steps, slowly at first.
-        In a straight line the penalty prunes latents before they say anything of the images."""
-        if not (training and self.epsilon_warmup):
+    def _epsilon(self) -> Tensor:
+        """The radius in the terms: it grows from 0 over the first steps of training, slowly at
+        first. In a straight line the penalty prunes latents before they say anything of the images.
+        Held-out terms have it too: bounds of what is not trained for a radius may overflow."""
+        if not self.epsilon_warmup:
             return self.epsilon
         share = tf.cast(self.step, tf.float32) / self.epsilon_warmup
         return self.epsilon * tf.minimum(share, 1.0) ** 2

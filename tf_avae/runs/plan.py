@@ -63,6 +63,11 @@ def resolve(config: Config) -> Config:
     COUPLINGS[config.coupling], BALLS[config.pgd_norm]
     if config.adversary:
         ADVERSARIES[config.adversary]
+    if objective.attack and (config.epsilon_warmup or 0) > config.steps:
+        raise InputError(
+            f"epsilon_warmup is {config.epsilon_warmup} and steps is {config.steps}: epsilon would "
+            "never reach its value; give a warm-up of at most as many steps"
+        )
     architecture = ARCHITECTURES[config.arch or DATASETS[config.dataset].architecture]
     intervals = ("log_every", "checkpoint_every", "eval_every", "pictures_every")
     common = math.gcd(*(getattr(config, name) for name in intervals))

@@ -217,8 +217,8 @@ class Run:
         kept = self.checkpoint_paths()
         return TrainingDiverged(
             f"step {step} of {stage.algo}: {what} not finite; the last good checkpoint is "
-            f"{kept[0] if kept else 'none'}. A smaller --learning-rate or rho, a larger "
-            "--obs-var, or --precision float32 may help"
+            f"{kept[0] if kept else 'none'}. A smaller --learning-rate, --epsilon or "
+            "rho, a larger --obs-var or --epsilon-warmup, or --precision float32 may help"
         )
 
     def newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
