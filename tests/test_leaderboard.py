@@ -55,7 +55,7 @@ def results(
     if config:
         record["config"] = Config(algo="se", seed=seed, **options).to_dict()
     return {
-        "settings": {"budget": budget, "norm": "linf"},
+        "settings": {"budget": budget, "norm": "linf", "free_images": 256},
         "data": {
             "name": "made",
             "validation": 0,
@@ -195,6 +195,12 @@ def test_files_without_a_config_are_told_to_be_seeds(board, tmp_path):
     assert "differ in their seed alone: mine." in (tmp_path / "out.md").read_text()
 
 
+def test_checks_on_a_handful_of_images_are_none(board):
+    found = board(changed(results(), settings__free_images=10))
+    (reason,) = found["not_admitted"][0]["reasons"]
+    assert (reason["rule"], reason["found"]) == ("checked", "on 10 images")
+
+
 def test_files_of_one_encoder_are_joined(board):
     digit, color = (results(sha="a" * 64, tasks=(task,)) for task in ("digit", "color"))
     (entry,) = board(digit, color)["admitted"]
@@ -206,6 +212,7 @@ def test_files_of_one_encoder_are_joined(board):
 
 GOOD = results()
 OTHER = results("b", seed=1)
+ROWS = GOOD["encoders"][0]["robustness"]["rows"]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +236,12 @@ OTHER = results("b", seed=1)
         ((changed(GOOD, **{f"{ROW}__outcomes": None}),), (), "rows[0] has no outcomes; give the"),
         ((changed(GOOD, **{f"{ROW}__accuracy__value": 0.9}),), (), "is 0.9 of 1,000, and the out"),
         ((changed(GOOD, encoders__0__probes__digit__linear=None),), (), "KeyError('linear')"),
+        ((changed(GOOD, encoders__0__robustness__rows=2 * ROWS),), (), "has digit at ε 0.1 twice"),
+        ((changed(GOOD, **{f"{ROW}__epsilon": -1.0}),), (), "epsilon of digit is -1"),
+        ((changed(GOOD, **{f"{ROW}__outcomes": "é."}),), (), "are not all known: 'é'"),
+        ((changed(GOOD, **{f"{ROW}__outcomes": "Z."}),), (), "are not all known: 'Z'"),
+        ((changed(GOOD, **{f"{ROW}__outcomes": ""}),), (), "outcomes of digit at ε 0.1 are none"),
+        ((changed(GOOD, settings__norm="l7"),), (), "settings.norm is 'l7'"),
         ((changed(GOOD, encoders__0__step=float("nan")),), (), "step is a number; it must be"),
         ((changed(GOOD, encoders__0__latents__active_units=float("nan")),), (), "not JSON compli"),
         ((changed(GOOD, provenance__commit=None),), (), "provenance has no commit; give the"),

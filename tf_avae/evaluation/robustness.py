@@ -24,7 +24,7 @@ from tf_avae.evaluation.trial_graphs import TrialGraphs
 from tf_avae.evaluation.trials import Classifier, Examples, Extent
 from tf_avae.inputs import image_array, label_array, seed_of
 
-_TRIAL_LETTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase[:23]
+TRIAL_LETTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase[:23]
 
 
 class Stand(NamedTuple):
@@ -77,7 +77,7 @@ class Outcomes(NamedTuple):
     def compact(self) -> str:
         """A character for each example: "x" wrong as it is, "." unbroken, and for the number of
         the first trial that broke it 0-9, then A-Z, then a-w."""
-        letters = np.array(list(_TRIAL_LETTERS + "."))
+        letters = np.array(list(TRIAL_LETTERS + "."))
         return "".join(np.where(self.clean, letters[self.broken_by], "x"))
 
     def accuracy_after(self) -> np.ndarray:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tf_avae.errors import first_few
-from tf_avae.evaluation import BUDGETS, CHECKS
+from tf_avae.evaluation import BUDGETS, CHECKS, Settings
 from tf_avae.evaluation.table import failed
 from tf_avae.evaluation.trials import Extent
 from tf_avae.registry import Registry
@@ -16,6 +16,9 @@ HARD = ("exhaustive", "strong")
 
 IMAGES = 1000
 """How many images must be attacked."""
+
+FREE_IMAGES = Settings.free_images
+"""How many images checks must be made on."""
 
 
 class Measured(NamedTuple):
@@ -102,7 +105,10 @@ def _checked(training: Training, measured: Measured) -> str | None:
         left = [name for name in CHECKS if name in wanted - made]
         if left:
             lacking.append(f"{task}: {'all' if set(left) == wanted else ', '.join(left)}")
-    return f"not made of {'; of '.join(lacking)}" if lacking else None
+    if lacking:
+        return f"not made of {'; of '.join(lacking)}"
+    made_on = training.free_images
+    return f"on {made_on:,} images" if made_on < FREE_IMAGES else None
 
 
 def _sound(training: Training, measured: Measured) -> str | None:
@@ -131,7 +137,7 @@ RULES: Registry[Rule] = Registry(
         "whoever chooses what to show shows the best", _complete,
     ),
     Rule(
-        "checked", "all honesty checks are made of each task",
+        "checked", f"all honesty checks are made of each task, on {FREE_IMAGES} images or more",
         "whether the figures can be trusted is not known", _checked,
     ),
     Rule(

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tf_avae.attacks import BALLS
 from tf_avae.config import OUTPUT, Config, fields_of
 from tf_avae.errors import InputError
 from tf_avae.evaluation.results import read_results
+from tf_avae.evaluation.robustness import TRIAL_LETTERS
 from tf_avae.evaluation.statistics import proportion
 from tf_avae.provenance import published
 from tf_avae.records import NUMBER, damage_told, damaged, mismatch
@@ -46,7 +48,7 @@ _MAY_HAVE = {
     },
 }
 _SHARED = {
-    "settings": {"budget": str, "norm": str},
+    "settings": {"budget": str, "norm": str, "free_images": int},
     "data": {"name": str, "test_images": int},
     "provenance": {"commit": (str, type(None))},
 }
@@ -81,6 +83,7 @@ class Training:
         channels: of an image; None where its file does not say.
         checks: groups of honesty checks.
         latents: the section of that name; None where it was not measured.
+        free_images: on how many images checks are made, at most.
         origin: by file, as it was given, commits of training and of evaluation.
     """
 
@@ -98,6 +101,7 @@ class Training:
     channels: int | None = None
     checks: list[Values] = field(default_factory=list)
     latents: Values | None = None
+    free_images: int = 0
     origin: dict[str, Values] = field(default_factory=dict)
 
     @property
@@ -166,6 +170,8 @@ def _of_file(file: Given, results: Values, head: str) -> Iterator[Training]:
     """A training for each encoder of a file."""
     settings, data = results["settings"], results["data"]
     _check(file.path, results, _SHARED)
+    if settings["norm"] not in BALLS:
+        raise damaged(file.path, f"settings.norm is {settings['norm']!r}", REMEDY)
     if "image_shape" in data:
         _check(file.path, results, {"data": {"image_shape": [int]}})
     for number, record in enumerate(results["encoders"]):
@@ -175,6 +181,7 @@ def _of_file(file: Given, results: Values, head: str) -> Iterator[Training]:
         training = Training(
             record["name"], file.name, settings["budget"], settings["norm"], record["sha256"],
             published(record.get("config")), record.get("step"), latents=record.get("latents"),
+            free_images=settings["free_images"],
         )  # fmt: skip
         rows = [row for row in record["robustness"]["rows"] if row["head"] == head]
         if not rows:
@@ -187,6 +194,9 @@ def _of_file(file: Given, results: Values, head: str) -> Iterator[Training]:
             task = row["task"]
             probes = record["probes"][task]
             row = row | {"accuracy": _counted(file.path, row), "file": str(file.path)}
+            if (task, row["epsilon"]) in training.robust:
+                what = f"{record['name']} has {task} at ε {row['epsilon']:g} twice"
+                raise damaged(file.path, what, REMEDY)
             training.robust[task, row["epsilon"]] = row
             training.nominal[task] = probes[head]["nominal"]
             _check(file.path, training.nominal[task], _ESTIMATE, f"probes.{task}.{head}.nominal")
@@ -215,7 +225,14 @@ def _counted(path: Path, row: Values) -> Values:
     Raises:
         InputError: the row says otherwise.
     """
+    if not (0 < row["epsilon"] < math.inf):
+        raise damaged(path, f"epsilon of {row['task']} is {row['epsilon']:g}", REMEDY)
     letters = np.array(list(row["outcomes"]))
+    known = {*".x", *TRIAL_LETTERS[: len(row["trials"])]}
+    odd = sorted(set(letters) - known)
+    if odd or not len(letters):
+        what = f"are not all known: {''.join(odd)!r}" if odd else "are none"
+        raise damaged(path, f"outcomes of {row['task']} at ε {row['epsilon']:g} {what}", REMEDY)
     counted = {"nominal": proportion(letters != "x"), "accuracy": proportion(letters == ".")}
     for name, found in counted.items():
         said = row[name]
