@@ -319,6 +319,8 @@ def small(tmp_path_factory):
         ({"--version": "3"}, ["give --to"]),
         ({"--certified-radius": "0.1"}, ["give --to"]),
         ({"--certify": "crwon"}, ["unknown proof 'crwon'", "did you mean 'crown'"]),
+        ({"--certify": "crown"}, ["give --certified-radius too"]),
+        ({"--certified-radius": "1e-60", "--to": "{tmp}/m"}, ["[1e-60]", "in float32 too"]),
         ({"--certified-radius": "0", "--to": "{tmp}/m"}, ["[0.0]", "above 0"]),
         (
             {"--encoder": "{small}", "--certified-radius": "0.1", "--to": "{tmp}/m"},

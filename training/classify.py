@@ -80,7 +80,7 @@ def parser() -> Parser:
         help="also publish, for each image, the largest of these radii within which no image has "
         "another class, by proof (L-infinity, pixel values from 0 to 1) [no]",
     )  # fmt: skip
-    add_choice(made, "--certify", PROOFS, "interval", "bounds by which these radii are proven")
+    add_choice(made, "--certify", PROOFS, None, "bounds by which these radii are proven [interval]")
     add_attack_options(made)
     add_trust(made)
     add_data_options(made)
@@ -103,7 +103,7 @@ def _classify(arguments: argparse.Namespace) -> int:
         tasks=(arguments.task,),
         heads=(arguments.head,),
         sections=SECTIONS,
-        certify=arguments.certify,
+        certify=arguments.certify or "interval",
     )
     if arguments.to is not None:
         check_target(arguments.to, arguments.version)
@@ -112,6 +112,10 @@ def _classify(arguments: argparse.Namespace) -> int:
     grid = arguments.certified_radius
     if grid and arguments.to is None:
         raise InputError("--certified-radius is an output of what is published; give --to too")
+    if arguments.certify and not grid:
+        raise InputError(
+            f"--certify {arguments.certify} is of certified radii; give --certified-radius too"
+        )
     if arguments.out == "":
         raise InputError("--out is empty; give the folder to write to, such as classifiers/digits")
     encoder = open_named(arguments.encoder, trust=arguments.trust)

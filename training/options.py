@@ -51,10 +51,12 @@ def add_config_options(
 
 
 def add_choice(
-    parser: Parser | argparse._ArgumentGroup, flag: str, rows: Registry, default: str, text: str
-) -> None:
-    """Adds a flag that takes the name of one row of a registry; `--help` lists them."""
-    shown = f"{text} [{default}]\n{listed(rows)}"
+    parser: Parser | argparse._ArgumentGroup, flag: str, rows: Registry, default: str | None,
+    text: str,
+) -> None:  # fmt: skip
+    """Adds a flag that takes the name of one row of a registry; `--help` lists them. Without a
+    default the text says what holds."""
+    shown = f"{text}{f' [{default}]' if default else ''}\n{listed(rows)}"
     parser.add_argument(flag, default=default, metavar=_one_of(rows), help=shown)
 
 

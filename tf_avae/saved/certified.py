@@ -73,10 +73,12 @@ class CertifiedRadius:
     ):  # fmt: skip
         self.proof = PROOFS[proof]
         self.epsilons = sorted(set(epsilons))
-        if not epsilons or not all(0 < epsilon < np.inf for epsilon in epsilons):
+        with np.errstate(over="ignore"):
+            radii = np.array(self.epsilons, np.float64).astype(np.float32)  # as a graph takes them
+        if not epsilons or not ((radii > 0) & (radii < np.inf)).all():
             raise InputError(
                 f"certified radii are {list(epsilons)}; they must be finite numbers above 0, in "
-                "pixel values, which go from 0 to 1"
+                "float32 too and in pixel values, which go from 0 to 1"
             )
         network = keras_encoder(encoder, trust=trust)
         embedding = {"embedding": network.output["embedding"]}
