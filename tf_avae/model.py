@@ -203,7 +203,7 @@ class AVAE(keras.Model):
         if given["penalty_weight"] > self.objective.largest_weight:
             raise InputError(
                 f"penalty_weight is {given['penalty_weight']:g}; {self.objective.name} is a bound "
-                f"on log p(x) up to {self.objective.largest_weight:g}"
+                f"on log p(x) up to {self.objective.largest_weight:g}: give at most that"
             )
         self.adversary = ADVERSARIES.row(adversary or self.objective.adversary)
         self.epsilon_warmup: int = given["epsilon_warmup"]
