@@ -275,7 +275,9 @@ GRIDS: Registry[Grid] = Registry(
             Block(("certified_elbo",), (
                 {}, {"obs_var": 0.1}, {"obs_var": 0.02}, {"obs_var": 0.01},
                 {"penalty_weight": 0.5}, {"penalty_weight": 5.0},
-                {"obs_var": 0.01, "penalty_weight": 5.0}, {"epsilon": 0.15},
+                {"obs_var": 0.01, "penalty_weight": 5.0}, {"obs_var": 0.01, "penalty_weight": 1.0},
+                {"obs_var": 0.005}, {"obs_var": 0.005, "penalty_weight": 1.0}, {"epsilon": 0.15},
+                {"obs_var": 0.01, "epsilon": 0.15}, {"obs_var": 0.01, "arch": "wide"},
                 {"epsilon_warmup": 0}, {"epsilon_warmup": 1_500}, {"epsilon_warmup": 4_500},
                 {"learning_rate": 1e-3}, {"learning_rate_decay": "none"}, {"batch_size": 128},
                 {"clip_norm": 100.0}, {"latent_dim": 32}, {"arch": "wide"}, {"arch": "mlp"},
