@@ -303,8 +303,8 @@ GRIDS: Registry[Grid] = Registry(
         "the two objectives beyond the paper beside its own, on as much compute, on validation "
         "images",
         title="Beyond the paper: seven trainings of as much compute: ColorMNIST, `wide`",
-        text="Each objective with the settings that `worst-case` found best, and with as many "
-        "steps as make the multiply-adds of its training those of the others "
+        text="One observation variance and one learning rate for all, and as many steps of each "
+        "objective as make the multiply-adds of its training those of the others "
         "(`python -m benchmarks.counts --arch wide`). What was looked at are the last 10,000 "
         "training images, which no model was trained on; no test image was.",
         common={**_BOUNDED, "arch": "wide", "learning_rate": 1e-3, "eval_every": 50_000},

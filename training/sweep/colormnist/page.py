@@ -171,12 +171,13 @@ def _accuracies(values: Values, notes: Notes) -> Iterator[str]:
             cells = [worded(model["over_seeds"].get(m["name"]), 1) for m in of]
             rows.append([lead, *cells])
         yield table(rows)
-        yield from _attack_by_attack(values, [m for m in of if m["epsilon"] and "proof" not in m])
+        yield from _attack_by_attack(values, of)
 
 
-def _attack_by_attack(values: Values, whole: list[Values]) -> Iterator[str]:
+def _attack_by_attack(values: Values, of: list[Values]) -> Iterator[str]:
     """What is left after each attack of a budget, where it consists of several."""
-    where = tuple(whole[0][key] for key in ("task", "head", "budget"))
+    where = tuple(of[0][key] for key in ("task", "head", "budget"))
+    whole = [m for m in of if m["epsilon"] and "proof" not in m]
     parts = [m for m in between(values) if (m["task"], m["head"], m["budget"]) == where]
     attacks = list(dict.fromkeys(m["after"] for m in parts))
     if not attacks:
