@@ -150,5 +150,5 @@ def _dots(values: Values, shown: list[Values]) -> plots.Figure:
         tick.set_color(_COLORS[model["algo"]])
         tick.set_fontweight("normal" if model["differs"] else "bold")
     panels[0].set_ylim(rows[-1] + 0.6, -0.6)
-    plots.legend_below(figure, 8)
+    plots.legend_below(figure, 2 * len(groups))  # as wide as the panels
     return figure
