@@ -205,6 +205,13 @@ def rows(archs: Iterable[str]) -> list[dict[str, Any]]:
     return found
 
 
+def named(algo: str, pgd_steps: int | None) -> str:
+    """An objective in a table, with the steps of its attack where it is one of steps."""
+    objective = OBJECTIVES[algo]
+    attack = f", PGD-{pgd_steps}" if objective.attack and objective.adversary == "pgd" else ""
+    return f"`{algo}`{attack}"
+
+
 def markdown(found: list[dict[str, Any]]) -> str:
     """The rows as a Markdown table."""
     lines = [
@@ -214,9 +221,7 @@ def markdown(found: list[dict[str, Any]]) -> str:
     ]
     for row in found:
         total = row["forward"] + row["weights"] + row["inputs"]
-        attacks = OBJECTIVES[row["algo"]].attack
-        pgd = attacks and OBJECTIVES[row["algo"]].adversary == "pgd"
-        name = f"`{row['algo']}`" + (f", PGD-{row['pgd_steps']}" if pgd else "")
+        name = named(row["algo"], row["pgd_steps"])
         cells = [row["forward"], row["weights"], row["inputs"], total, row["in_graph"]]
         figures = " | ".join(f"{cell / 1e6:,.2f}" for cell in cells)
         lines.append(f"| {row['arch']} | {name} | {figures} | {row['floor']:.2f} |")

@@ -234,10 +234,9 @@ def markdown(found: dict[str, Any]) -> str:
              "paper", "peak MB")  # fmt: skip
     rows = []
     for row in found["rows"]:
-        attack = f", PGD-{row['pgd_steps']}" if row["pgd_steps"] else ""
         rows.append(
             [
-                f"`{row['name']}`{attack}", f"{row['steps_per_second']:.1f}",
+                counts.named(row["name"], row["pgd_steps"]), f"{row['steps_per_second']:.1f}",
                 f"{row['images_per_second']:,.0f}", pairing.shown(row["time_factor"]),
                 f"{row['floor']:.2f}", f"{row['time_factor']['value'] / row['floor']:.2f}",
                 f"{row['paper']:g}" if row["paper"] else "", pairing.megabytes(row["peak_bytes"]),

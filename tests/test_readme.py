@@ -200,6 +200,7 @@ def test_make_targets_exist():
         ("benchmarks.train", "docs/results/train_conv.json", "docs/performance.md"),
         ("benchmarks.train", "docs/results/train_mlp_pgd5.json", "docs/performance.md"),
         ("benchmarks.train", "docs/results/train_celeba.json", "docs/performance.md"),
+        ("benchmarks.train", "docs/results/train_wide.json", "docs/performance.md"),
         ("benchmarks.data", "docs/results/data.json", "docs/performance.md"),
         ("benchmarks.bulk", "docs/results/bulk.json", "docs/bulk.md"),
         ("benchmarks.attack", "docs/results/attack_mlp.json", "docs/performance.md"),

@@ -124,7 +124,15 @@ def _scaled(
     terms: int = 6,  # roundings of the scale, not sums
 ) -> list[Part]:
     """A layer that multiplies and adds, number by number."""
-    return [Linear(lambda x: x * scale(), lambda x: x * tf.abs(scale()), constant, size, terms)]
+
+    # Functions with names: of two lambdas on a line, AutoGraph cannot tell which is which.
+    def apply(x: Tensor) -> Tensor:
+        return x * scale()
+
+    def magnitude(x: Tensor) -> Tensor:
+        return x * tf.abs(scale())
+
+    return [Linear(apply, magnitude, constant, size, terms)]
 
 
 def _batch_norm(layer: Any) -> list[Part]:
