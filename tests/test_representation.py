@@ -58,18 +58,26 @@ def test_small_angles_keep_their_digits():
     assert float(value[0]) == pytest.approx(0.5e-8, rel=1e-3)
 
 
+def attacked_often(row, steps):
+    """From two starts of ten copies of each image, whose random starts differ: [10, 6, ...] images,
+    and the distances that they reach, [10, 6]."""
+    many = np.tile(IMAGES, (10, 1, 1, 1))
+    found = attack_representation(
+        encode, many, row, epsilon=0.05, steps=steps, starts=["ball"] * 2, batch_size=40
+    )
+    reached = row.value(encode(many), encode(found)).numpy().reshape(10, 6)
+    return found.reshape(10, *IMAGES.shape), reached
+
+
 @pytest.mark.parametrize("name", DISTANCES)
 def test_an_attack_beats_random_points_and_stays_in_the_ball(name):
     row = DISTANCES[name]
-    found = attack_representation(
-        encode, IMAGES, row, epsilon=0.05, steps=30, starts=["ball"] * 20, batch_size=4
-    )
+    found, reached = attacked_often(row, steps=30)
     assert np.abs(found - IMAGES).max() <= 0.05 * (1 + 1e-5)
     clean = encode(IMAGES)
-    reached = row.value(clean, encode(found)).numpy()
     for _ in range(100):
         corner = IMAGES + 0.05 * RNG.choice([-1, 1], IMAGES.shape).astype(np.float32)
-        assert (row.value(clean, encode(corner)).numpy() <= 1.001 * reached + 1e-6).all()
+        assert (row.value(clean, encode(corner)).numpy() <= 1.001 * reached.max(0) + 1e-6).all()
 
 
 def test_the_largest_shift_of_a_linear_encoder_is_that_of_a_corner():
@@ -77,11 +85,8 @@ def test_the_largest_shift_of_a_linear_encoder_is_that_of_a_corner():
     row = DISTANCES["mean_l2"]
     corners = np.stack(np.meshgrid(*[[-1, 1]] * 6), -1).reshape(-1, 6)
     best = ((0.05 * corners @ WEIGHTS) ** 2).sum(1).max()
-    attacked = attack_representation(
-        encode, IMAGES, row, epsilon=0.05, steps=20, starts=["ball"] * 20
-    )
-    found = row.value(encode(IMAGES), encode(attacked)).numpy()
-    np.testing.assert_allclose(found, best, rtol=1e-3)
+    _, found = attacked_often(row, steps=20)
+    np.testing.assert_allclose(found.max(0), best, rtol=1e-3)
 
 
 def test_a_target_within_reach_is_reached():
