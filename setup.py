@@ -32,6 +32,8 @@ TENSORFLOW = [
     "tensorboard>=2.20,<2.22",
     # Probes and nearest neighbours of evaluations, by a standard solver.
     "scikit-learn>=1.7,<1.10",
+    # A fit takes one thread of BLAS: those that wait for a core spin. scikit-learn brings it too.
+    "threadpoolctl>=3.2,<4",
     # Pictures of a run and of reports: labelled grids of images, charts.
     "matplotlib>=3.10,<4",
     # Draws faces in CelebA's format; matplotlib brings it too.

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import types
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from tf_avae import probes
 from tf_avae.errors import InputError
 from tf_avae.evaluation.neighbours import agreement, nearest
 from tf_avae.probes import (
@@ -277,3 +279,17 @@ def test_strengths_that_are_none_are_refused(strengths):
     for fit, name in ((fit_linear, "strengths"), (fit_margin, "weights")):
         with pytest.raises(InputError, match="strengths of the regularisation"):
             fit(X, Y, **{name: strengths})
+
+
+def test_a_fit_takes_one_thread_and_leaves_the_others_as_they_were(monkeypatch):
+    """Threads that wait for a core spin."""
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info()}
+
+    seen = []
+    model = types.SimpleNamespace(fit=lambda x, y: seen.append(threads()), n_iter_=np.array([3]))
+    with threadpool_limits(2):
+        assert probes._fit(model, np.zeros((2, 1)), np.zeros(2))
+        assert seen == [{1}] and threads() == {2}

@@ -22,6 +22,7 @@ exceptions, linear_model, model_selection, neural_network, preprocessing = (
     Lazy(f"sklearn.{name}")
     for name in ("exceptions", "linear_model", "model_selection", "neural_network", "preprocessing")
 )
+threadpoolctl = Lazy("threadpoolctl")
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation strengths C that are tried: loss = C sum(cross-entropy) + |W|^2/2."""
@@ -352,7 +353,12 @@ def _logistic_probe(scaler: Any, model: Any, classes: np.ndarray | None = None) 
 
 def _fit(model: Any, x: np.ndarray, y: np.ndarray, most: int = _MOST_ITERATIONS) -> bool:
     """Fits, and returns whether the solver ended before its most iterations."""
-    with warnings.catch_warnings(action="ignore", category=exceptions.ConvergenceWarning):
+    # Threads of BLAS that wait for a core spin: beside other work a fit takes many times as long,
+    # and with one it does not depend on how many cores there are.
+    with (
+        warnings.catch_warnings(action="ignore", category=exceptions.ConvergenceWarning),
+        threadpoolctl.threadpool_limits(1),
+    ):
         model.fit(x, y)
     return bool(np.max(model.n_iter_) < most)
 
