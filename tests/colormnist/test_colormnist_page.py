@@ -281,6 +281,7 @@ def test_what_is_verified_stands_beside_what_attacks_leave(tmp_path):
     for model, row in zip(values["models"], rows, strict=True):
         assert row[1:] == [f"{figure(model, 0, name):.1f}" for name in names]
     assert "hollow marks: verified" in page
+    assert "heads but the first" not in page  # it has one
     colormnist_chart.chart(values)
 
 

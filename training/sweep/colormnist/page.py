@@ -106,6 +106,8 @@ def _what(values: Values) -> str:
         else "of one seed, so without an interval"
     )
     heads = [f"`{name}` ({HEADS[name].summary})" for name in values["settings"]["heads"]]
+    others = f"; heads but the first on {Settings.other_images:,} of them at most"
+    others = others if len(heads) > 1 else ""
     said = []
     for name, flags in values["evaluation"].items():
         images = f"the first {flags['images']:,}" if "images" in flags else "all"
@@ -115,8 +117,8 @@ def _what(values: Values) -> str:
         said.append(f"`{name}` ({what}), here on {images} {part} images")
     return (
         "Encoders never saw a label; heads on posterior means are fitted to the training images: "
-        f"{'; '.join(heads)}. Accuracies in percent, {seeds}. Under attack: {'; '.join(said)}, L∞; "
-        f"heads but the first on {Settings.other_images:,} of them at most."
+        f"{'; '.join(heads)}. Accuracies in percent, {seeds}. Under attack: {'; '.join(said)}, L∞"
+        f"{others}."
     )
 
 
