@@ -1,4 +1,4 @@
-"""Trains one of the five objectives: `python -m training.fit --algo avae_ss`."""
+"""Trains one of the objectives: `python -m training.fit --algo avae_ss`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tf_avae.files import absolute, shown, write_json
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import OBJECTIVES
 from tf_avae.runs import checkpoints
-from tf_avae.runs.plan import ROWS, build_model, copy_networks, resolve, stages
+from tf_avae.runs.plan import build_model, copy_networks, resolve, stages
 from tf_avae.runs.run import Run, holds_run, load_trained
 from training.options import add_config_options, given_options, unused_data_options
 from training.signals import Interrupted, StopSignals, deterministic
@@ -32,7 +32,7 @@ def parser() -> Parser:
     """The command line; `--help` is made from the table of options and the registries."""
     made = Parser(
         prog="python -m training.fit",
-        description="Trains one of the five objectives. Values: flags, then --config, then the "
+        description="Trains one of the objectives. Values: flags, then --config, then the "
         "defaults, which are the paper's for the data set and architecture; [default; its source].",
     )
     where = made.add_argument_group("the run")
@@ -69,7 +69,7 @@ def parser() -> Parser:
         metavar="N",
         help="split the CPU into N devices, to try mirrored without GPUs",
     )
-    add_config_options(made, ROWS)
+    add_config_options(made)
     return made
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,14 @@ from tf_avae.evaluation import Encoder
 from tf_avae.files import absolute
 from tf_avae.provenance import ELSEWHERE
 from tf_avae.registry import Registry
+from tf_avae.runs.plan import ROWS
 
 
-def add_config_options(
-    parser: Parser, registries: Mapping[str, Registry[Any]], names: Iterable[str] | None = None
-) -> None:
+def add_config_options(parser: Parser, names: Iterable[str] | None = None) -> None:
     """Adds a flag for each field of `Config`, grouped, with its default and the source of that.
 
     Args:
         parser: gets the flags; those that are not given leave no attribute behind.
-        registries: field name to the registry whose names it takes.
         names: of the fields; all unless given.
     """
     groups: dict[str, Any] = {}
@@ -35,11 +33,11 @@ def add_config_options(
         option = config.option(field.name)
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
-        choices = list(registries.get(field.name, option.choices))
+        choices = list(ROWS.get(field.name, option.choices))
         default = option.default or _word(field.default)
         text = f"{option.help} [{default}; {option.source}]"
-        if field.name in registries:
-            text += f"\n{listed(registries[field.name])}"
+        if field.name in ROWS:
+            text += f"\n{listed(ROWS[field.name])}"
         groups[option.group].add_argument(
             f"--{field.name.replace('_', '-')}",
             dest=field.name,
@@ -86,7 +84,7 @@ def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def add_data_options(parser: Parser) -> None:
     """Adds the flags that select the data of an evaluation."""
-    add_config_options(parser, {"dataset": DATASETS}, fields_of(DATA))
+    add_config_options(parser, fields_of(DATA))
 
 
 def data_config(arguments: argparse.Namespace, encoders: Iterable[Encoder]) -> Config:

@@ -5,13 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tf_avae.attacks import BALLS
 from tf_avae.config import ATTACK, MODEL, OBJECTIVE, OPTIMISATION
 from tf_avae.console.commands import Parser
 from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS
-from tf_avae.objectives import ADVERSARIES, COUPLINGS, OBJECTIVES
-from tf_avae.registry import Registry
+from tf_avae.objectives import OBJECTIVES
 from training.options import add_choice, add_config_options, given_options
 from training.sweep.cells.declaration import Cell, Declaration, evaluate_cell, fit_cell, timing_cell
 from training.sweep.cells.folder import SweepFolder
@@ -64,10 +62,7 @@ def add_options(parser: Parser) -> None:
     what.add_argument(
         "--images", type=int, metavar="N", help="test images to attack, at most [the grid's]"
     )
-    registries: dict[str, Registry[Any]] = {
-        "coupling": COUPLINGS, "adversary": ADVERSARIES, "pgd_norm": BALLS
-    }  # fmt: skip
-    add_config_options(parser, registries, _OPEN)
+    add_config_options(parser, _OPEN)
 
 
 def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:

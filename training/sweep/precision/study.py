@@ -4,17 +4,13 @@ import argparse
 import itertools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from tf_avae.attacks import BALLS
 from tf_avae.config import ATTACK, MODEL, OBJECTIVE, OPTIMISATION, Config, option
 from tf_avae.console.commands import Parser
 from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
 from tf_avae.evaluation import BUDGETS
-from tf_avae.networks import ARCHITECTURES
-from tf_avae.objectives import COUPLINGS, OBJECTIVES
-from tf_avae.registry import Registry
+from tf_avae.objectives import OBJECTIVES
 from tf_avae.runs.plan import resolve
 from training.options import add_config_options, given_options
 from training.sweep.cells.declaration import Cell, Declaration, evaluate_cell, fit_cell, timing_cell
@@ -68,10 +64,7 @@ def add_options(parser: Parser) -> None:
         metavar="N",
         help=f"test images to attack [{_IMAGES}]",
     )
-    registries: dict[str, Registry[Any]] = {
-        "arch": ARCHITECTURES, "coupling": COUPLINGS, "pgd_norm": BALLS,
-    }  # fmt: skip
-    add_config_options(parser, registries, _OPEN)
+    add_config_options(parser, _OPEN)
 
 
 def default_folder(arguments: argparse.Namespace) -> str:

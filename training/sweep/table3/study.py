@@ -17,7 +17,7 @@ from tf_avae.errors import InputError
 from tf_avae.evaluation import Settings, open_extractor
 from tf_avae.files import absolute, clear_drafts, drafting, shown
 from tf_avae.networks import ARCHITECTURES
-from tf_avae.objectives import COUPLINGS, OBJECTIVES
+from tf_avae.objectives import OBJECTIVES
 from tf_avae.registry import Registry
 from tf_avae.runs.plan import resolve
 from tf_avae.runs.run import Run, holds_run
@@ -167,7 +167,7 @@ def add_options(parser: Parser) -> None:
         help="feature extractor for the FID, as of training.evaluate [none: no FID]",
     )  # fmt: skip
     add_trust(what)
-    add_config_options(parser, {"coupling": COUPLINGS}, _OPEN)
+    add_config_options(parser, _OPEN)
 
 
 def declare(arguments: argparse.Namespace, folder: Path) -> Declaration:
