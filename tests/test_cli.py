@@ -80,6 +80,8 @@ def content(folder):
         ("--algo vae --config /nowhere.json", ["cannot read /nowhere.json"]),
         ("--algo vae --stepz 4", ["--stepz", "--help"]),
         ("--algo vae --steps-per-execution 7", ["steps_per_execution is 7", "divisors of"]),
+        ("--algo se --pgd-start mixed --pgd-norm l2", ["start 'mixed' is for the norm linf", "l2"]),
+        ("--algo se --pgd-start image", ["start 'image'", "has no gradient", "another start"]),
         ("--algo se --steps 20 --epsilon-warmup 21", ["epsilon_warmup is 21 and steps is 20"]),
     ],
 )

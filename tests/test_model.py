@@ -243,6 +243,17 @@ def test_sample_weights_are_refused(make_model, small_images):
         make_model().fit(small_images, np.zeros(64), sample_weight=np.ones(64), verbose=0)
 
 
+def test_an_attack_starts_where_it_is_told_to(make_model, small_images):
+    """With steps too short to matter it ends at its start, in training's terms too."""
+    model = make_model("se", pgd_start="brighter", pgd_step_size=1e-9, epsilon=0.2)
+    found = model.attack(small_images, seed=3)
+    np.testing.assert_allclose(found, np.minimum(small_images + 0.2, 1), atol=1e-6)
+    again = AVAE.from_config(model.get_config())
+    assert again.pgd_start.name == "brighter"
+    with pytest.raises(InputError, match=r"start 'image' is where a distance .* has no gradient"):
+        make_model("se", pgd_start="image")
+
+
 def test_rows_may_be_named_and_numbers_may_be_numpys(make_model):
     given = AVAE(
         objective="se", architecture="mlp", image_shape=np.array([12, 12, 3]), ball="l2",

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as arrays
 
 from tf_avae import BALLS, InputError
 from tf_avae.attacks import SCHEDULES, STARTS, pgd, square
+from tf_avae.attacks.balls import knows
 from tf_avae.attacks.domain import Domain
 from tf_avae.attacks.starts import flat
 
@@ -28,7 +29,7 @@ def point(name, images, epsilon, seed=0, ball="linf"):
        st.sampled_from(list(BALLS)))  # fmt: skip
 @settings(max_examples=60, deadline=None)
 def test_starts_lie_in_the_ball_and_in_the_bounds(images, epsilon, name, seed, ball):
-    if name in STARTS and ball not in STARTS[name].balls:
+    if name in STARTS and not knows(STARTS[name].balls, ball):
         return
     found = point(name, images, epsilon, seed, ball)
     change = (found - images).astype(np.float64).reshape(3, -1)
@@ -69,6 +70,22 @@ def test_patterns_have_a_sign_for_each_of_their_parts(name, parts):
     ups = np.mean(signs > 0) * drawn
     assert abs(ups - drawn / 2) <= 4 * np.sqrt(drawn) / 2
     assert (point(name, GREY, 0.1, 1) != point(name, GREY, 0.1, 2)).any()
+
+
+def test_mixed_starts_are_of_four_kinds_in_equal_parts():
+    count = 400
+    found = point("mixed", np.full((count, 14, 14, 3), 0.5, np.float32), 0.1) - 0.5
+    up = np.isclose(found, 0.1).all((1, 2, 3))
+    flat_ = np.isclose(np.ptp(found, axis=(1, 2)), 0).all(1) & ~up
+    tiled = found.reshape(count, 7, 2, 7, 2, 3)
+    blocks = np.isclose(np.ptp(tiled, axis=(2, 4)), 0).all((1, 2, 3)) & ~up & ~flat_
+    box = ~np.isclose(np.abs(found), 0.1, atol=1e-6).all((1, 2, 3))
+    parts = np.array([box, flat_ | up, blocks]).sum(1)
+    assert parts.sum() == count  # each is one of them
+    # A quarter each; a flat start too is brighter in all channels once in eight.
+    assert (np.abs(parts - [100, 200, 100]) < 4 * np.sqrt(count / 4)).all()
+    assert abs(up.sum() - 112.5) < 4 * np.sqrt(112.5)
+    assert (point("mixed", GREY, 0.1, 1) != point("mixed", GREY, 0.1, 2)).any()
 
 
 def test_flat_starts_are_all_ways_to_shift_channels():

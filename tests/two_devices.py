@@ -101,7 +101,7 @@ def apart(one, other):
     return max(float(np.abs(a - b).max()) for a, b in pairs)
 
 
-OPTIONS = {"se": {"ball": BALLS["l2"]}, "se_avae": {"batch_norm": "all"}}
+OPTIONS = {"se": {"ball": BALLS["l2"]}, "se_avae": {"batch_norm": "all", "pgd_start": "mixed"}}
 found["steps"] = {}
 for algo in ALGOS:
     said, weights = {}, {}

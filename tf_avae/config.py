@@ -187,6 +187,7 @@ class Config:
         default="half of the steps before interval bounds, none before PGD", low=0, below=2**29,
     )  # fmt: skip
     pgd_norm: str = _option("linf", "norm of the ball", ATTACK, source="the paper")
+    pgd_start: str = _option("ball", "where PGD starts in training", ATTACK, source="the paper")
     pgd_steps: int | None = _option(
         None, "iterations of PGD", ATTACK, source=PAPER, low=1, below=2**20,
         default="the architecture's: 20, celeba 5",

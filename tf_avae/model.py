@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tf_avae import config as options
-from tf_avae.attacks import BALLS, Ball, pgd
+from tf_avae.attacks import BALLS, STARTS, Ball, Start, pgd
 from tf_avae.backend import keras, replicas, tf
 from tf_avae.backend.float32 import Float32View, quantised_config
 from tf_avae.bounds import Bounds, ball
@@ -42,6 +42,7 @@ _ROWS: dict[str, Registry[Any]] = {
     "coupling": COUPLINGS,
     "adversary": ADVERSARIES,
     "ball": BALLS,
+    "pgd_start": STARTS,
 }
 
 _POSTERIOR, _PRIOR, _ATTACK, _USES = 0, 1, 2, 3  # uses of random numbers within a step
@@ -130,6 +131,7 @@ class AVAE(keras.Model):
         epsilon: radius of the attack's ball, at least 0, in units of pixel values.
         epsilon_warmup: training steps over which the radius grows from 0, as their square.
         ball: a row of `BALLS`.
+        pgd_start: a row of `STARTS`: the attack's first point.
         pgd_steps: iterations of the attack; the architecture's unless given.
         pgd_step_size: 2.5 * epsilon / pgd_steps unless given.
         batch_norm: "data": encoder passes over x~ and x^a use the moving statistics; "all": they
@@ -161,6 +163,7 @@ class AVAE(keras.Model):
         epsilon: float = 0.1,
         epsilon_warmup: int = 0,
         ball: Ball | str = BALLS["linf"],
+        pgd_start: Start | str = STARTS["ball"],
         pgd_steps: int | None = None,
         pgd_step_size: float | None = None,
         batch_norm: str = "data",
@@ -174,6 +177,8 @@ class AVAE(keras.Model):
         self.objective = OBJECTIVES.row(objective)
         self.architecture = ARCHITECTURES.row(architecture)
         self.ball = BALLS.row(ball)
+        self.pgd_start = STARTS.row(pgd_start)
+        self.pgd_start.check(self.ball, of_distance=True)
         self.image_shape = image_shape_of(image_shape)
         given = options.check(
             latent_dim=latent_dim,
@@ -372,6 +377,7 @@ class AVAE(keras.Model):
             ball=self.ball,
             steps=self.pgd_steps,
             step_size=self.pgd_step_size,
+            start=self.pgd_start,
             seed=seed,
             bounds=self.architecture.bounds,
         )
@@ -575,6 +581,7 @@ class AVAE(keras.Model):
         h = self.hyperparameters
         rows: tuple[Any, ...] = (
             self.objective, self.architecture, h.coupling, self.adversary, self.ball,
+            self.pgd_start,
         )  # fmt: skip
         made_with = [r.plugin(row.name) for r, row in zip(_ROWS.values(), rows, strict=True)]
         return {
@@ -593,6 +600,7 @@ class AVAE(keras.Model):
             "epsilon": self.epsilon,
             "epsilon_warmup": self.epsilon_warmup,
             "ball": BALLS.name(self.ball),
+            "pgd_start": STARTS.name(self.pgd_start),
             "pgd_steps": self.pgd_steps,
             "pgd_step_size": self.pgd_step_size,
             "batch_norm": self.batch_norm,

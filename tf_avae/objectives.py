@@ -275,7 +275,8 @@ def _kl_attack(q: d.Posterior, other: d.Posterior, h: Hyperparameters) -> PerExa
 
 
 _ATTACK = (
-    "adversary", "epsilon", "epsilon_warmup", "pgd_norm", "pgd_steps", "pgd_step_size",
+    "adversary", "epsilon", "epsilon_warmup", "pgd_norm", "pgd_start", "pgd_steps",
+    "pgd_step_size",
 )  # fmt: skip
 _AVAE_TERMS = ("bound", "reconstruction", "kl", "coupling", "entropy")
 

@@ -107,12 +107,8 @@ def start_of(start: Start | str | Images, domain: Domain) -> Start:
         InputError: an unknown name, a start that the ball does not know, or points that do not fit.
     """
     if isinstance(start, str | Start):
-        row, ball = STARTS.row(start), domain.ball.name
-        if ball not in row.balls:
-            raise InputError(
-                f"start {row.name!r} is for the norm {' or '.join(row.balls)}, and this is "
-                f"{ball}; choose another start"
-            )
+        row = STARTS.row(start)
+        row.check(domain.ball)
         return row
     shape = domain.images.shape
     point = images_of(start, image_shape=shape[1:], bounds=domain.bounds, what="start")

@@ -87,3 +87,8 @@ BALLS: Registry[Ball] = Registry(
         norm=_l2_norm,
     ),
 )
+
+
+def knows(balls: tuple[str, ...], name: str) -> bool:
+    """Whether names of balls, none of which stand for every ball, have this one."""
+    return not balls or name in balls

@@ -7,10 +7,11 @@ or at uniform noise of which half is clipped away, never moves these pixels. Oth
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tf_avae.attacks.balls import BALLS
+from tf_avae.attacks.balls import Ball, knows
 from tf_avae.attacks.domain import Domain
 from tf_avae.backend import tf
 from tf_avae.backend.replicas import own_rows
+from tf_avae.errors import InputError
 from tf_avae.registry import Registry
 from tf_avae.types import Images, Tensor
 
@@ -27,14 +28,30 @@ class Start:
         summary: for `--help` and the docs.
         point: (domain, stateless seed [2]) to a point of the domain for each image, [B, H, W, C].
         random: whether another seed gives another point.
-        balls: names of the balls it knows.
+        moved: whether it is another point than the image.
+        balls: names of the balls it knows; every ball where empty.
     """
 
     name: str
     summary: str
     point: Callable[[Domain, Tensor], Images]
     random: bool = True
-    balls: tuple[str, ...] = tuple(BALLS)
+    moved: bool = True
+    balls: tuple[str, ...] = ()
+
+    def check(self, ball: Ball, *, of_distance: bool = False) -> None:
+        """Raises `InputError` for a ball that it does not know; where `of_distance`, for an attack
+        on a distance from the image, also if it is the image: there that has no gradient."""
+        if of_distance and not self.moved:
+            raise InputError(
+                f"start {self.name!r} is where a distance from the image has no gradient, so the "
+                "attack would not begin; choose another start"
+            )
+        if not knows(self.balls, ball.name):
+            raise InputError(
+                f"start {self.name!r} is for the norm {' or '.join(self.balls)}, and this is "
+                f"{ball.name}; choose another start"
+            )
 
 
 def _ball(domain: Domain, seed: Tensor) -> Images:
@@ -90,16 +107,36 @@ def given(point: Images) -> Start:
     return Start("given", "a given point", lambda domain, seed: domain.confine(point), random=False)
 
 
-STARTS: Registry[Start] = Registry(
-    "start",
-    Start("ball", "uniform in the ball, then clipped to the bounds", _ball),
+_MIXED = (
     Start("box", "uniform in what is left of the ball within the bounds", _box, balls=("linf",)),
     Start("flat", "each channel of an image brighter or darker by chance", _signs(1, 1)),
     Start("brighter", "x + ε", lambda domain, seed: flat(0).point(domain, seed), random=False),
-    Start("darker", "x - ε", lambda domain, seed: domain.towards(tf.constant(-1.0)), random=False),
     Start("blocks", f"{_BLOCKS} x {_BLOCKS} blocks, brighter or darker by chance",
           _signs(_BLOCKS, _BLOCKS)),
+)  # fmt: skip
+
+
+def _mixed(domain: Domain, seed: Tensor) -> Images:
+    # One start alone invites a network to hide its gradient from that one.
+    chosen = own_rows(
+        lambda shape: tf.random.stateless_uniform(shape, seed, 0, len(_MIXED), tf.int32),
+        tf.shape(domain.images)[:1],
+    )
+    # The place of an image says which point it gets, and of which random numbers: another stream.
+    seed = tf.random.experimental.stateless_fold_in(seed, 1)
+    points = tf.stack([start.point(domain, seed) for start in _MIXED], axis=1)
+    return tf.gather(points, chosen, axis=1, batch_dims=1)
+
+
+STARTS: Registry[Start] = Registry(
+    "start",
+    Start("ball", "uniform in the ball, then clipped to the bounds", _ball),
+    *_MIXED,
+    Start("darker", "x - ε", lambda domain, seed: domain.towards(tf.constant(-1.0)), random=False),
+    Start("mixed", f"for each image one of {', '.join(s.name for s in _MIXED)}, by chance", _mixed,
+          balls=("linf",)),
     Start("stripes", "columns, brighter or darker by chance", _signs(1, 0)),
     Start("corner", "each pixel value up or down by chance", _signs(0, 0)),
-    Start("image", "the image itself", lambda domain, seed: domain.images, random=False),
+    Start("image", "the image itself", lambda domain, seed: domain.images, random=False,
+          moved=False),
 )  # fmt: skip

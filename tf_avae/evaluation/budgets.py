@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tf_avae.attacks.balls import knows
 from tf_avae.evaluation.trials import (
     Extent,
     Trial,
@@ -70,7 +71,7 @@ class Budget:
         return [
             Planned(trial, number)
             for trial in self.trials
-            if ball in trial.balls
+            if knows(trial.balls, ball)
             for number in range(trial.times(extent))
         ]
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tf_avae.attacks import (
-    BALLS,
     Ball,
     Start,
     apgd,
@@ -91,7 +90,7 @@ class Trial:
         times: `Extent` to how many searches, numbered from 0; 0 where it is not defined, or another
             trial does the same better.
         cost: of one search of one example, in gradient steps (about); for estimates of time.
-        balls: names of the balls it knows.
+        balls: names of the balls it knows; every ball where empty.
         nearest: the share of the standing examples that it attacks: those whose best points have
             the largest margins, so that they are nearest to being broken.
     """
@@ -101,7 +100,7 @@ class Trial:
     search: Search
     times: Callable[[Extent], int]
     cost: float
-    balls: tuple[str, ...] = tuple(BALLS)
+    balls: tuple[str, ...] = ()
     nearest: float = 1.0
 
 

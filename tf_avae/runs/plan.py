@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tf_avae.attacks import BALLS
+from tf_avae.attacks import BALLS, STARTS
 from tf_avae.backend import replicas
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
@@ -27,6 +27,7 @@ ROWS: dict[str, Registry[Any]] = {
     "coupling": COUPLINGS,
     "adversary": ADVERSARIES,
     "pgd_norm": BALLS,
+    "pgd_start": STARTS,
 }
 """The registries that fields of `Config` name rows of."""
 
@@ -60,7 +61,8 @@ def resolve(config: Config) -> Config:
     if not config.algo:
         raise InputError(f"algo is not given; choose one of: {', '.join(OBJECTIVES)}")
     objective = OBJECTIVES[config.algo]
-    COUPLINGS[config.coupling], BALLS[config.pgd_norm]
+    COUPLINGS[config.coupling]
+    STARTS[config.pgd_start].check(BALLS[config.pgd_norm], of_distance=True)
     if config.adversary:
         ADVERSARIES[config.adversary]
     if objective.attack and (config.epsilon_warmup or 0) > config.steps:
@@ -125,6 +127,7 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
         epsilon=config.epsilon,
         epsilon_warmup=int(adversary.warmup * steps) if warmup is None else warmup,
         ball=config.pgd_norm,
+        pgd_start=config.pgd_start,
         pgd_steps=config.pgd_steps,
         pgd_step_size=config.pgd_step_size,
         batch_norm=config.batch_norm,

@@ -17,8 +17,8 @@ _SIGNS = {
     "obs_var": "v", "rho": "ρ", "rho_se": "ρ_SE", "epsilon": "ε", "pgd_steps": "PGD steps",
     "latent_dim": "D", "learning_rate": "learning rate", "reconstruction_weight": "w",
     "coupling": "coupling", "arch": "", "init_from": "starts from", "penalty_weight": "w",
-    "adversary": "", "epsilon_warmup": "warm-up", "learning_rate_decay": "decay",
-    "batch_size": "batch", "clip_norm": "gradients of at most",
+    "adversary": "", "pgd_start": "PGD from", "epsilon_warmup": "warm-up",
+    "learning_rate_decay": "decay", "batch_size": "batch", "clip_norm": "gradients of at most",
 }  # fmt: skip
 _SHORT = (("digit", 0, (0.0, 0.05, 0.1)), ("color", 0, (0.0, 0.1)), ("digit", 1, (0.0, 0.1)))
 """The columns of the table in short: task, number of the head, radii."""
