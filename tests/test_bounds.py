@@ -423,6 +423,27 @@ def test_a_lead_is_the_least_difference_from_all_other_logits():
     assert (outward.numpy() <= expected).all()
 
 
+@pytest.mark.parametrize("activation", ["linear", "softsign", "tanh"])
+def test_an_end_is_infinite_where_bounds_overflow_and_never_not_a_number(activation):
+    model = over(L.Flatten(), L.Dense(1, activation=activation), L.Dense(2, name="last"))
+    model.layers[-2].kernel.assign(tf.fill([32, 1], 1e38))
+    model.layers[-1].kernel.assign([[1e38, -1e38]])
+    for outward in (False, True):
+        box = Bounds(model)(ball(np.ones((1, 4, 4, 2), np.float32), 0.5), outward=outward)
+        assert not np.isnan(box).any()
+        if activation == "linear":
+            assert np.isinf(box).all()
+
+
+def test_a_weight_that_a_processor_takes_for_0_counts():
+    """Below the smallest normal number float32 computes with it, or with 0, as the device likes."""
+    x = np.float32([[1e30]])
+    model = keras.Sequential([keras.Input((1,)), L.Dense(1, use_bias=False)])
+    model.layers[0].kernel.assign([[1e-39]])
+    box = Bounds(model)(ball(x, 0.0, bounds=(-1e31, 1e31)), outward=True)
+    assert np.max(box.lower) < 0 and np.min(box.upper) > 1.0000001e-9
+
+
 def test_nothing_leads_where_bounds_overflow():
     at = keras.Input((2,))
     hidden = L.Dense(1, activation="relu", use_bias=False)(L.Rescaling(1e30)(L.Rescaling(1e30)(at)))
@@ -629,6 +650,35 @@ def _subclass():
     return Model(at, L.Dense(2)(at), name="odd")
 
 
+class Called(keras.Sequential):
+    def __call__(self, *arguments, **named):
+        return -super().__call__(*arguments, **named)
+
+
+def _with_a_call_of_its_own(one):
+    plain = one.call
+    one.call = lambda x, *arguments, **named: -plain(x, *arguments, **named)
+    return one
+
+
+def _difference():
+    """b - a, of inputs whose names come in another order."""
+    ends = keras.Input((1,), name="b"), keras.Input((1,), name="a")
+    return keras.Model(list(ends), L.Subtract()(ends), name="odd")
+
+
+def _by_names():
+    x = keras.Input((1,))
+    ends = {"a": L.Rescaling(1.0, 0.0)(x), "b": L.Rescaling(1.0, 10.0)(x)}
+    return keras.Model(x, _difference()(ends))
+
+
+def _of_another_rank():
+    inner, x = keras.Input((3, 1)), keras.Input((3,))
+    both = L.Flatten()(L.Concatenate()([inner, L.Rescaling(3.0)(inner)]))
+    return keras.Model(x, keras.Model(inner, both, name="odd")(x))
+
+
 REFUSED = {
     "silu": lambda: over(L.Dense(2, activation="silu", name="odd")),
     "gelu": lambda: over(L.Activation("gelu", name="odd")),
@@ -650,6 +700,14 @@ REFUSED = {
     "subclass of a functional model": _subclass,
     "subclass": lambda: Written(name="odd"),
     "nested subclass": lambda: over(L.Flatten(), Written(name="odd")),
+    "subclass with another door": lambda: Called([keras.Input((2,)), L.Dense(2)], name="odd"),
+    "model that was changed": lambda: _with_a_call_of_its_own(
+        keras.Sequential([keras.Input((2,)), L.Dense(2)], name="odd")
+    ),
+    "layer that was changed": lambda: over(_with_a_call_of_its_own(L.Dense(2, name="odd"))),
+    "inputs by names": _by_names,
+    "inputs of another rank": _of_another_rank,
+    "joined examples": lambda: over(lambda x: L.Concatenate(axis=0, name="odd")([x, x])),
     "no weights": lambda: keras.Sequential([L.Dense(2)], name="odd"),
 }
 
@@ -658,6 +716,29 @@ REFUSED = {
 def test_what_has_no_bounds_is_refused_by_name(kind):
     with pytest.raises(InputError, match=r"^no bounds: .*'odd'"):
         Bounds(REFUSED[kind]())
+
+
+def test_inputs_in_the_order_of_a_nested_model_are_told_apart():
+    x = keras.Input((1,))
+    ends = [L.Rescaling(1.0, 10.0)(x), L.Rescaling(1.0, 0.0)(x)]
+    box = Bounds(keras.Model(x, _difference()(ends)))(ball(np.float32([[0.5]]), 0.1))
+    np.testing.assert_allclose(np.ravel(box), [9.8, 10.2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda b, box: b(Box(*(tf.cast(end, tf.float64) for end in box))), "the box is float64"),
+        (lambda b, box: b(Box(*(end[:, :2] for end in box))), r"takes .* \[None, 4, 4, 2\]"),
+        (lambda b, box: b.least(box, np.eye(2)), "output is 'embedding'; the network has None"),
+        (lambda b, box: ball(np.zeros((2, 4, 4, 2), np.uint8), 1), "images are uint8; give pixel"),
+        (lambda b, box: ball(box.lower, [0.1, 0.2]), "epsilon has shape .2,., and there are 3"),
+    ],
+)
+def test_boxes_of_something_else_are_refused(call, words):
+    box = ball(np.zeros((3, 4, 4, 2), np.float32), 0.1)
+    with pytest.raises(InputError, match=words):
+        call(Bounds(over(L.Flatten(), L.Dense(2))), box)
 
 
 @pytest.mark.parametrize(

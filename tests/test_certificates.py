@@ -86,6 +86,10 @@ GOOD = {"lower": [[0.0, 1.0]], "upper": [[1.0, 2.0]], "weights": np.eye(2), "bia
         ({"weights": [["a", "b"]] * 2}, "weights are <U1"),
         ({"bias": [0.0, np.inf]}, "must be finite"),
         ({"bias": [[0.0], [0.0, 1.0]]}, "bias are object"),
+        # As float64 these are 2^62 + 0 and 2^62 - 0, and class 1 wins what class 0 does.
+        ({"weights": np.array([[2**62 + 255, 2**62], [0, 0]])}, "weights hold 4611686018427388159"),
+        ({"bias": np.array([0, np.nextafter(np.longdouble(1), 2)])}, "bias hold 1.0.*not; round"),
+        ({"lower": np.ma.masked_greater([[0.0, 1.0]], 0.5)}, "lower have masked values"),
     ],
 )
 def test_other_values_are_refused(changed, words):

@@ -254,6 +254,8 @@ def test_not_a_number_stops_the_run_and_keeps_the_last_good_checkpoint(capsys, t
     assert code == 1
     assert "Traceback" not in complaint
     assert "stopped: step " in complaint and "not finite; the last good checkpoint" in complaint
+    # Of an objective that reads rho, and neither epsilon nor a weight.
+    assert "A smaller --learning-rate or --rho, a larger --obs-var, or --precision" in complaint
     newest = max((run / "checkpoints").iterdir())
     assert str(newest) in complaint
     step = int(complaint.split("step ")[1].split(" ")[0])

@@ -111,7 +111,15 @@ def _array(name: str, value: Any, dimensions: int) -> np.ndarray:
             f"{name} are {found.dtype} of shape {list(found.shape)}; they must be an array of "
             f"numbers of {dimensions} dimensions"
         )
-    found = found.astype(np.float64)
+    if np.ma.is_masked(value):
+        raise InputError(f"{name} have masked values; fill them, or leave their rows out")
+    given, found = found, found.astype(np.float64)
+    # Python's integers and NumPy's longer numbers: a proof of others than those given is none.
+    same = found == given if given.dtype.kind == "f" else np.abs(found) <= 2.0**53
+    if not (same | np.isnan(found)).all():
+        raise InputError(
+            f"{name} hold {given[~same].flat[0]}, which float64 has not; round them to float64"
+        )
     if np.isnan(found).any():
         raise InputError(
             f"{name} hold {np.isnan(found).sum():,} values that are not numbers; they must all be: "

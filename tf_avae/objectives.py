@@ -61,7 +61,8 @@ class Adversary:
         name: the row's name.
         summary: for `--help` and the docs.
         posterior: (the model, x, q(z|x) as a constant, epsilon, a seed, what encodes auxiliary
-            images) to q(z|x^a), or to what is worse for the bound than any q(z|x') of the ball.
+            images) to q(z|x^a), or to what the attack's aim is larger for than for any q(z|x') of
+            the ball.
         bounds: it needs bounds of the encoder, which are of the L-infinity ball.
         warmup: the share of the steps over which epsilon grows from 0 unless another is asked for.
     """

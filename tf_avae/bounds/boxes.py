@@ -70,9 +70,21 @@ def ball(
         float32; where an image is not in the bounds, of what in them is nearest to the ball.
 
     Raises:
-        InputError: epsilon is below 0 or not a number; a tensor of a graph is not checked.
+        InputError: images that are not floating-point numbers, a radius that is below 0, not a
+            number or not there for each image; a tensor of a graph is not checked for values.
     """
-    images, radius = tf.cast(images, tf.float32), tf.cast(epsilon, tf.float32)
+    images, radius = tf.convert_to_tensor(images), tf.cast(epsilon, tf.float32)
+    if not images.dtype.is_floating:
+        raise InputError(
+            f"images are {images.dtype.name}; give pixel values from {bounds[0]:g} to "
+            f"{bounds[1]:g} in floating point"
+        )
+    if radius.shape.rank and not radius.shape.is_compatible_with(images.shape[:1]):
+        raise InputError(
+            f"epsilon has shape {radius.shape}, and there are {images.shape[0]} images; give one "
+            "radius for all, or one for each"
+        )
+    images = tf.cast(images, tf.float32)
     if not tf.is_symbolic_tensor(radius) and not np.all(radius.numpy() >= 0):
         raise InputError(f"epsilon is {epsilon}; a ball's radius must be at least 0")
     if radius.shape.rank:

@@ -51,7 +51,8 @@ class Bounds:
     def __init__(self, network: keras.Model):
         self._steps: list[Step] = []
         numbers = itertools.count(1)
-        found = _trace(network, [_Symbol(0)], numbers, self._steps)
+        found = _trace(network, None, numbers, self._steps)
+        self._shape = [None, *network.inputs[0].shape[1:]]
         self._outputs = keras.tree.map_structure(lambda symbol: symbol.number, found)
 
     def __call__(self, box: Box, *, outward: bool = False) -> Any:
@@ -62,14 +63,25 @@ class Bounds:
             outward: wide enough for the rounding of float32.
 
         Returns:
-            `Box`es in the structure of the network's outputs, such as {"embedding": Box, ...}.
+            `Box`es in the structure of the network's outputs, such as {"embedding": Box, ...}; an
+            end is infinite where bounds overflowed.
+
+        Raises:
+            InputError: the box is not float32, or not of the network's inputs.
         """
         boxes = self._forward(box, outward)
-        return keras.tree.map_structure(boxes.__getitem__, self._outputs)
+        return keras.tree.map_structure(lambda number: boxes[number].sound, self._outputs)
 
     def _forward(self, box: Box, outward: bool) -> dict[int, Box]:
         """The boxes of all tensors of the network."""
-        boxes = {0: Box(*map(tf.convert_to_tensor, box))}
+        ends = [tf.convert_to_tensor(end) for end in box]
+        for end in ends:
+            if end.dtype != tf.float32 or not end.shape.is_compatible_with(self._shape):
+                raise InputError(
+                    f"the box is {end.dtype.name} of shape {end.shape}; the network takes float32 "
+                    f"of shape {self._shape}"
+                )
+        boxes = {0: Box(*ends)}
         # A layer of mixed precision around this call would have the weights rounded.
         with private.AutocastScope("float32"):
             for part, inputs, output in self._steps:
@@ -108,8 +120,17 @@ class Bounds:
 
         Returns:
             [B, K].
+
+        Raises:
+            InputError: there is no such output; so is the box refused by a call.
         """
         boxes = self._forward(box, outward)
+        names = list(self._outputs) if isinstance(self._outputs, dict) else [None]
+        if output not in names or (output is None and not isinstance(self._outputs, int)):
+            raise InputError(
+                f"output is {output!r}; the network has {', '.join(map(repr, names))}: name one, "
+                "or give None where it is one tensor"
+            )
         last = self._outputs if output is None else self._outputs[output]
         rows = tf.cast(coefficients, tf.float32)
         batch = tf.shape(boxes[last].lower)[0]
@@ -146,16 +167,26 @@ class Bounds:
 class _Symbol:
     """A tensor of the network while it is traced; no container, so Keras' trees keep it whole."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, shape: Any):
         self.number = number
+        self.shape = tuple(shape)
 
 
-def _trace(network: Any, inputs: list[_Symbol], numbers: Any, steps: list[Step]) -> Any:
-    """Adds the network's parts to the steps; the symbols of its outputs."""
-    # A subclass is a functional model too where it is made of inputs and outputs, and may compute
-    # something else all the same.
-    kinds = (keras.Sequential.call, private.Functional.call)
-    if getattr(type(network), "call", None) not in kinds:
+def _computes_otherwise(network: Any) -> bool:
+    """Whether a model is none of Keras' two kinds, or gives something else than its layers do. A
+    subclass is a functional model too where it is made of inputs and outputs."""
+    kind, plain = type(network), (keras.Sequential, private.Functional)
+    return (
+        getattr(kind, "call", None) not in [of.call for of in plain]
+        or kind.__call__ not in [of.__call__ for of in plain]
+        or "call" in vars(network)
+    )
+
+
+def _trace(network: Any, inputs: list[_Symbol] | None, numbers: Any, steps: list[Step]) -> Any:
+    """Adds the network's parts to the steps; the symbols of its outputs. Its one input is tensor 0
+    where none is given."""
+    if _computes_otherwise(network):
         raise InputError(
             f"no bounds: {getattr(network, 'name', network)!r} is a {type(network).__name__} with "
             "a call of its own; bounds are known of functional and sequential Keras models"
@@ -165,7 +196,7 @@ def _trace(network: Any, inputs: list[_Symbol], numbers: Any, steps: list[Step])
     if isinstance(network, keras.Sequential):
         network = private.functional_of(network)
     shapes = [tuple(one.shape[1:]) for one in network.inputs]
-    if len(shapes) != len(inputs):
+    if len(shapes) != (1 if inputs is None else len(inputs)):
         raise InputError(
             f"no bounds: {network.name!r} takes {len(shapes)} inputs; bounds are known of models "
             "that take one"
@@ -174,6 +205,14 @@ def _trace(network: Any, inputs: list[_Symbol], numbers: Any, steps: list[Step])
         raise InputError(
             f"no bounds: {network.name!r} takes inputs of any size, {shapes[0]}; give the sizes to "
             "keras.Input"
+        )
+    if inputs is None:
+        inputs = [_Symbol(0, network.inputs[0].shape)]
+    given = [symbol.shape[1:] for symbol in inputs]
+    if given != shapes:  # Keras would add or take away an axis of 1
+        raise InputError(
+            f"no bounds: {network.name!r} takes inputs of shape {shapes} and is given {given}; "
+            "reshape them first"
         )
 
     def record(operation: Any) -> Callable[..., Any]:
@@ -187,21 +226,44 @@ def _trace(network: Any, inputs: list[_Symbol], numbers: Any, steps: list[Step])
             taken = [symbol for symbol in given if isinstance(symbol, _Symbol)]
             constants = [v for v in given if not isinstance(v, _Symbol) and v is not None]
             if isinstance(operation, private.Functional | keras.Sequential):
+                _check_order(operation, arguments)
                 return _trace(operation, taken, numbers, steps)
             if constants:
                 raise InputError(
                     f"no bounds: {operation.name!r} ({type(operation).__name__}) takes a constant; "
                     "use a layer, such as Rescaling"
                 )
+            specs = keras.tree.map_structure(_spec, (arguments, named))
+            shape = operation.compute_output_spec(*specs[0], **specs[1]).shape
             for part in parts_of(operation):
                 output = next(numbers)
                 steps.append(Step(part, tuple(symbol.number for symbol in taken), output))
-                taken = [_Symbol(output)]
+                taken = [_Symbol(output, shape)]
             return taken[0]
 
         return call
 
     return private.run_through_graph(network, inputs, record)
+
+
+def _spec(value: Any) -> Any:
+    """A symbol as Keras' tensor of its shape."""
+    return keras.KerasTensor(value.shape) if isinstance(value, _Symbol) else value
+
+
+def _check_order(network: Any, arguments: tuple[Any, ...]) -> None:
+    """Raises `InputError` where a nested model is called with several inputs in another structure
+    than it was made of: Keras then goes by their names."""
+    if len(network.inputs) == 1:
+        return
+    try:
+        made, called = map(keras.tree.lists_to_tuples, (network.input, *arguments))
+        keras.tree.assert_same_structure(made, called)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"no bounds: {network.name!r} is called with its inputs in another structure than it "
+            "was made with; give them in the same one"
+        ) from error
 
 
 # -------------------------------------------------------------------- forward
@@ -227,7 +289,12 @@ def _slack(part: Linear, boxes: list[Box]) -> Tensor:
         sizes += part.size() if part.size else tf.abs(part.constant())
     whole, ends = math.prod(sizes.shape[1:]), [math.prod(b.lower.shape[1:]) for b in boxes]
     terms = part.terms + len(boxes) + max(max(ends) // whole, whole // min(ends))
-    return 4.0 * rounding_of(terms + 4) * sizes + SMALLEST
+    slack = 4.0 * rounding_of(terms + 4) * sizes + SMALLEST
+    if part.apply is part.magnitude:
+        return slack
+    # So small weights may be taken for 0 here, and by the network or not.
+    lost = tf.cast(_underflow(boxes), tf.float32)
+    return slack + tf.reshape(lost, [-1] + [1] * (sizes.shape.rank - 1))
 
 
 def _monotone(part: Monotone, boxes: list[Box], outward: bool) -> Box:

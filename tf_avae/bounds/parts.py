@@ -63,7 +63,7 @@ def parts_of(layer: Any) -> list[Part]:
     Raises:
         InputError: there are no bounds for it; it is named.
     """
-    known = _layers().get(type(layer))
+    known = None if "call" in vars(layer) else _layers().get(type(layer))
     if known is None and not isinstance(layer, keras.layers.Layer):
         kind = type(layer)  # of an expression, such as x + y
         if kind.__module__.startswith("keras.src.ops."):  # anybody may name a class so
@@ -209,6 +209,8 @@ def _up_sampling(layer: Any) -> list[Part]:
 
 # The layers' own calls: they also say what becomes of inputs of different ranks.
 def _concatenate(layer: Any) -> list[Part]:
+    if layer.axis == 0:
+        raise _refused(layer, "joins examples, of a kind", ["an axis from 1 on, or from the end"])
     return _positive(lambda *x: layer.call(list(x)))
 
 

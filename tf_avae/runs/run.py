@@ -26,6 +26,7 @@ from tf_avae.files import (
     write_bytes,
     write_json,
 )
+from tf_avae.objectives import OBJECTIVES
 from tf_avae.provenance import accelerators, provenance, session
 from tf_avae.records import NUMBER, damage_told, damaged, read_record
 from tf_avae.runs import checkpoints
@@ -214,11 +215,17 @@ class Run:
 
     def diverged(self, stage: Stage, step: int, what: str) -> TrainingDiverged:
         """The error for something that stopped being finite at a step."""
-        kept = self.checkpoint_paths()
+        kept, uses = self.checkpoint_paths(), OBJECTIVES[stage.algo].uses
+        smaller = ["learning_rate", *(f for f in ("epsilon", "rho", "penalty_weight") if f in uses)]
+        larger = ["obs_var", *(["epsilon_warmup", "steps"] if "epsilon" in uses else [])]
+        less, more = (
+            " or ".join(f"--{name.replace('_', '-')}" for name in names)
+            for names in (smaller, larger)
+        )
         return TrainingDiverged(
             f"step {step} of {stage.algo}: {what} not finite; the last good checkpoint is "
-            f"{kept[0] if kept else 'none'}. A smaller --learning-rate, --epsilon or "
-            "rho, a larger --obs-var or --epsilon-warmup, or --precision float32 may help"
+            f"{kept[0] if kept else 'none'}. A smaller {less}, a larger {more}, or --precision "
+            "float32 may help"
         )
 
     def newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
