@@ -1,4 +1,4 @@
-"""The five rows: what each bound is the sum of, what it trains, what it attacks."""
+"""The rows: what each bound is the sum of, what it trains, what it attacks."""
 
 import dataclasses
 
@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 
 from tf_avae import distributions as d
+from tf_avae.config import Config
 from tf_avae.objectives import COUPLINGS, OBJECTIVES, Hyperparameters, Objective, Passes
-from tf_avae.runs.plan import copy_networks
+from tf_avae.runs.plan import build_model, copy_networks, resolve
 
 SEED = tf.constant([0, 5])
 
@@ -219,6 +220,21 @@ def test_the_radius_grows_as_the_square_of_the_step(make_model, small_images, al
     if share in (0.0, 1.0):
         penalty = model.terms(x, seed=seed, training=True).get("penalty", tf.constant([share]))
         assert (penalty.numpy() > 0).all() == bool(share)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"algo": "certified_elbo"}, 750),
+        ({"algo": "se", "adversary": "interval"}, 750),
+        ({"algo": "certified_elbo", "adversary": "pgd"}, 0),
+        ({"algo": "adversarial_elbo"}, 0),
+        ({"algo": "se", "epsilon_warmup": 20}, 20),
+    ],
+)
+def test_before_bounds_the_radius_grows_over_three_quarters_of_the_steps(options, steps):
+    config = resolve(Config(arch="linear", latent_dim=2, steps=1000, **options))
+    assert build_model(config, (2, 2, 1)).epsilon_warmup == steps
 
 
 @pytest.mark.parametrize("algo", OBJECTIVES)

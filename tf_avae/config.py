@@ -184,7 +184,8 @@ class Config:
     )  # fmt: skip
     epsilon_warmup: int | None = _option(
         None, "steps over which epsilon grows from 0 in training, as their square", ATTACK,
-        default="half of the steps before interval bounds, none before PGD", low=0, below=2**29,
+        default="three quarters of the steps before interval bounds, none before PGD", low=0,
+        below=2**29,
     )  # fmt: skip
     pgd_norm: str = _option("linf", "norm of the ball", ATTACK, source="the paper")
     pgd_start: str = _option("ball", "where PGD starts in training", ATTACK, source="the paper")

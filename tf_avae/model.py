@@ -130,8 +130,8 @@ class AVAE(keras.Model):
         adversary: a row of `ADVERSARIES`; the objective's unless given.
         epsilon: radius of the attack's ball, at least 0, in units of pixel values.
         epsilon_warmup: training steps over which the radius grows from 0, as their square. The
-            adversary "interval" needs half of the steps or more: bounds of random weights are so
-            far apart that training at the full radius ends in numbers that are not finite.
+            adversary "interval" needs three quarters of the steps or so: bounds of random weights
+            are so far apart that training at the full radius ends in numbers that are not finite.
         ball: a row of `BALLS`.
         pgd_start: a row of `STARTS`: the attack's first point.
         pgd_steps: iterations of the attack; the architecture's unless given.

@@ -91,7 +91,7 @@ ADVERSARIES: Registry[Adversary] = Registry(
             q, model.posterior_box(x, epsilon),
         ),
         bounds=True,
-        warmup=0.5,
+        warmup=0.75,
     ),
 )  # fmt: skip
 
