@@ -147,6 +147,7 @@ def test_an_encoder_without_bounds_is_left_out_by_the_reason(encoder, changes, w
     assert record["left_out"]["certified"].startswith("no bounds: ")
     assert words in record["left_out"]["certified"]
     assert "certified" not in record and record["robustness"]["rows"]
+    assert f"left out: {record['name']}, certified: no bounds: " in text(found.results)
 
 
 def test_crown_verifies_more_outward_no_more_and_parts_are_kept(tmp_path, monkeypatch):

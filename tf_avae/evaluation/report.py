@@ -315,11 +315,6 @@ def _usage(results: dict[str, Any]) -> list[str]:
 
 def _left_out(results: dict[str, Any]) -> str:
     items = [f"<li>{safe(name)} – {safe(why)}</li>" for name, why in table.left_out(results)]
-    items += [
-        f"<li>{safe(encoder['name'])}: {safe(section)} – {safe(why)}</li>"
-        for encoder in results["encoders"]
-        for section, why in encoder["left_out"].items()
-    ]
     return f"<ul>{''.join(items)}</ul>" if items else "<p>Nothing.</p>"
 
 

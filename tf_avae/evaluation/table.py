@@ -239,8 +239,13 @@ def failed_rows(results: dict[str, Any]) -> list[Row]:
 
 
 def left_out(results: dict[str, Any]) -> list[tuple[str, str]]:
-    """What of the data is not measured, and why."""
-    return list(results.get("data", {}).get("left_out", {}).items())
+    """What of the data is not measured, and why; and which sections of which encoder are not."""
+    of_data = results.get("data", {}).get("left_out", {})
+    return [*of_data.items()] + [
+        (f"{encoder['name']}, {section}", why)
+        for encoder in results["encoders"]
+        for section, why in encoder.get("left_out", {}).items()
+    ]
 
 
 def percent(estimate: Record | None) -> Cell:
