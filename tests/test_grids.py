@@ -122,4 +122,4 @@ def test_the_trainings_of_beyond_take_as_many_multiply_adds():
     for model in models(GRIDS["beyond"], {}, {}):
         work = counts.required(build_model(model.config, counts.SHAPES[model.config.arch]))
         costs[model.name] = model.config.steps * work.total
-    assert len(costs) == 5 and max(costs.values()) < 1.02 * min(costs.values()), costs
+    assert len(costs) == 6 and max(costs.values()) < 1.02 * min(costs.values()), costs

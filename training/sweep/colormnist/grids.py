@@ -310,6 +310,10 @@ GRIDS: Registry[Grid] = Registry(
         blocks=(
             Block(("certified_elbo",), ({}, {"epsilon": 0.2})),
             Block(("adversarial_elbo", "se", "se_avae")),
+            Block(("se_avae",), (
+                {"adversary": "interval", "obs_var": 0.01, "learning_rate_decay": "none",
+                 "steps": 10_600},
+            )),
         ),
         own={
             "certified_elbo": {"obs_var": 0.01, "learning_rate_decay": "none", "steps": 14_000},
