@@ -24,6 +24,7 @@ _DPI = 110
 _SHEET_DPI = 150
 _INCHES_PER_IMAGE = 0.62
 _LABEL_INCHES = 1.75
+_LEGEND_INCHES, _INCHES_PER_LETTER = 0.7, 0.06  # of an entry of 8 points: its mark, and its label
 
 
 def new_figure(width: float, height: float, dpi: int = _DPI) -> Figure:
@@ -56,15 +57,18 @@ def tidy(axes: Axes, x: str, y: str) -> None:
 
 
 def legend_below(figure: Figure, columns: int, **options: Any) -> None:
-    """One legend for all panels, under them, with each label once."""
+    """One legend for all panels, under them, with each label once, in at most so many columns, and
+    no more than the figure is wide."""
     shown: dict[str, Any] = {}
     for panel in figure.axes:
         handles, labels = panel.get_legend_handles_labels()
         shown |= dict(zip(labels, handles, strict=True))
     if shown:
-        figure.legend(handles=list(shown.values()), labels=list(shown),
-                      ncols=min(columns, len(shown)), loc="outside lower center", fontsize=8,
-                      frameon=False, **options)  # fmt: skip
+        width = _LEGEND_INCHES + max(map(len, shown)) * _INCHES_PER_LETTER
+        columns = max(1, min(columns, len(shown), int(figure.get_figwidth() / width)))
+        figure.legend(handles=list(shown.values()), labels=list(shown), ncols=columns,
+                      loc="outside lower center", fontsize=8, frameon=False,
+                      **options)  # fmt: skip
 
 
 def rendered(figure: Figure, suffix: str, name: str = "") -> bytes:

@@ -259,6 +259,34 @@ def test_the_results_say_what_was_found_on_the_convolutional_network():
     assert {*re.findall(r"\d+\.\d+", page)} | others >= {*re.findall(r"\d+\.\d+", section)}
 
 
+@pytest.mark.parametrize("grid", ["objectives", "conv", "beyond"])
+def test_a_legend_is_no_wider_than_its_picture(tmp_path, grid):
+    sweep = created(tmp_path / "s", "--grid", grid, "--seeds", 1)
+    finish_all(sweep)
+    figure = colormnist_chart.chart(collected(sweep))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize(
+    ("grid", "heading", "others"),
+    [
+        ("worst-case", "## Which settings matter", set()),
+    ],
+)
+def test_beyond_the_paper_says_what_was_found(grid, heading, others):
+    section = (ROOT / "docs" / "beyond.md").read_text().split(heading)[1].split("\n## ")[0]
+    page = (RESULTS / grid / "colormnist.md").read_text()
+    assert (
+        f"results/{grid}/colormnist.png" in section and f"results/{grid}/colormnist.md" in section
+    )
+    said = {*re.findall(r"\d+\.\d+", section)}
+    assert len(said) > 10
+    assert {*re.findall(r"\d+\.\d+", page)} | others >= said
+
+
 def test_what_is_verified_stands_beside_what_attacks_leave(tmp_path):
     sweep = created(tmp_path / "s", "--grid", "worst-case", "--algo", "certified_elbo")
     finish_all(sweep)
