@@ -274,6 +274,7 @@ def test_a_legend_is_no_wider_than_its_picture(tmp_path, grid):
     ("grid", "heading", "others"),
     [
         ("worst-case", "## Which settings matter", set()),
+        ("beyond", "## As much compute for each", set()),
     ],
 )
 def test_beyond_the_paper_says_what_was_found(grid, heading, others):
@@ -285,6 +286,14 @@ def test_beyond_the_paper_says_what_was_found(grid, heading, others):
     said = {*re.findall(r"\d+\.\d+", section)}
     assert len(said) > 10
     assert {*re.findall(r"\d+\.\d+", page)} | others >= said
+    if grid == "beyond":
+        values = json.loads((RESULTS / grid / "colormnist.json").read_text())
+        assert colormnist_page.in_short(values) in section
+        pages = (ROOT / "README.md").read_text(), (ROOT / "docs" / "beyond.md").read_text()
+        short = pages[0].split("Beyond the paper, on")[1].split("\n")[0]
+        aims = pages[1].split("## How far")[1]
+        for told in (short, aims):
+            assert {*re.findall(r"\d+\.\d+", page)} >= {*re.findall(r"\d+\.\d+", told)}
 
 
 def test_what_is_verified_stands_beside_what_attacks_leave(tmp_path):
