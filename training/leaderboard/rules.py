@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tf_avae.attacks.balls import knows
 from tf_avae.errors import first_few
 from tf_avae.evaluation import BUDGETS, CHECKS, Settings
 from tf_avae.evaluation.table import failed
@@ -98,7 +99,7 @@ def _complete(training: Training, measured: Measured) -> str | None:
 
 
 def _checked(training: Training, measured: Measured) -> str | None:
-    wanted = {check.name for check in CHECKS.values() if training.norm in check.balls}
+    wanted = {check.name for check in CHECKS.values() if knows(check.balls, training.norm)}
     lacking = []
     for task in measured.tasks:
         made = {c["name"] for g in training.checks if g["task"] == task for c in g["checks"]}
