@@ -124,7 +124,6 @@ class Bounds:
         Raises:
             InputError: there is no such output; so is the box refused by a call.
         """
-        boxes = self._forward(box, outward)
         names = list(self._outputs) if isinstance(self._outputs, dict) else [None]
         if output not in names or (output is None and not isinstance(self._outputs, int)):
             raise InputError(
@@ -132,6 +131,7 @@ class Bounds:
                 "or give None where it is one tensor"
             )
         last = self._outputs if output is None else self._outputs[output]
+        boxes = self._forward(box, outward)
         rows = tf.cast(coefficients, tf.float32)
         batch = tf.shape(boxes[last].lower)[0]
         if rows.shape.rank == 2:

@@ -238,10 +238,14 @@ def failed_rows(results: dict[str, Any]) -> list[Row]:
     return [Row("failed check", label, [cell(of.get(label)) for of in made]) for label in labels]
 
 
+def data_left_out(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """What of the data is not measured, and why."""
+    return list(results.get("data", {}).get("left_out", {}).items())
+
+
 def left_out(results: dict[str, Any]) -> list[tuple[str, str]]:
-    """What of the data is not measured, and why; and which sections of which encoder are not."""
-    of_data = results.get("data", {}).get("left_out", {})
-    return [*of_data.items()] + [
+    """What of the data is not measured, and which sections of which encoder are not, and why."""
+    return data_left_out(results) + [
         (f"{encoder['name']}, {section}", why)
         for encoder in results["encoders"]
         for section, why in encoder.get("left_out", {}).items()

@@ -277,8 +277,7 @@ def figures(path: Path, checksum: str) -> list[dict[str, str]]:
             (row.group, row.label, row.cells[0].line)
             for row in (*table.rows(one), *table.failed_rows(one))
         ]
-        of_data = table.left_out({**results, "encoders": []})
-        rows += [("left out", name, why) for name, why in of_data]
+        rows += [("left out", name, why) for name, why in table.data_left_out(results)]
         rows.append(("protocol", "budget", results["settings"]["budget"]))
         return [dict(zip(("group", "figure", "value"), row, strict=True)) for row in rows]
     except InputError:

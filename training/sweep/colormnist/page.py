@@ -106,8 +106,11 @@ def _what(values: Values) -> str:
         else "of one seed, so without an interval"
     )
     heads = [f"`{name}` ({HEADS[name].summary})" for name in values["settings"]["heads"]]
-    others = f"; heads but the first on {Settings.other_images:,} of them at most"
-    others = others if len(heads) > 1 else ""
+    others = (
+        f"; heads but the first on {Settings.other_images:,} of them at most"
+        if len(heads) > 1
+        else ""
+    )
     said = []
     for name, flags in values["evaluation"].items():
         images = f"the first {flags['images']:,}" if "images" in flags else "all"
