@@ -198,7 +198,7 @@ def test_it_opens_in_a_browser(written, width, scheme):
     assert complaints == []
     for words in ("Accuracy, nominal and under attack", "Can these figures be trusted?",
                   "Attack by attack", "What attacks do", "Attacks on the representation",
-                  "Self-consistency", "<b>steps: likelihood", "linear, verified, ε 0.3",
-                  "verified by interval bounds", "<b>steps: certified – no bounds: its layers",
+                  "Self-consistency", "<b>steps, likelihood", "linear, verified, ε 0.3",
+                  "verified by interval bounds", "<b>steps, certified – no bounds: its layers",
                   "PGD is at least as strong as random noise"):  # fmt: skip
         assert words in shown
