@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_avae.runs.optimizers import FusedAdam
+from tf_avae.config import Config
+from tf_avae.runs.optimizers import FusedAdam, adam, averages, use_averages
 
 RATE, BETA_1, BETA_2, TINY = 0.01, 0.8, 0.99, 1e-5
 SHAPES = {"kernel": (3, 2), "bias": (2,)}
@@ -83,3 +84,42 @@ def test_is_rebuilt_from_its_config_and_says_what_it_lacks():
     assert type(again) is FusedAdam and again.beta_1 == BETA_1
     with pytest.raises(ValueError, match=r"no amsgrad; use keras\.optimizers\.Adam"):
         FusedAdam(amsgrad=True)
+
+
+def test_averages_are_those_of_every_step_and_take_the_weights_place():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(optimizer=adam(Config(learning_rate=0.1, ema_momentum=0.9), 4), loss="mse")
+    assert not averages(model)
+    seen = []
+    for step in range(4):
+        model.train_on_batch(np.eye(2), np.full((2, 1), 5.0 * (-1) ** step))
+        seen.append(model.layers[0].kernel.numpy())
+    expected = seen[0]
+    for weights in seen[1:]:
+        expected = 0.9 * expected + 0.1 * weights
+    twin = keras.models.clone_model(model)
+    use_averages(model, twin)
+    np.testing.assert_allclose(twin.layers[0].kernel, expected, rtol=1e-5)
+    np.testing.assert_array_equal(model.layers[0].kernel, seen[-1])
+    assert np.abs(seen[-1] - expected).max() > 0.01
+    use_averages(model)
+    np.testing.assert_array_equal(model.layers[0].kernel, twin.layers[0].kernel)
+
+
+def rates(**fields):
+    optimizer = adam(Config(learning_rate=0.5, **fields), 100)
+    found = []
+    for step in (0, 5, 10, 55, 100):
+        optimizer.iterations.assign(step)
+        found.append(float(optimizer.learning_rate))
+    return found
+
+
+def test_the_learning_rate_rises_and_falls_as_asked():
+    assert rates() == [0.5] * 5
+    assert rates(learning_rate_warmup=10) == pytest.approx([0, 0.25, 0.5, 0.5, 0.5])
+    middle = 0.5 * (0.05 + 0.95 / 2)
+    rising = {"learning_rate_warmup": 10, "learning_rate_decay": "cosine"}
+    assert rates(**rising) == pytest.approx([0, 0.25, 0.5, middle, 0.025])
+    quarter = 0.5 * (0.05 + 0.95 * (1 + np.cos(0.55 * np.pi)) / 2)
+    assert rates(learning_rate_decay="cosine")[3] == pytest.approx(quarter)

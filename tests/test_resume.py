@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
@@ -64,12 +65,12 @@ def assert_same(one, other):
     ("algo", "kills", "more"),
     [
         # Between the stages, in the second of them, between training and results.
-        ("avae_ss", ("0:40", "1:37", "1:60"), ""),
+        ("avae_ss", ("0:40", "1:37", "1:60"), "--ema-momentum 0.9"),
         # Ten steps at a time, the last time five; with a scale of the loss that changes.
         (
             "avae", ("0:17",),
             "--precision mixed_float16 --log-every 10 --eval-every 20 --steps-per-execution 10 "
-            "--steps 25",
+            "--steps 25 --ema-momentum 0.9 --learning-rate-warmup 5 --learning-rate-decay cosine",
         ),
         *[
             pytest.param(
@@ -91,6 +92,10 @@ def test_killed_and_resumed_run_is_the_uninterrupted_run(tmp_path, algo, kills, 
         options = ["--resume"]
     assert "going on with" in fit("--run-dir", killed, "--resume").stdout
     assert_same(straight, killed)
+    for file in ("model.keras", "encoder.keras"):
+        mine, others = (keras.saving.load_model(run / file) for run in (straight, killed))
+        for a, b in zip(mine.get_weights(), others.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.fixture(scope="module")

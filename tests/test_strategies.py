@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 OPTIONS = [
     *("--steps", "12", "--batch-size", "16", "--latent-dim", "4", "--log-every", "5"),
     *("--checkpoint-every", "4", "--eval-every", "7", "--eval-images", "121"),
+    *("--ema-momentum", "0.5"),
 ]
 # Sums in another order; Adam's first steps make much of it.
 CLOSE = {"rtol": 1e-3, "atol": 1e-5}

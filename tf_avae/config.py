@@ -215,6 +215,15 @@ class Config:
         "none", "how the learning rate falls: not at all, or along half a cosine to a twentieth "
         "of it at the last step", OPTIMISATION, choices=("none", "cosine"),
     )  # fmt: skip
+    learning_rate_warmup: int = _option(
+        0, "steps over which the learning rate first rises from 0 in a straight line",
+        OPTIMISATION, low=0, below=2**29,
+    )  # fmt: skip
+    ema_momentum: float | None = _option(
+        None, "momentum of an exponential moving average of the weights, which is measured and "
+        "saved in their place (0.999: of the last thousand steps or so)", OPTIMISATION,
+        default="none", above=0, below=1,
+    )  # fmt: skip
     clip_norm: float | None = _option(
         None, "largest norm of the gradient of all weights together; longer ones are shortened to "
         "it", OPTIMISATION, default="none", above=0,

@@ -245,7 +245,7 @@ def _train(
         run.save_model(model, run.model_path)
         run.save_encoder(model)
     team.say(f"measuring the terms on {data.held_out_size:,} held-out images")
-    terms = team.first(lambda: held_out_terms(team.on_one_device(model), data))
+    terms = team.first(lambda: held_out_terms(team.to_measure(model), data))
     asked = team.signal(signals.received)
     if asked is not None:
         raise Interrupted(asked)

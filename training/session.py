@@ -14,6 +14,7 @@ from tf_avae.datasets.base import Part
 from tf_avae.files import for_tensorflow, write_bytes
 from tf_avae.model import AVAE
 from tf_avae.runs.checkpoints import metrics_state, restore_metrics
+from tf_avae.runs.optimizers import use_averages
 from tf_avae.runs.pictures import model_pictures
 from tf_avae.runs.plan import Stage
 from tf_avae.runs.run import Run
@@ -89,7 +90,7 @@ class Recorder(keras.callbacks.Callback):
             raise Interrupted(asked)
 
     def _held_out_terms(self) -> dict[str, float]:
-        model = self.team.on_one_device(self.model)
+        model = self.team.to_measure(self.model)
         return held_out_terms(model, self.data, self.config.eval_images)
 
     def save_pictures(self) -> None:
@@ -97,7 +98,7 @@ class Recorder(keras.callbacks.Callback):
         step = self._step()
         images, _ = next(iter(self.data.held_out(_PICTURE_COLUMNS)))
         title = f"{self.stage.algo} after {step:,} steps"
-        model = self.team.on_one_device(self.model)
+        model = self.team.to_measure(self.model)
         for name, png in model_pictures(model, images, title).items():
             file = f"{self.stage.number}-{self.stage.algo}-{step:09d}-{name}.png"
             write_bytes(self.run.path / "pictures" / file, png)
@@ -188,6 +189,7 @@ def train_stage(
     """
     start = int(model.step.numpy())
     if start >= stage.steps:
+        use_averages(model)
         return
     batch_size = run.config.batch_size
 

@@ -201,16 +201,21 @@ class Team:
 
         return self.strategy.distribute_datasets_from_function(of_replicas)
 
-    def on_one_device(self, model: AVAE) -> AVAE:
-        """The model outside of the strategy, to measure and to draw with: the same numbers under
-        every strategy, without the other workers."""
-        if self.name == "none":
+    def to_measure(self, model: AVAE) -> AVAE:
+        """The model to measure and to draw with: outside of the strategy, so the same numbers under
+        every one without the other workers, and with the averages of its weights where the
+        optimiser keeps some."""
+        from tf_avae.runs.optimizers import averages, use_averages  # imports Keras
+
+        if self.name == "none" and not averages(model):
             return model
         if self._twin is None or self._twin[0] is not model:
             self._twin = model, model.twin()
             self._twin[1].compile()
-        self._twin[1].set_weights(model.get_weights())
-        return self._twin[1]
+        twin = self._twin[1]
+        twin.set_weights(model.get_weights())
+        use_averages(model, twin)
+        return twin
 
     # ------------------------------------------------------------------ agreement
 

@@ -1,8 +1,9 @@
-"""Adam, as one operation a variable, and how its learning rate falls."""
+"""Adam, as one operation a variable, how its learning rate goes, and averages of the weights."""
 
 from typing import Any
 
 from tf_avae.backend import keras, tf
+from tf_avae.config import Config
 from tf_avae.types import Tensor
 
 
@@ -53,17 +54,44 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
 
-def adam(learning_rate: float, decay: str, steps: int, clip_norm: float | None) -> FusedAdam:
-    """The optimiser of a training.
+def adam(config: Config, steps: int) -> FusedAdam:
+    """The optimiser of a training, as its config asks for it.
 
     Args:
-        learning_rate: at first.
-        decay: "none", or "cosine": half a cosine to a twentieth of it (Loshchilov and Hutter,
-            arXiv 1608.03983).
+        config: learning rate, how it rises and falls (half a cosine: Loshchilov and Hutter, arXiv
+            1608.03983), clipping, moving average.
         steps: of the training.
-        clip_norm: the largest norm of the gradient of all weights together; None for any.
     """
-    rate: Any = learning_rate
-    if decay == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.05)
-    return FusedAdam(rate, global_clipnorm=clip_norm)
+    rate: Any = config.learning_rate
+    if config.learning_rate_warmup or config.learning_rate_decay == "cosine":
+        rises = config.learning_rate_warmup
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if rises else rate,
+            max(steps - rises, 1),
+            alpha=0.05 if config.learning_rate_decay == "cosine" else 1.0,
+            warmup_target=rate if rises else None,
+            warmup_steps=rises,
+        )
+    averages = config.ema_momentum is not None
+    return FusedAdam(
+        rate,
+        global_clipnorm=config.clip_norm,
+        use_ema=averages,
+        ema_momentum=config.ema_momentum if averages else 0.99,
+    )
+
+
+def averages(model: keras.Model) -> list[keras.Variable]:
+    """The averages of the weights that a model trains, in their order; none where its optimiser
+    keeps none, or has taken no step."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    started = optimizer.use_ema and int(optimizer.iterations.numpy()) > 0
+    return optimizer._model_variables_moving_average if started else []
+
+
+def use_averages(model: keras.Model, target: keras.Model | None = None) -> None:
+    """Gives a model, or a twin of it, the averages of its weights where there are some, as Keras'
+    `fit` does at its end. (Keras' own way refuses a twin that is outside of a strategy.)"""
+    if found := averages(model):
+        for variable, average in zip((target or model).trainable_variables, found, strict=True):
+            variable.assign(average.numpy())

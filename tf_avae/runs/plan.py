@@ -70,6 +70,11 @@ def resolve(config: Config) -> Config:
             f"epsilon_warmup is {config.epsilon_warmup} and steps is {config.steps}: epsilon would "
             "never reach its value; give a warm-up of at most as many steps"
         )
+    if config.learning_rate_warmup >= config.steps:
+        raise InputError(
+            f"learning_rate_warmup is {config.learning_rate_warmup} and steps is {config.steps}: "
+            "the learning rate would never reach its value; give fewer steps of warm-up"
+        )
     architecture = ARCHITECTURES[config.arch or DATASETS[config.dataset].architecture]
     intervals = ("log_every", "checkpoint_every", "eval_every", "pictures_every")
     common = math.gcd(*(getattr(config, name) for name in intervals))
@@ -135,7 +140,7 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
         dtype=config.precision,
     )
     model.compile(
-        optimizer=adam(config.learning_rate, config.learning_rate_decay, steps, config.clip_norm),
+        optimizer=adam(config, steps),
         steps_per_execution=config.steps_per_execution if replicas.count() == 1 else 1,
     )
     return model

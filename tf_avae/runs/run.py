@@ -340,6 +340,7 @@ def load_trained(path: str | Path) -> AVAE:
         InputError: there is no run at this path, or it has no weights yet.
     """
     from tf_avae.model import AVAE
+    from tf_avae.runs.optimizers import use_averages
 
     run = Run.open(path)
     if run.model_path.is_file():
@@ -361,4 +362,5 @@ def load_trained(path: str | Path) -> AVAE:
     image_shape = open_data(config).image_shape
     model = build_model(config, image_shape, stages(config)[checkpoint.meta["stage"]].algo)
     checkpoints.restore(model, checkpoint.arrays)
+    use_averages(model)
     return model
