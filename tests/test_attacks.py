@@ -21,7 +21,9 @@ from tf_avae.attacks import (
     targeted_logit_ratio,
 )
 from tf_avae.attacks.apgd import _AutoStep, checkpoints
+from tf_avae.attacks.ascent import ascend
 from tf_avae.attacks.domain import Domain
+from tf_avae.attacks.pgd import steps_uphill
 from tf_avae.attacks.square import window_sides
 from tf_avae.errors import InputError
 
@@ -391,6 +393,22 @@ def test_window_follows_the_papers_schedule():
     assert (np.diff(sides) <= 0).all()
     # Fewer queries run through the same schedule.
     assert window_sides(100, 28, 28)[[0, 1, 99]].tolist() == [25, 13, 1]
+
+
+def test_gradients_that_are_exactly_zero_are_counted():
+    """The first four values of five do not matter below 0.5, where the attack cannot bring them;
+    of the second image's none matters."""
+    images = tf.constant(np.full((2, 1, 5, 1), 0.25, np.float32))
+
+    def loss(x):
+        value = tf.reduce_sum(tf.nn.relu(x[:, 0, :4, 0] - 0.5), 1) + 2.0 * x[:, 0, 4, 0]
+        return value * [1.0, 0.0]
+
+    found = ascend(
+        loss, images, steps_uphill(0.2, 3), epsilon=0.2, steps=3, seed=SEED, ball=BALLS["linf"],
+        restarts=2, start="ball", bounds=(0.0, 1.0),
+    )  # fmt: skip
+    np.testing.assert_allclose(found.zero_gradients, [0.8, 1.0], rtol=1e-6)
 
 
 def test_square_finds_the_corner_of_a_linear_map():

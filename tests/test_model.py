@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_avae import AVAE, BALLS
 from tf_avae import distributions as d
+from tf_avae.backend.normalisation import with_statistics
 from tf_avae.errors import InputError
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
@@ -37,7 +38,9 @@ def test_every_objective_takes_steps_in_every_precision(
 ):
     model = make_model(algo, arch=arch, precision=precision)
     history = model.fit(small_images, batch_size=32, epochs=2, verbose=0).history
-    assert set(history) == {"loss", *OBJECTIVES[algo].terms}
+    attacks = {"attack_gain"} if OBJECTIVES[algo].attack else set()
+    attacks |= {"zero_gradients"} if attacks and OBJECTIVES[algo].adversary == "pgd" else set()
+    assert set(history) == {"loss", *OBJECTIVES[algo].terms, *attacks}
     assert np.isfinite([*history.values()]).all()
     assert model.nonfinite() is None
     assert int(model.step) == 4
@@ -81,7 +84,7 @@ def test_evaluation_is_repeatable_and_changes_nothing(make_model, small_images):
     one = model.evaluate(small_images, batch_size=20, verbose=0, return_dict=True)
     two = model.evaluate(small_images, batch_size=20, verbose=0, return_dict=True)
     assert one == two
-    assert set(one) == {"loss", *OBJECTIVES["se_avae"].terms}
+    assert set(one) == {"loss", *OBJECTIVES["se_avae"].terms, "attack_gain", "zero_gradients"}
     for a, b in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -181,7 +184,55 @@ def test_noise_differs_from_step_to_step_and_is_decided_by_the_seed(make_model, 
     assert (reconstruction(0, 1) != reconstruction(1, 1)).all()
 
 
-@pytest.mark.parametrize(("batch_norm", "same"), [("data", True), ("all", False)])
+def test_auxiliary_passes_are_normalised_by_the_clean_batch(make_model, small_images):
+    """In a ball of radius 0 the attacked image is the clean one: so must be its code, which moving
+    statistics that have seen nothing yet would put elsewhere."""
+    images = tf.constant(small_images)
+    apart = {}
+    for batch_norm in ("data", "clean"):
+        for precision in ("float32", "mixed_bfloat16"):
+            model = make_model(
+                "certified_elbo", arch="conv", batch_norm=batch_norm, epsilon=0.0,
+                precision=precision, adversary="pgd",
+            )  # fmt: skip
+            found = model.terms(images, seed=SEED, training=True)
+            apart[batch_norm, precision] = float(tf.reduce_max(found["penalty"]))
+    assert apart["clean", "float32"] < 1e-6 and apart["clean", "mixed_bfloat16"] < 1e-2
+    assert min(apart["data", "float32"], apart["data", "mixed_bfloat16"]) > 0.1
+
+
+def test_statistics_of_a_batch_are_those_that_numpy_finds(small_images):
+    normal = keras.layers.BatchNormalization(momentum=0.9)
+    inner = keras.Sequential([keras.Input((12, 12, 3)), normal])
+    network = keras.Sequential([keras.Input((12, 12, 3)), keras.layers.Rescaling(2.0), inner])
+    before = normal.moving_variance.numpy()
+    trained, statistics = with_statistics(network, lambda: network(small_images, training=True))
+    values = 2.0 * np.float64(small_images)
+    moments = {"moving_mean": values.mean((0, 1, 2)), "moving_variance": values.var((0, 1, 2))}
+    assert [variable.name for variable, _ in statistics] == list(moments)
+    for variable, value in statistics:
+        np.testing.assert_allclose(value, moments[variable.name], rtol=1e-5)
+    with keras.StatelessScope(statistics):
+        again = network(small_images[:5], training=False)
+    np.testing.assert_allclose(again, trained[:5], atol=1e-6)
+    expected = 0.9 * before + 0.1 * moments["moving_variance"]
+    np.testing.assert_allclose(normal.moving_variance, expected, rtol=1e-5)
+
+
+def test_the_gain_of_the_attack_is_what_it_adds_to_its_aim(make_model, small_images):
+    model = make_model("adversarial_elbo", arch="shallow", pgd_start="ball", latent_dim=3)
+    images = tf.constant(small_images)
+    found = model.terms(images, seed=SEED)
+    use = tf.stack([SEED[0], SEED[1] * 3 + 2])
+    q, other = model.encode(images), model.encode(model.attack(images, seed=use))
+    ratio = other.variance.numpy() / q.variance.numpy()
+    moved = (other.mean.numpy() - q.mean.numpy()) ** 2 / q.variance.numpy()
+    expected = 0.5 * (moved + ratio - 1 - np.log(ratio)).sum(1)
+    np.testing.assert_allclose(found["attack_gain"], expected, rtol=1e-4, atol=1e-6)
+    assert expected.min() > 0
+
+
+@pytest.mark.parametrize(("batch_norm", "same"), [("data", True), ("clean", True), ("all", False)])
 def test_which_passes_update_moving_statistics(make_model, small_images, batch_norm, same):
     """With "data", avae moves them as vae does: the pass over x~ leaves them alone."""
     moved = []
@@ -409,7 +460,7 @@ def test_a_subclass_that_adds_terms_is_cloned_saved_and_goes_on(small_images, tm
         again.set_weights(model.get_weights())
         again.compile()
         ours, theirs = (m.evaluate(small_images, verbose=0) for m in (model, again))
-        assert ours == theirs and len(ours) == 6
+        assert ours == theirs and len(ours) == 8
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     one, other = (

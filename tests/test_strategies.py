@@ -96,7 +96,8 @@ def two_devices(request, tmp_path_factory, few_digits, small_images):
     ],
 )
 def test_two_replicas_take_the_steps_of_one(two_devices, algo):
-    """With batch normalisation; `se` in a Euclidean ball, `se_avae` with all passes normalised."""
+    """With batch normalisation: `se` in a Euclidean ball, `se_avae` with all passes normalised by
+    their own batch, `adversarial_elbo` by the clean one."""
     found = two_devices[1]["steps"][algo]
     for what, terms in found["alone"].items():
         for name, value in terms.items():

@@ -101,7 +101,11 @@ def apart(one, other):
     return max(float(np.abs(a - b).max()) for a, b in pairs)
 
 
-OPTIONS = {"se": {"ball": BALLS["l2"]}, "se_avae": {"batch_norm": "all", "pgd_start": "mixed"}}
+OPTIONS = {
+    "se": {"ball": BALLS["l2"]},
+    "se_avae": {"batch_norm": "all", "pgd_start": "mixed"},
+    "adversarial_elbo": {"batch_norm": "clean"},
+}
 found["steps"] = {}
 for algo in ALGOS:
     said, weights = {}, {}

@@ -144,8 +144,10 @@ class Config:
         0.5, "observation variance v of p(x|z) = N(g(z), v I)", MODEL, source=AUTHORS, above=0
     )
     batch_norm: str = _option(
-        "data", "which encoder passes update batch normalisation's statistics: the pass over the "
-        "data, or all passes but the attack's", MODEL, choices=("data", "all"),
+        "data", "what normalises encoder passes over decoded and attacked images in training: "
+        "moving statistics that the pass over the data updates, the statistics of that clean "
+        "batch, or those of their own batch, which all passes but the attack's then update",
+        MODEL, choices=("data", "clean", "all"),
     )  # fmt: skip
     precision: str = _option(
         "float32", "Keras dtype policy; weights, heads, densities and attacks are float32 under "

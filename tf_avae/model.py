@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import numbers
 from collections.abc import Callable, Iterable, Mapping
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from tf_avae import config as options
-from tf_avae.attacks import BALLS, STARTS, Ball, Start, pgd
+from tf_avae.attacks import BALLS, STARTS, Ball, Start
+from tf_avae.attacks.ascent import Ascent, ascend
+from tf_avae.attacks.pgd import steps_uphill
 from tf_avae.backend import keras, replicas, tf
 from tf_avae.backend.float32 import Float32View, quantised_config
+from tf_avae.backend.normalisation import Statistics, normalises, with_statistics
 from tf_avae.bounds import Bounds, ball
 from tf_avae.distributions import Posterior, PosteriorBox, prior_sample, w2_squared
 from tf_avae.errors import InputError
@@ -44,6 +48,10 @@ _ROWS: dict[str, Registry[Any]] = {
     "ball": BALLS,
     "pgd_start": STARTS,
 }
+
+GAIN, ZERO_GRADIENTS = "attack_gain", "zero_gradients"
+"""Terms beside an objective's own: what the adversary adds to its aim, in nats, and the share of
+its gradients of images that were exactly 0, which no step by signs can follow."""
 
 _POSTERIOR, _PRIOR, _ATTACK, _USES = 0, 1, 2, 3  # uses of random numbers within a step
 
@@ -136,8 +144,9 @@ class AVAE(keras.Model):
         pgd_start: a row of `STARTS`: the attack's first point.
         pgd_steps: iterations of the attack; the architecture's unless given.
         pgd_step_size: 2.5 * epsilon / pgd_steps unless given.
-        batch_norm: "data": encoder passes over x~ and x^a use the moving statistics; "all": they
-            use, and update, those of their own batch. The attack never updates any.
+        batch_norm: what normalises encoder passes over x~ and x^a in training. "data": the moving
+            statistics; "clean": those of the batch of x, bounds of the encoder too; "all": those
+            of their own batch, which they update too. The attack never updates any.
         seed: of the initial weights and of all noise.
         networks: what a saved model's config has of networks that were quantised; for loading.
         dtype: "float32", "mixed_bfloat16" or "mixed_float16": what training computes in; Keras'
@@ -243,10 +252,10 @@ class AVAE(keras.Model):
         )  # fmt: skip
         self.loss_mean = _Mean(name="loss", dtype="float32")
         self.term_means: dict[str, keras.metrics.Mean] = {}
-        self._report_on(self.objective.terms)
+        self._report_on(self._term_names())
         # Where the pass over x in training is the one that an attack would make again.
-        self._attack_shares_pass = policy == "float32" and not any(
-            isinstance(layer, keras.layers.BatchNormalization) for layer in self.encoder.layers
+        self._attack_shares_pass = policy == "float32" and (
+            self.batch_norm == "clean" or not normalises(self.encoder)
         )
         self.built = True
 
@@ -366,19 +375,28 @@ class AVAE(keras.Model):
             InputError: the images are none.
             ValueError: the objective attacks nothing.
         """
+        return self.ascent(images, seed=seed, q=q, epsilon=epsilon).images
+
+    def ascent(
+        self, images: Images, *, seed: Tensor, q: Posterior | None = None,
+        epsilon: Tensor | None = None,
+    ) -> Ascent:  # fmt: skip
+        """As `attack`, and the share of the attack's gradients that were exactly 0, [B]."""
         loss = self.objective.attack
         if loss is None:
             raise ValueError(f"objective {self.objective.name!r} attacks nothing")
         images = images_of(images, **self._looks_like)
         encode = functools.partial(self.encode, float32=True)
         clean = (encode(images) if q is None else q).stop_gradient()
-        return pgd(
+        epsilon = self.epsilon if epsilon is None else epsilon
+        return ascend(
             lambda candidate: loss(clean, encode(candidate), self.hyperparameters),
             images,
-            epsilon=self.epsilon if epsilon is None else epsilon,
+            steps_uphill(epsilon, self.pgd_steps, self.pgd_step_size),
+            epsilon=epsilon,
             ball=self.ball,
             steps=self.pgd_steps,
-            step_size=self.pgd_step_size,
+            restarts=1,
             start=self.pgd_start,
             seed=seed,
             bounds=self.architecture.bounds,
@@ -412,7 +430,7 @@ class AVAE(keras.Model):
             images = tf.ensure_shape(tf.convert_to_tensor(images), [None, *self.image_shape])
         trained = self.objective.trains
         encode = functools.partial(self.encode, float32=float32)
-        q = encode(images, training=training and ENCODER in trained)
+        q, statistics = self._encode_clean(images, training=training, float32=float32)
         z = q.sample(_use(seed, _POSTERIOR))
         g = self.decode(z, training=training and DECODER in trained, float32=float32)
 
@@ -422,27 +440,50 @@ class AVAE(keras.Model):
         decoded: Any = None
         adversarial: Any = None
         g_adversarial: Any = None
-        if DECODED in self.objective.auxiliaries:
-            decoded = again(tf.stop_gradient(g))
-        if ADVERSARIAL in self.objective.auxiliaries:
-            known = q if self._attack_shares_pass else self.encode(images, float32=True)
-            adversarial = self.adversary.posterior(
-                self, images, known.stop_gradient(), self._epsilon(),
-                _use(seed, _ATTACK), again,
-            )  # fmt: skip
+        with keras.StatelessScope(statistics) if statistics else contextlib.nullcontext():
+            if DECODED in self.objective.auxiliaries:
+                decoded = again(tf.stop_gradient(g))
+            if ADVERSARIAL in self.objective.auxiliaries:
+                known = q if self._attack_shares_pass else self.encode(images, float32=True)
+                known = known.stop_gradient()
+                adversarial, zeros = self.adversary.find(
+                    self, images, known, self._epsilon(), _use(seed, _ATTACK), again
+                )
         if self.objective.decodes_adversarial:
             g_adversarial = self.decode(
                 adversarial.sample(_use(seed, _POSTERIOR)), float32=float32,
                 training=training and DECODER in trained and self.batch_norm == "all",
             )  # fmt: skip
         passes = Passes(images, z, g, q, decoded, adversarial, g_adversarial)
-        found = self.objective.bound(passes, self.hyperparameters)
-        if set(found) != set(self.objective.terms):
+        terms = self.objective.bound(passes, self.hyperparameters)
+        if set(terms) != set(self.objective.terms):
             raise InputError(
-                f"objective {self.objective.name!r} gives {', '.join(found)}; its terms are said "
+                f"objective {self.objective.name!r} gives {', '.join(terms)}; its terms are said "
                 f"to be {', '.join(self.objective.terms)}: name in `terms` what `bound` gives"
             )
-        return found
+        if aim := self.objective.attack:
+            reached = aim(known, adversarial.stop_gradient(), self.hyperparameters)
+            gain = reached - aim(known, known, self.hyperparameters)
+            terms = {**terms, GAIN: gain, **({} if zeros is None else {ZERO_GRADIENTS: zeros})}
+        return terms
+
+    def _term_names(self) -> tuple[str, ...]:
+        """What `terms` gives: the objective's, and how its adversary fares."""
+        if not self.objective.attack:
+            return self.objective.terms
+        zeros = (ZERO_GRADIENTS,) if self.adversary.gradients else ()
+        return (*self.objective.terms, GAIN, *zeros)
+
+    def _encode_clean(
+        self, images: Images, *, training: bool, float32: bool
+    ) -> tuple[Posterior, Statistics]:
+        """q(z|x), and the statistics that passes over auxiliary images are normalised by, where
+        they are not what such passes use anyhow."""
+        training = training and ENCODER in self.objective.trains
+        encode = functools.partial(self.encode, images, training=training, float32=float32)
+        if training and self.batch_norm == "clean" and normalises(self.encoder):
+            return with_statistics(self.encoder, encode)
+        return encode(), []
 
     def _epsilon(self) -> Tensor:
         """The radius in the terms: it grows from 0 over the first steps of training, slowly at

@@ -8,11 +8,11 @@ Every bound is maximised. To add an objective, add a row.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tf_avae import distributions as d
 from tf_avae.registry import Registry
-from tf_avae.types import Images, Latents, PerExample, Terms
+from tf_avae.types import Images, Latents, PerExample, Tensor, Terms
 
 DATA, GENERATED = "data", "generated"
 """Where x comes from: the data set, or the decoder: x = sg g(z''), z'' ~ N(0, I)."""
@@ -53,6 +53,20 @@ COUPLINGS: Registry[Coupling] = Registry(
 )
 
 
+class Found(NamedTuple):
+    """What an adversary found.
+
+    Attributes:
+        posterior: q(z|x^a), or what the attack's aim is larger for than for any q(z|x') of the
+            ball.
+        zero_gradients: the share of values of its gradients that were exactly 0, [B]; None where it
+            takes none.
+    """
+
+    posterior: d.Posterior
+    zero_gradients: PerExample | None = None
+
+
 @dataclass(frozen=True)
 class Adversary:
     """Who finds the worst q(z|x') of the ball.
@@ -60,18 +74,33 @@ class Adversary:
     Attributes:
         name: the row's name.
         summary: for `--help` and the docs.
-        posterior: (the model, x, q(z|x) as a constant, epsilon, a seed, what encodes auxiliary
-            images) to q(z|x^a), or to what the attack's aim is larger for than for any q(z|x') of
-            the ball.
+        find: (the model, x, q(z|x) as a constant, epsilon, a seed, what encodes auxiliary images)
+            to what it found.
         bounds: it needs bounds of the encoder, which are of the L-infinity ball.
+        gradients: it takes gradients of images, and says which share of them was 0.
         warmup: the share of the steps over which epsilon grows from 0 unless another is asked for.
     """
 
     name: str
     summary: str
-    posterior: Callable[..., d.Posterior]
+    find: Callable[..., Found]
     bounds: bool = False
+    gradients: bool = False
     warmup: float = 0.0
+
+
+def _by_descent(model: Any, x: Images, q: d.Posterior, epsilon: Tensor, seed: Tensor,
+                encode: Callable[[Images], d.Posterior]) -> Found:  # fmt: skip
+    attacked = model.ascent(x, seed=seed, q=q, epsilon=epsilon)
+    return Found(encode(attacked.images), attacked.zero_gradients)
+
+
+def _by_bounds(model: Any, x: Images, q: d.Posterior, epsilon: Tensor, seed: Tensor,
+               encode: Callable[[Images], d.Posterior]) -> Found:  # fmt: skip
+    def aim(clean: d.Posterior, other: d.Posterior) -> PerExample:
+        return model.objective.attack(clean, other, model.hyperparameters)
+
+    return Found(d.worst(aim, q, model.posterior_box(x, epsilon)))
 
 
 ADVERSARIES: Registry[Adversary] = Registry(
@@ -79,17 +108,13 @@ ADVERSARIES: Registry[Adversary] = Registry(
     Adversary(
         name="pgd",
         summary="projected gradient descent: an image of the ball, the worst that it finds",
-        posterior=lambda model, x, q, epsilon, seed, encode: encode(
-            model.attack(x, seed=seed, q=q, epsilon=epsilon)
-        ),
+        find=_by_descent,
+        gradients=True,
     ),
     Adversary(
         name="interval",
         summary="interval bounds of the encoder: at least as bad as every image of the ball",
-        posterior=lambda model, x, q, epsilon, seed, encode: d.worst(
-            lambda clean, other: model.objective.attack(clean, other, model.hyperparameters),
-            q, model.posterior_box(x, epsilon),
-        ),
+        find=_by_bounds,
         bounds=True,
         warmup=0.75,
     ),

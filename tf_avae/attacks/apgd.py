@@ -131,7 +131,7 @@ def apgd(
     length. Arguments, result and errors are those of `pgd`, without a step size.
     """
     check(epsilon=epsilon, steps=steps, bounds=bounds)
-    return ascend(
+    found = ascend(
         loss,
         images,
         _AutoStep(int(steps)),
@@ -143,3 +143,4 @@ def apgd(
         start=start,
         bounds=bounds,
     )
+    return found.images

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tf_avae.attacks.balls import BALLS, Ball, over_images
 from tf_avae.attacks.domain import Domain
@@ -38,6 +38,19 @@ class Rule(Protocol):
         """
 
 
+class Ascent(NamedTuple):
+    """What an attack found.
+
+    Attributes:
+        images: [B, H, W, C], the best point of each example.
+        zero_gradients: [B], the share of values of the loss' gradients, at all points where one was
+            taken, that were exactly 0: there an attack by signs stands still.
+    """
+
+    images: Images
+    zero_gradients: PerExample
+
+
 def ascend(
     loss: ImageLoss,
     images: Images,
@@ -50,7 +63,7 @@ def ascend(
     restarts: int,
     start: Start | str | Images,
     bounds: tuple[float, float],
-) -> Images:
+) -> Ascent:
     """The best point that a rule finds for each example; see `pgd` for the arguments, of which
     `check` has seen its own."""
     seed, ball = seed_of(seed), BALLS.row(ball)
@@ -67,37 +80,41 @@ def ascend(
             "use restarts=1 or a random start"
         )
 
-    def step(number: Tensor, at: Images, best: PerExample, found: Images, state: Any) -> tuple:
+    def step(
+        number: Tensor, at: Images, best: PerExample, found: Images, zeros: PerExample, state: Any
+    ) -> tuple:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(at)
             value, score = evaluate(loss, at)
         gradient = tape.gradient(value, at, unconnected_gradients="zero")
         best, found = better(score, at, best, found)
+        still = tf.cast(tf.reshape(gradient == 0, [tf.shape(at)[0], -1]), tf.float32)
+        zeros += tf.reduce_mean(still, axis=1) / (steps * restarts)
         at, state = rule.step(number, at, value, gradient, state, domain)
-        return number + 1, at, best, found, state
+        return number + 1, at, best, found, zeros, state
 
-    def restart(number: Tensor, best: PerExample, found: Images) -> tuple:
+    def restart(number: Tensor, best: PerExample, found: Images, zeros: PerExample) -> tuple:
         at = begin.point(domain, tf.random.experimental.stateless_fold_in(seed, number))
-        _, at, best, found, _ = tf.while_loop(
+        _, at, best, found, zeros, _ = tf.while_loop(
             lambda step, *_: step < steps,
             step,
-            (tf.constant(0), at, best, found, rule.begin(at, domain)),
+            (tf.constant(0), at, best, found, zeros, rule.begin(at, domain)),
             parallel_iterations=1,
             maximum_iterations=steps,
         )
         _, score = evaluate(loss, at)
         best, found = better(score, at, best, found)
-        return number + 1, best, found
+        return number + 1, best, found, zeros
 
     worst = tf.fill(tf.shape(images)[:1], -math.inf)
-    _, _, found = tf.while_loop(
+    _, _, found, zeros = tf.while_loop(
         lambda number, *_: number < restarts,
         restart,
-        (tf.constant(0), worst, images),
+        (tf.constant(0), worst, images, tf.zeros_like(worst)),
         parallel_iterations=1,
         maximum_iterations=restarts,
     )
-    return tf.stop_gradient(found)
+    return Ascent(tf.stop_gradient(found), zeros)
 
 
 def start_of(start: Start | str | Images, domain: Domain) -> Start:

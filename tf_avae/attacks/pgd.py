@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tf_avae.attacks.ascent import ascend, check, is_length
+from tf_avae.attacks.ascent import Rule, ascend, check, is_length
 from tf_avae.attacks.balls import BALLS, Ball
 from tf_avae.attacks.domain import Domain
 from tf_avae.attacks.starts import STARTS, Start
@@ -65,6 +65,21 @@ class _Steps:
         return domain.confine(at + size * domain.ball.direction(gradient)), ()
 
 
+def steps_uphill(
+    epsilon: Tensor,
+    steps: int,
+    step_size: Tensor | None = None,
+    schedule: Schedule | str = SCHEDULES["fixed"],
+) -> Rule:
+    """The rule of PGD for `ascend`; see `pgd` for the arguments."""
+    schedule = SCHEDULES.row(schedule)
+    if step_size is None:
+        step_size = schedule.first(epsilon, steps)
+    elif not is_length(step_size):
+        raise InputError(f"step_size is {step_size!r}; it must be a finite number, at least 0")
+    return _Steps(step_size, schedule, steps)
+
+
 def pgd(
     loss: ImageLoss,
     images: Images,
@@ -116,15 +131,10 @@ def pgd(
         ValueError: the loss is not one float32 number per example.
     """
     check(epsilon=epsilon, steps=steps, bounds=bounds)
-    schedule = SCHEDULES.row(schedule)
-    if step_size is None:
-        step_size = schedule.first(epsilon, steps)
-    elif not is_length(step_size):
-        raise InputError(f"step_size is {step_size!r}; it must be a finite number, at least 0")
-    return ascend(
+    found = ascend(
         loss,
         images,
-        _Steps(step_size, schedule, steps),
+        steps_uphill(epsilon, steps, step_size, schedule),
         epsilon=epsilon,
         steps=steps,
         seed=seed,
@@ -133,3 +143,4 @@ def pgd(
         start=start,
         bounds=bounds,
     )
+    return found.images

@@ -40,7 +40,7 @@ class Float32View:
         network = self._network
         if not _others(network):
             return network(inputs, training=False)
-        policies = [layer.dtype_policy.name for layer in _layers(network)]
+        policies = [layer.dtype_policy.name for layer in layers_of(network)]
         made = self._made
         if made is None or made[0] != policies:  # new, or quantised since
             self._made = made = (policies, _twin(network))
@@ -51,14 +51,18 @@ class Float32View:
 
 def _others(network: keras.Model) -> set[str]:
     """The floating-point types other than float32 that it computes in."""
-    return {layer.compute_dtype for layer in _layers(network)} & {"float16", "bfloat16", "float64"}
+    return {layer.compute_dtype for layer in layers_of(network)} & {
+        "float16",
+        "bfloat16",
+        "float64",
+    }
 
 
-def _layers(network: keras.Model) -> Iterator[keras.Layer]:
+def layers_of(network: keras.Model) -> Iterator[keras.Layer]:
     """The layers of a network, and those of networks in it."""
     for layer in network.layers:
         yield layer
-        yield from _layers(layer) if hasattr(layer, "layers") else ()
+        yield from layers_of(layer) if hasattr(layer, "layers") else ()
 
 
 def _twin(network: keras.Model) -> keras.Model:
@@ -72,7 +76,7 @@ def _twin(network: keras.Model) -> keras.Model:
         with keras.StatelessScope(initialize_variables=False):
             twin = in_float32(network)
         # Layers that work out at the end of loading what their variables stand for.
-        settled = [layer for layer in _layers(twin) if hasattr(layer, "finalize_state")]
+        settled = [layer for layer in layers_of(twin) if hasattr(layer, "finalize_state")]
         values = _state(twin, network)
         with (
             private.AutocastScope("float32"),
@@ -84,7 +88,7 @@ def _twin(network: keras.Model) -> keras.Model:
 
     cloned = (private.Functional, keras.Sequential)
     try:
-        for part in (network, *_layers(network)):
+        for part in (network, *layers_of(network)):
             if isinstance(part, keras.Model) and type(part).call not in [k.call for k in cloned]:
                 raise TypeError(f"{type(part).__name__} has a call of its own")
         with ThreadPoolExecutor(1) as thread:
@@ -118,7 +122,7 @@ def quantised_config(networks: Mapping[str, keras.Model]) -> dict[str, Any]:
 
     The arguments that a network was built with do not describe it then.
     """
-    if not any(layer.quantization_mode for n in networks.values() for layer in _layers(n)):
+    if not any(layer.quantization_mode for n in networks.values() for layer in layers_of(n)):
         return {}
     save = keras.saving.serialize_keras_object
     return {"networks": {name: save(network) for name, network in networks.items()}}
