@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import attack, bounds, budgets, counts, cross_check, data, pairing, train
+from benchmarks.ceiling import Supervised
 from benchmarks.evaluation import probed
 from benchmarks.network_file import ACTIVATIONS, arrays_of, probe_of
 from benchmarks.pairing import Left, Peer, Worker, Workers
@@ -466,6 +467,27 @@ def test_kept_figures_make_the_table_again(tmp_path, capsys, benchmark, found, l
     out = capsys.readouterr().out
     for line in lines:
         assert line in out
+
+
+@pytest.mark.parametrize("adversary", ["pgd", "interval"])
+def test_training_with_labels_minimises_the_worst_cross_entropy_of_an_affine_network(adversary):
+    """Of two classes the worst image of a ball is known: against the sign of each weight."""
+    encoder = ARCHITECTURES["linear"].encoder((2, 3, 1), 4)
+    model = Supervised(
+        encoder, 2, adversary=adversary, epsilon=0.1, pgd_steps=3, steps=100
+    )  # fmt: skip
+    kernel, head = encoder.get_layer("mean").kernel.numpy(), model.network.layers[-1].kernel.numpy()
+    slope = (kernel @ head) @ [1.0, -1.0]  # of logit 0 over logit 1
+    images = np.random.default_rng(0).uniform(0.3, 0.7, (8, 2, 3, 1)).astype(np.float32)
+    labels = np.arange(8, dtype=np.int32) % 2
+    lead = (images.reshape(8, -1) @ slope) * (1 - 2 * labels)
+    clean, worst = (np.log1p(np.exp(-x)) for x in (lead, lead - 0.1 * np.abs(slope).sum()))
+    found = model.loss_of(tf.constant(images), tf.constant(labels), tf.constant(100))
+    expected = worst if adversary == "pgd" else (clean + worst) / 2
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    if adversary == "interval":
+        early = model.loss_of(tf.constant(images), tf.constant(labels), tf.constant(20))
+        np.testing.assert_allclose(early, clean, rtol=1e-5)
 
 
 def test_what_leaves_the_ball_is_no_attack():

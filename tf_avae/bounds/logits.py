@@ -23,10 +23,18 @@ def lead(
     Returns:
         [B] float32; -inf where bounds overflowed.
     """
+    # Whether a minimum passes on what is not a number is the device's affair.
+    found = leads(bounds, box, labels, classes, relaxed=relaxed, outward=outward)
+    return tf.reduce_min(tf.where(tf.math.is_nan(found), -float("inf"), found), axis=1)
+
+
+def leads(
+    bounds: Bounds, box: Box, labels: Tensor, classes: int, *, relaxed: int = 0,
+    outward: bool = False,
+) -> Tensor:  # fmt: skip
+    """As `lead`, one by one: [B, classes - 1], not a number where bounds overflowed."""
     label = labels[:, tf.newaxis]
     others = tf.range(classes - 1)[tf.newaxis]
     others += tf.cast(others >= label, tf.int32)
     rows = tf.one_hot(label, classes) - tf.one_hot(others, classes)
-    found = bounds.least(box, rows, output=None, relaxed=relaxed, outward=outward)
-    # Whether a minimum passes on what is not a number is the device's affair.
-    return tf.reduce_min(tf.where(tf.math.is_nan(found), -float("inf"), found), axis=1)
+    return bounds.least(box, rows, output=None, relaxed=relaxed, outward=outward)
