@@ -93,18 +93,17 @@ class Served(tf.Module):
         request.model_spec.name = name
         request.model_spec.signature_name = signature
         for spec in self.functions[signature].input_signature:
-            value = self._warm_up_value(spec, size)
-            request.inputs[spec.name].CopyFrom(tf.make_tensor_proto(value))
+            # One value that stands for all of a tensor: the file would be megabytes otherwise.
+            shape = (size, *(self._image_shape if spec.shape.rank == 4 else spec.shape[1:]))
+            value = tf.make_tensor_proto(self._warm_up_value(spec), spec.dtype, shape)
+            request.inputs[spec.name].CopyFrom(value)
         return request
 
-    def _warm_up_value(self, spec: "tf.TensorSpec", size: int) -> np.ndarray:
-        grey = np.full(self._image_shape, 0.5, np.float32)
+    def _warm_up_value(self, spec: "tf.TensorSpec") -> float | bytes:
         if spec.dtype == tf.string:
-            file = tf.io.encode_png(tf.image.convert_image_dtype(grey, tf.uint8)).numpy()
-            return np.array([file] * size, object)
-        if spec.shape.rank == 4:
-            return np.broadcast_to(grey, (size, *grey.shape))
-        return np.zeros((size, *spec.shape[1:]), np.float32)
+            grey = tf.fill(self._image_shape, tf.cast(128, tf.uint8))
+            return tf.io.encode_png(grey).numpy()
+        return 0.5 if spec.shape.rank == 4 else 0.0
 
 
 def check_target(
