@@ -315,6 +315,20 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, _MLP_UNITS), b),
     ),
     Architecture(
+        name="compact",
+        summary="as wide, of half the weights: dense 256, decoder 2 x 128 dense",
+        encoder_body=lambda x, b: _shallow_encoder(x, b, channels=32, units=256),
+        decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, (128, 128)), b),
+    ),
+    Architecture(
+        name="leaky",
+        summary="as shallow, with leaky rectifiers, which pass a fifth of what is below 0: no unit "
+        "is ever dead",
+        encoder_body=lambda x, b: _shallow_encoder(x, b, channels=16, units=200),
+        decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, _MLP_UNITS), b),
+        activation="leaky_relu",
+    ),
+    Architecture(
         name="linear",
         summary="probabilistic PCA of App. B: affine mean each way, one variance per latent",
         encoder_body=lambda x, b: _flat(x, b),

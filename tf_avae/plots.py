@@ -1,7 +1,7 @@
 """How figures look, and how they become bytes: charts, and sheets of images."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,12 +92,18 @@ def save(figure: Figure, folder: Path, name: str) -> None:
         write_bytes(folder / f"{name}.{suffix}", rendered(figure, suffix, name))
 
 
-def sheet(rows: dict[str, np.ndarray], heading: str) -> bytes:
+def sheet(
+    rows: dict[str, np.ndarray],
+    heading: str,
+    words: Mapping[str, Sequence[tuple[str, bool]]] | None = None,
+) -> bytes:
     """A PNG with one named row of images per entry.
 
     Args:
         rows: name to images [N, H, W, C] in [0, 1] (clipped), C being 1 or 3; all of one shape.
         heading: what the picture shows.
+        words: by the name of a row, what stands in the corner of each of its images, and whether
+            that is right; what is wrong is red.
     """
     tiles = [np.clip(np.asarray(images), 0.0, 1.0) for images in rows.values()]
     count, height, width, channels = tiles[0].shape
@@ -120,6 +126,11 @@ def sheet(rows: dict[str, np.ndarray], heading: str) -> bytes:
     axes.tick_params(length=0, labelsize=9)
     axes.spines[:].set_visible(False)
     axes.set_title(plain(heading), fontsize=10, loc="left")
+    for r, name in enumerate(rows):
+        for c, (word, right) in enumerate((words or {}).get(name, ())):
+            axes.text(c * (width + gap) + 0.5, r * (height + gap), plain(word), color="white",
+                      fontsize=7.5, weight="bold", va="top",
+                      bbox={"color": "black" if right else "#C00000", "pad": 0.8})  # fmt: skip
     return rendered(figure, "png")
 
 

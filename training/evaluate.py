@@ -54,9 +54,8 @@ _DATA_BATCH = 500
 _TIMING_ROUNDS, _TIMING_SECONDS = 5, 0.5
 
 
-def add_attack_options(made: Parser) -> None:
+def add_attack_options(made: Parser, defaults: Settings = Settings()) -> None:  # noqa: B008
     """Adds the flags for the attack budget, the tasks and the number of images."""
-    defaults = Settings()
     add_choice(made, "--budget", BUDGETS, defaults.budget, "how hard to attack")
     made.add_argument(
         "--epsilon", type=float, nargs="+", default=defaults.epsilons, metavar="X",

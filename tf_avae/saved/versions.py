@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
-
 from tf_avae.backend import need, tf
 
 need({"tensorflow_serving": "tensorflow-serving-api"})  # isort: split
