@@ -7,9 +7,15 @@ STEPS ?= 20000
 
 .PHONY: demo test test-long lint bench bench-peers five robustness serve conformance clean
 
+# A plain VAE, and an encoder that bounds train to hold; then both are attacked.
+DEMO := --arch shallow --obs-var 0.01 --learning-rate 0.002
+
 demo: $(VENV)/.installed
-	$(BIN)/python -m training.fit --algo avae_ss --pretrain-steps 12000 --steps 6000 \
-	    --obs-var 0.1 --pictures-every 6000 --run-dir $(RUN_DIR)
+	$(BIN)/python -m training.fit --algo vae $(DEMO) --steps 2000 --run-dir $(RUN_DIR)/vae
+	$(BIN)/python -m training.fit --algo certified_elbo $(DEMO) --steps 3500 \
+	    --run-dir $(RUN_DIR)/certified_elbo
+	$(BIN)/python -m training.compare $(RUN_DIR)/vae $(RUN_DIR)/certified_elbo \
+	    --out $(RUN_DIR)/attacked.png
 
 # What a file shares is made once; reordered, the longest file would come last.
 test: $(VENV)/.installed-test
@@ -53,10 +59,10 @@ robustness: $(VENV)/.installed
 	$(BIN)/python -m training.evaluate runs/robustness/vae runs/robustness/se_avae \
 	    --budget paper --out evaluations/robustness
 
-# models/encoder, made of the newest demo run where there is none: gRPC at 8500, REST at 8501, metrics.
+# models/encoder, made of the newest demo where there is none: gRPC at 8500, REST at 8501, metrics.
 serve: $(VENV)/.installed
 	@[ -d models/encoder ] || { \
-	    run=$$(ls -dt runs/demo-* 2> /dev/null | head -n 1); \
+	    run=$$(ls -dt runs/demo-*/certified_elbo 2> /dev/null | head -n 1); \
 	    [ -n "$$run" ] || { echo "no run to serve: make demo"; exit 2; }; \
 	    $(BIN)/python -m serving.export $$run --to models/encoder; }
 	$(BIN)/python -m serving.server --model_name=encoder --model_base_path=models/encoder \

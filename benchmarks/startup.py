@@ -18,8 +18,8 @@ from tf_avae.errors import InputError
 from training.rates import spread
 
 COMMANDS = (
-    *(f"training.{name}" for name in ("fit", "evaluate", "classify", "draw_faces")),
-    *(f"training.{name}" for name in ("sweep", "theory", "leaderboard")),
+    *(f"training.{name}" for name in ("fit", "evaluate", "compare", "classify")),
+    *(f"training.{name}" for name in ("draw_faces", "sweep", "theory", "leaderboard")),
     *(f"serving.{name}" for name in ("export", "server", "client", "bulk")),
 )
 """What is asked for its help."""

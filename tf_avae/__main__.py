@@ -27,6 +27,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "fit": Command("training.fit", "train a model"),
     "evaluate": Command("training.evaluate", "measure how robust encoders are"),
+    "compare": Command("training.compare", "draw what one attack does to encoders"),
     "leaderboard": Command("training.leaderboard", "put evaluations into one table"),
     "classify": Command("training.classify", "train a head on a frozen encoder"),
     "sweep": Command("training.sweep", "run many trainings and evaluations"),

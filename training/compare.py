@@ -11,11 +11,10 @@ from tf_avae.console.commands import Parser, add_trust, run_command
 from tf_avae.console.printing import say
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Encoder, Settings, evaluate
-from tf_avae.evaluation.inputs import check_names
 from tf_avae.evaluation.tasks import class_name
 from tf_avae.files import absolute, shown, write_bytes
 from tf_avae.plots import sheet
-from training.evaluate import Progress, add_attack_options, attack_settings, open_named
+from training.evaluate import Progress, add_attack_options, attack_settings, open_all
 from training.options import add_data_options, open_given
 from training.signals import Interrupted, StopSignals, deterministic
 
@@ -51,8 +50,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         raise InputError(f"--out is {arguments.out!r}; it must end in .png")
     if len(arguments.epsilon) != 1:
         raise InputError(f"{len(arguments.epsilon)} radii are given; a picture is of one")
-    encoders = [open_named(words, trust=arguments.trust) for words in arguments.encoder]
-    check_names([encoder.name for encoder in encoders])
+    encoders = open_all(arguments.encoder, trust=arguments.trust)
     for encoder in encoders:
         if encoder.decode is None:
             raise InputError(f"{encoder.name} has no decoder; give a run or an export")

@@ -153,12 +153,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise InputError("--strict looks at the checks; name checks under --section too")
     fid = arguments.fid
     extractor = None if fid is None else open_extractor(fid, trust=arguments.trust)
-    encoders = [open_named(words, trust=arguments.trust) for words in arguments.encoder]
-    names = [encoder.name for encoder in encoders]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"two encoders are called {name!r}; tell them apart by NAME=PATH")
-    check_names(names)
+    encoders = open_all(arguments.encoder, trust=arguments.trust)
     data, described = open_given(arguments, encoders)
     settings = replace(settings, tasks=settings.tasks or data.tasks or None)
     folder = _folder(arguments.out, encoders, settings)
@@ -211,6 +206,21 @@ def open_named(words: str, *, trust: bool = False) -> Encoder:
         say(f"note: {path} is not complete: its weights are those after step "
             f"{encoder.notes['step']:,}")  # fmt: skip
     return replace(encoder, notes={"path": path, **encoder.notes})
+
+
+def open_all(words: list[str], *, trust: bool = False) -> list[Encoder]:
+    """The encoders at several [NAME=]PATH.
+
+    Raises:
+        InputError: two have one name, or one cannot be opened.
+    """
+    encoders = [open_named(each, trust=trust) for each in words]
+    names = [encoder.name for encoder in encoders]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two encoders are called {name!r}; tell them apart by NAME=PATH")
+    check_names(names)
+    return encoders
 
 
 def _folder(given: str | None, encoders: list[Encoder], settings: Settings) -> Path:
