@@ -1,6 +1,6 @@
 """Which encoder passes should update batch normalisation's statistics? (docs/objectives.md)
 
-`python -m benchmarks.batch_norm` trains the conv architecture under both settings of
+`python -m benchmarks.batch_norm` trains the conv architecture under each setting of
 `--batch-norm` and measures, on held-out images and in inference mode:
 
 - held-out bound and reconstruction, in nats;
@@ -115,7 +115,9 @@ def _main(given: argparse.Namespace) -> int:
     images, _ = next(iter(data.held_out(_IMAGES)))
     settings = {k: v for k, v in vars(given).items() if k not in ("out", "source")}
     rows: list[dict[str, Any]] = []
-    for algo, seed, batch_norm in itertools.product(given.algos, given.seeds, ("data", "all")):
+    for algo, seed, batch_norm in itertools.product(
+        given.algos, given.seeds, ("data", "clean", "all")
+    ):
         model = train(data, algo, batch_norm, seed, given)
         terms = held_out_terms(model, data)
         rows.append(

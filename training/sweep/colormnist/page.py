@@ -19,6 +19,7 @@ _SIGNS = {
     "coupling": "coupling", "arch": "", "init_from": "starts from", "penalty_weight": "w",
     "adversary": "", "pgd_start": "PGD from", "epsilon_warmup": "warm-up",
     "learning_rate_decay": "decay", "batch_size": "batch", "clip_norm": "gradients of at most",
+    "ema_momentum": "averages of", "learning_rate_warmup": "rate rises over",
 }  # fmt: skip
 _SHORT = (("digit", 0, (0.0, 0.05, 0.1)), ("color", 0, (0.0, 0.1)), ("digit", 1, (0.0, 0.1)))
 """The columns of the table in short: task, number of the head, radii."""
