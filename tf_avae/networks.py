@@ -316,9 +316,9 @@ ARCHITECTURES: Registry[Architecture] = Registry(
     ),
     Architecture(
         name="compact",
-        summary="as wide, of half the weights: dense 256, decoder 2 x 128 dense",
+        summary="as wide, of half the weights: dense 256, decoder dense 128",
         encoder_body=lambda x, b: _shallow_encoder(x, b, channels=32, units=256),
-        decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, (128, 128)), b),
+        decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, (128,)), b),
     ),
     Architecture(
         name="leaky",
