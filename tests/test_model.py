@@ -217,6 +217,9 @@ def test_statistics_of_a_batch_are_those_that_numpy_finds(small_images):
     np.testing.assert_allclose(again, trained[:5], atol=1e-6)
     expected = 0.9 * before + 0.1 * moments["moving_variance"]
     np.testing.assert_allclose(normal.moving_variance, expected, rtol=1e-5)
+    normal.momentum = 1.0
+    with pytest.raises(InputError, match="has momentum 1; give it less"):
+        with_statistics(network, lambda: network(small_images, training=True))
 
 
 def test_the_gain_of_the_attack_is_what_it_adds_to_its_aim(make_model, small_images):

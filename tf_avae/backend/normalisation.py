@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from tf_avae.backend import keras
 from tf_avae.backend.float32 import layers_of
+from tf_avae.errors import InputError
 from tf_avae.types import Tensor
 
 T = TypeVar("T")
@@ -27,12 +28,21 @@ def with_statistics(network: keras.Model, train: Callable[[], T]) -> tuple[T, St
     Args:
         network: what is called; its moving statistics go on as in any training pass.
         train: makes the pass.
+
+    Raises:
+        InputError: a layer's momentum is 1: it never takes up what its batch was normalised by.
     """
     layers = [
         layer
         for layer in layers_of(network)
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
     ]
+    for layer in layers:
+        if layer.momentum >= 1:
+            raise InputError(
+                f"layer {layer.name!r} has momentum {layer.momentum:g}; give it less than 1, or "
+                "--batch-norm data"
+            )
     moving = [(layer, v) for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
     # From 0 one update leaves (1 - momentum) times the batch's own.
     with keras.StatelessScope([(v, keras.ops.zeros_like(v)) for _, v in moving]) as scope:
