@@ -18,6 +18,7 @@ from tf_avae.attacks import cross_entropy, pgd
 from tf_avae.backend import keras, tf
 from tf_avae.bounds import Bounds, ball
 from tf_avae.bounds.logits import leads
+from tf_avae.config import check
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import say
 from tf_avae.datasets import DATASETS
@@ -111,6 +112,8 @@ def _main(given: argparse.Namespace) -> int:
     out = absolute(given.out)
     if out.suffix != ".keras":
         raise InputError(f"--out is {given.out}; it must end in .keras")
+    names = ("epsilon", "pgd_steps", "steps", "batch_size", "learning_rate", "validation", "seed")
+    check(**{name: getattr(given, name) for name in names})
     data: Any = DATASETS["color_mnist"].open(validation=given.validation)
     if given.task not in data.labels:
         raise InputError(f"--task is {given.task!r}; it is one of {', '.join(data.labels)}")
