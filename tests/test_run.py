@@ -34,8 +34,10 @@ def test_metrics_have_a_row_per_interval_and_stage(runs):
         assert [step for s, split, step in found if (s, split) == (stage, "train")] == steps
     held_out = [(s, step) for s, split, step in found if split == "held_out"]
     assert held_out == [("vae", 25), ("vae", 40), ("avae_ss", 25), ("avae_ss", 50), ("avae_ss", 60)]
+    terms = {"loss", *OBJECTIVES["se_avae"].terms, "attack_gain", "zero_gradients"}
     for row in rows(runs / "se_avae"):
-        assert set(row) == {"stage", "step", "split", "loss", *OBJECTIVES["se_avae"].terms}
+        assert set(row) == {"stage", "step", "split", *terms}
+        assert row["attack_gain"] > 0 and 0 <= row["zero_gradients"] < 1
 
 
 def test_pictures_are_pngs_of_each_stage(runs):
