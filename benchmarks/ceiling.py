@@ -3,7 +3,7 @@
 `python -m benchmarks.ceiling --arch wide --adversary pgd --out ceilings/pgd.keras` trains the
 encoder of an architecture with a linear head on its embedding, with labels, against the attack that
 label-free training meets: PGD on the cross-entropy, or the worst that interval bounds allow (Gowal
-et al., arXiv 1810.12715: half of the loss, from a quarter of the steps on). It writes the encoder
+et al., arXiv 1810.12715: half of the loss in the end). It writes the encoder
 alone, which `python -m training.evaluate` measures as it does any other, with a head of its own:
 the difference to a label-free encoder is what the labels are worth.
 """
@@ -25,12 +25,13 @@ from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, replacing, shown
 from tf_avae.networks import ARCHITECTURES
+from tf_avae.registry import unknown
 from tf_avae.runs.optimizers import FusedAdam
 from tf_avae.types import Images, Tensor
 
 _CLEAN = 0.25
-"""Share of the steps before interval bounds count, and of those after it over which they grow to
-count half."""
+"""Share of the steps before interval bounds count, and of the last ones, in which they count half;
+between them their weight grows."""
 
 
 class Supervised(keras.Model):
@@ -116,7 +117,7 @@ def _main(given: argparse.Namespace) -> int:
     check(**{name: getattr(given, name) for name in names})
     data: Any = DATASETS["color_mnist"].open(validation=given.validation)
     if given.task not in data.labels:
-        raise InputError(f"--task is {given.task!r}; it is one of {', '.join(data.labels)}")
+        raise unknown("task", given.task, list(data.labels))
     encoder = ARCHITECTURES[given.arch].encoder(data.image_shape, 64, seed=given.seed)
     model = Supervised(
         encoder, data.labels[given.task], adversary=given.adversary, epsilon=given.epsilon,

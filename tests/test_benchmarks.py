@@ -473,9 +473,7 @@ def test_kept_figures_make_the_table_again(tmp_path, capsys, benchmark, found, l
 def test_training_with_labels_minimises_the_worst_cross_entropy_of_an_affine_network(adversary):
     """Of two classes the worst image of a ball is known: against the sign of each weight."""
     encoder = ARCHITECTURES["linear"].encoder((2, 3, 1), 4)
-    model = Supervised(
-        encoder, 2, adversary=adversary, epsilon=0.1, pgd_steps=3, steps=100
-    )  # fmt: skip
+    model = Supervised(encoder, 2, adversary=adversary, epsilon=0.1, pgd_steps=3, steps=100)
     kernel, head = encoder.get_layer("mean").kernel.numpy(), model.network.layers[-1].kernel.numpy()
     slope = (kernel @ head) @ [1.0, -1.0]  # of logit 0 over logit 1
     images = np.random.default_rng(0).uniform(0.3, 0.7, (8, 2, 3, 1)).astype(np.float32)

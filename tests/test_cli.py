@@ -83,6 +83,14 @@ def content(folder):
         ("--algo se --pgd-start mixed --pgd-norm l2", ["start 'mixed' is for the norm linf", "l2"]),
         ("--algo se --pgd-start image", ["start 'image'", "has no gradient", "another start"]),
         ("--algo se --steps 20 --epsilon-warmup 21", ["epsilon_warmup is 21 and steps is 20"]),
+        (
+            "--algo vae --steps 20 --learning-rate-warmup 20",
+            ["learning_rate_warmup is 20 and the steps of vae are 20"],
+        ),
+        (
+            "--algo avae_ss --steps 20 --pretrain-steps 9 --learning-rate-warmup 10",
+            ["learning_rate_warmup is 10 and the steps of vae are 9"],
+        ),
     ],
 )
 def test_bad_option_is_named_and_nothing_is_written(capsys, tmp_path, monkeypatch, options, words):

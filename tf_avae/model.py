@@ -464,7 +464,9 @@ class AVAE(keras.Model):
         if aim := self.objective.attack:
             reached = aim(known, adversarial.stop_gradient(), self.hyperparameters)
             gain = reached - aim(known, known, self.hyperparameters)
-            terms = {**terms, GAIN: gain, **({} if zeros is None else {ZERO_GRADIENTS: zeros})}
+            terms = {**terms, GAIN: gain}
+            if self.adversary.gradients:
+                terms[ZERO_GRADIENTS] = zeros
         return terms
 
     def _term_names(self) -> tuple[str, ...]:

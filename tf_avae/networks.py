@@ -270,6 +270,20 @@ _CELEBA_ENCODER = tuple(Convolution(c, 2, batch_norm=True) for c in (128, 256, 5
 _CELEBA_DECODER = tuple(Convolution(c, 2, batch_norm=True) for c in (512, 256, 128))
 
 
+def _for_bounds(
+    name: str, summary: str, *, channels: int, units: int,
+    decoder_units: tuple[int, ...] = _MLP_UNITS, activation: str = "relu",
+) -> Architecture:  # fmt: skip
+    """An architecture of few layers, as bounds need it."""
+    return Architecture(
+        name=name,
+        summary=summary,
+        encoder_body=lambda x, b: _shallow_encoder(x, b, channels=channels, units=units),
+        decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, decoder_units), b),
+        activation=activation,
+    )
+
+
 ARCHITECTURES: Registry[Architecture] = Registry(
     "architecture",
     Architecture(
@@ -301,31 +315,29 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         smallest=16,
         pgd_steps=5,
     ),
-    Architecture(
-        name="shallow",
-        summary="for bounds: 2 convolutions 4x4 of stride 2, dense 200, nothing normalised; "
+    _for_bounds(
+        "shallow",
+        "for bounds: 2 convolutions 4x4 of stride 2, dense 200, nothing normalised; "
         "decoder 4 x 200 dense",
-        encoder_body=lambda x, b: _shallow_encoder(x, b, channels=16, units=200),
-        decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, _MLP_UNITS), b),
+        channels=16,
+        units=200,
     ),
-    Architecture(
-        name="wide",
-        summary="as shallow, with 2 x as many channels and dense 512",
-        encoder_body=lambda x, b: _shallow_encoder(x, b, channels=32, units=512),
-        decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, _MLP_UNITS), b),
+    _for_bounds(
+        "wide", "as shallow, with 2 x as many channels and dense 512", channels=32, units=512
     ),
-    Architecture(
-        name="compact",
-        summary="as wide, of half the weights: dense 256, decoder dense 128",
-        encoder_body=lambda x, b: _shallow_encoder(x, b, channels=32, units=256),
-        decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, (128,)), b),
+    _for_bounds(
+        "compact",
+        "as wide, of half the weights: dense 256, decoder dense 128",
+        channels=32,
+        units=256,
+        decoder_units=(128,),
     ),
-    Architecture(
-        name="leaky",
-        summary="as shallow, with leaky rectifiers, which pass a fifth of what is below 0: no unit "
-        "is ever dead",
-        encoder_body=lambda x, b: _shallow_encoder(x, b, channels=16, units=200),
-        decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, _MLP_UNITS), b),
+    _for_bounds(
+        "leaky",
+        "as shallow, with leaky rectifiers, which pass a fifth of what is below 0: no unit is ever "
+        "dead",
+        channels=16,
+        units=200,
         activation="leaky_relu",
     ),
     Architecture(

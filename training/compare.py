@@ -57,7 +57,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     data, _ = open_given(arguments, encoders)
     chosen = attack_settings(arguments)
     task = data.tasks[0]
-    settings = Settings(**chosen, tasks=(task,), heads=(_HEAD,), sections=("probes", "robustness"))
+    settings = Settings(**chosen, tasks=(task,), heads=(_HEAD,), sections=("robustness",))
     with deterministic(), StopSignals() as signals:
         try:
             evaluation = evaluate(

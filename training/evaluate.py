@@ -54,8 +54,10 @@ _DATA_BATCH = 500
 _TIMING_ROUNDS, _TIMING_SECONDS = 5, 0.5
 
 
-def add_attack_options(made: Parser, defaults: Settings = Settings()) -> None:  # noqa: B008
-    """Adds the flags for the attack budget, the tasks and the number of images."""
+def add_attack_options(made: Parser, defaults: Settings | None = None) -> None:
+    """Adds the flags for the attack budget, the tasks and the number of images, with the defaults
+    of an evaluation unless others are given."""
+    defaults = defaults or Settings()
     add_choice(made, "--budget", BUDGETS, defaults.budget, "how hard to attack")
     made.add_argument(
         "--epsilon", type=float, nargs="+", default=defaults.epsilons, metavar="X",

@@ -60,7 +60,7 @@ def test_cells_are_commands_that_the_others_understand(tmp_path, grid):
             assert arguments.certify == ("crown" if "certified" in row.sections else "interval")
             assert arguments.images == attacks.images
             # Otherwise images held out in training would be evaluated on as training images.
-            assert arguments.validation == (0 if row.test else row.common.get("validation", 0))
+            assert arguments.validation == row.common.get("validation", 0)
             first = attacks == row.attacks[0]
             assert tuple(arguments.section) == (row.sections if first else ("robustness",))
             measured.append(cell.name)

@@ -51,11 +51,8 @@ class Float32View:
 
 def _others(network: keras.Model) -> set[str]:
     """The floating-point types other than float32 that it computes in."""
-    return {layer.compute_dtype for layer in layers_of(network)} & {
-        "float16",
-        "bfloat16",
-        "float64",
-    }
+    floats = {"float16", "bfloat16", "float64"}
+    return floats.intersection(layer.compute_dtype for layer in layers_of(network))
 
 
 def layers_of(network: keras.Model) -> Iterator[keras.Layer]:

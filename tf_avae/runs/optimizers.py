@@ -67,17 +67,16 @@ def adam(config: Config, steps: int) -> FusedAdam:
         rises = config.learning_rate_warmup
         rate = keras.optimizers.schedules.CosineDecay(
             0.0 if rises else rate,
-            max(steps - rises, 1),
+            steps - rises,
             alpha=0.05 if config.learning_rate_decay == "cosine" else 1.0,
             warmup_target=rate if rises else None,
             warmup_steps=rises,
         )
-    averages = config.ema_momentum is not None
     return FusedAdam(
         rate,
         global_clipnorm=config.clip_norm,
-        use_ema=averages,
-        ema_momentum=config.ema_momentum if averages else 0.99,
+        use_ema=config.ema_momentum is not None,
+        ema_momentum=config.ema_momentum or 0.0,
     )
 
 

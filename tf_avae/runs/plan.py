@@ -70,11 +70,13 @@ def resolve(config: Config) -> Config:
             f"epsilon_warmup is {config.epsilon_warmup} and steps is {config.steps}: epsilon would "
             "never reach its value; give a warm-up of at most as many steps"
         )
-    if config.learning_rate_warmup >= config.steps:
-        raise InputError(
-            f"learning_rate_warmup is {config.learning_rate_warmup} and steps is {config.steps}: "
-            "the learning rate would never reach its value; give fewer steps of warm-up"
-        )
+    for stage in stages(config):
+        if config.learning_rate_warmup >= stage.steps:
+            raise InputError(
+                f"learning_rate_warmup is {config.learning_rate_warmup} and the steps of "
+                f"{stage.algo} are {stage.steps}: the learning rate would never reach its value; "
+                "give fewer steps of warm-up"
+            )
     architecture = ARCHITECTURES[config.arch or DATASETS[config.dataset].architecture]
     intervals = ("log_every", "checkpoint_every", "eval_every", "pictures_every")
     common = math.gcd(*(getattr(config, name) for name in intervals))

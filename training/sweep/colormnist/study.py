@@ -157,7 +157,7 @@ def _flags(arguments: argparse.Namespace, grid: Grid) -> dict[str, Values]:
             "section": ("robustness",) if made else grid.sections,
             "budget": budget,
             "epsilon": tuple(arguments.radii or row.radii or grid.radii),
-            "validation": 0 if grid.test else grid.common.get("validation", 0),
+            "validation": grid.common.get("validation", 0),
         }
         images = row.images
         if most is not None:
