@@ -406,7 +406,7 @@ def test_gradients_that_are_exactly_zero_are_counted():
 
     found = ascend(
         loss, images, steps_uphill(0.2, 3), epsilon=0.2, steps=3, seed=SEED, ball=BALLS["linf"],
-        restarts=2, start="ball", bounds=(0.0, 1.0),
+        restarts=2, start="ball", bounds=(0.0, 1.0), count_zeros=True,
     )  # fmt: skip
     np.testing.assert_allclose(found.zero_gradients, [0.8, 1.0], rtol=1e-6)
 

@@ -400,6 +400,7 @@ class AVAE(keras.Model):
             start=self.pgd_start,
             seed=seed,
             bounds=self.architecture.bounds,
+            count_zeros=True,
         )
 
     def generate(self, count: Tensor, *, seed: Tensor, float32: bool = False) -> Images:

@@ -44,11 +44,12 @@ class Ascent(NamedTuple):
     Attributes:
         images: [B, H, W, C], the best point of each example.
         zero_gradients: [B], the share of values of the loss' gradients, at all points where one was
-            taken, that were exactly 0: there an attack by signs stands still.
+            taken, that were exactly 0: there an attack by signs stands still. None where they were
+            not to be counted.
     """
 
     images: Images
-    zero_gradients: PerExample
+    zero_gradients: PerExample | None
 
 
 def ascend(
@@ -63,9 +64,10 @@ def ascend(
     restarts: int,
     start: Start | str | Images,
     bounds: tuple[float, float],
+    count_zeros: bool = False,
 ) -> Ascent:
     """The best point that a rule finds for each example; see `pgd` for the arguments, of which
-    `check` has seen its own."""
+    `check` has seen its own. Zeros are counted where that is asked for: it takes time."""
     seed, ball = seed_of(seed), BALLS.row(ball)
     if not is_number(restarts, numbers.Integral) or restarts < 1:
         raise InputError(
@@ -88,8 +90,9 @@ def ascend(
             value, score = evaluate(loss, at)
         gradient = tape.gradient(value, at, unconnected_gradients="zero")
         best, found = better(score, at, best, found)
-        still = tf.cast(tf.reshape(gradient == 0, [tf.shape(at)[0], -1]), tf.float32)
-        zeros += tf.reduce_mean(still, axis=1) / (steps * restarts)
+        if count_zeros:
+            still = tf.cast(tf.reshape(gradient == 0, [tf.shape(at)[0], -1]), tf.float32)
+            zeros += tf.reduce_mean(still, axis=1) / (steps * restarts)
         at, state = rule.step(number, at, value, gradient, state, domain)
         return number + 1, at, best, found, zeros, state
 
@@ -114,7 +117,7 @@ def ascend(
         parallel_iterations=1,
         maximum_iterations=restarts,
     )
-    return Ascent(tf.stop_gradient(found), zeros)
+    return Ascent(tf.stop_gradient(found), zeros if count_zeros else None)
 
 
 def start_of(start: Start | str | Images, domain: Domain) -> Start:
