@@ -252,9 +252,11 @@ def _convolution_decoder(
     )(x)
 
 
-def _shallow_encoder(x: Tensor, build: Build, *, channels: int, units: int) -> Tensor:
-    """Two convolutions 4x4 of stride 2 and a dense layer, nothing normalised."""
-    stack = tuple(Convolution(c, 2, batch_norm=False) for c in (channels, 2 * channels))
+def _shallow_encoder(
+    x: Tensor, build: Build, *, channels: int, units: int, batch_norm: bool
+) -> Tensor:
+    """Two convolutions 4x4 of stride 2 and a dense layer."""
+    stack = tuple(Convolution(c, 2, batch_norm) for c in (channels, 2 * channels))
     x = _convolution_stack(x, build, keras.layers.Conv2D, 4, stack)
     return _dense_stack(_flat(x, build), build, (units,))
 
@@ -272,13 +274,17 @@ _CELEBA_DECODER = tuple(Convolution(c, 2, batch_norm=True) for c in (512, 256, 1
 
 def _for_bounds(
     name: str, summary: str, *, channels: int, units: int,
-    decoder_units: tuple[int, ...] = _MLP_UNITS, activation: str = "relu",
+    decoder_units: tuple[int, ...] = _MLP_UNITS, activation: str = "relu", batch_norm: bool = False,
 ) -> Architecture:  # fmt: skip
     """An architecture of few layers, as bounds need it."""
+
+    def encoder_body(x: Tensor, build: Build) -> Tensor:
+        return _shallow_encoder(x, build, channels=channels, units=units, batch_norm=batch_norm)
+
     return Architecture(
         name=name,
         summary=summary,
-        encoder_body=lambda x, b: _shallow_encoder(x, b, channels=channels, units=units),
+        encoder_body=encoder_body,
         decoder_body=lambda z, b: _dense_output(_dense_stack(z, b, decoder_units), b),
         activation=activation,
     )
@@ -331,6 +337,15 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         channels=32,
         units=256,
         decoder_units=(128,),
+    ),
+    _for_bounds(
+        "compact_bn",
+        "as compact, both convolutions batch-normalised, decoder 4 x 128 dense; train it with "
+        "--batch-norm clean",
+        channels=32,
+        units=256,
+        decoder_units=(128,) * 4,
+        batch_norm=True,
     ),
     _for_bounds(
         "leaky",
