@@ -57,6 +57,28 @@ def test_celeba_is_that_of_app_f():
     assert ARCHITECTURES["mlp"].pgd_steps == ARCHITECTURES["conv"].pgd_steps == 20
 
 
+@pytest.mark.parametrize(
+    ("name", "channels", "units", "normalised", "decoding"),
+    [
+        ("shallow", 16, 200, 0, [200] * 4),
+        ("leaky", 16, 200, 0, [200] * 4),
+        ("wide", 32, 512, 0, [200] * 4),
+        ("compact", 32, 256, 0, [128]),
+        ("compact_bn", 32, 256, 2, [128] * 4),
+    ],
+)
+def test_those_for_bounds_are_as_the_table_says(name, channels, units, normalised, decoding):
+    encoder, decoder = build(name)
+    convs = of_kind(encoder, layers.Conv2D)
+    assert [c.filters for c in convs] == [channels, 2 * channels]
+    assert {(c.strides, c.kernel_size, c.use_bias) for c in convs} == {
+        ((2, 2), (4, 4), not normalised)
+    }
+    assert len(of_kind(encoder, layers.BatchNormalization)) == normalised
+    assert [d.units for d in of_kind(encoder, layers.Dense)] == [units, 64, 64]
+    assert [d.units for d in of_kind(decoder, layers.Dense)] == [*decoding, 28 * 28 * 3]
+
+
 def test_linear_is_affine_with_a_constant_variance():
     encoder, decoder = build("linear", (4, 4, 1), 3)
     a, b = np.random.default_rng(0).uniform(size=(2, 5, 4, 4, 1)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The encoder that comes with the package."""
+"""The encoders that come with the package."""
 
 import json
 import re
@@ -22,8 +22,10 @@ from tf_avae.objectives import OBJECTIVES
 from tf_avae.saved.encoders import locate, open_encoder
 from tf_avae.saved.exports import figures
 from tf_avae.saved.shipped import SHIPPED, located
+from training.sweep.colormnist.measures import accuracy_measure
+from training.sweep.pages import worded
 
-NAME = "colormnist-robust"
+NAME, FIRST = "colormnist-robust", "colormnist-robust-1"
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +34,8 @@ def images_and_labels():
     return images, labels
 
 
-@pytest.fixture(scope="module")
-def provenance():
-    (version,) = SHIPPED[NAME].path.glob("[0-9]*")
+def provenance(name):
+    (version,) = SHIPPED[name].path.glob("[0-9]*")
     return json.loads((version / PROVENANCE).read_text())
 
 
@@ -48,11 +49,12 @@ def nearest(embedding, means):
     return -distances
 
 
+@pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("task", ["digit", "color"])
-def test_its_embeddings_tell_the_task_also_under_attack(images_and_labels, task):
+def test_its_embeddings_tell_the_task_also_under_attack(images_and_labels, task, name):
     """By the nearest class mean of other images: no probe, no evaluation of this project's."""
     images, labels = images_and_labels[0], images_and_labels[1][task]
-    encoder = tf_avae.load_encoder(NAME, outputs=["embedding"])
+    encoder = tf_avae.load_encoder(name, outputs=["embedding"])
     embedding = encoder(tf.constant(images))["embedding"].numpy()
     fitted, tried = slice(0, 400), slice(400, 500)
     means = tf.constant(centroids(embedding[fitted], labels[fitted]))
@@ -70,11 +72,12 @@ def test_its_embeddings_tell_the_task_also_under_attack(images_and_labels, task)
     assert np.mean(said == labels[tried]) > 0.65
 
 
-def test_a_jpeg_is_the_same_as_a_file_and_as_pixels(images_and_labels):
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_jpeg_is_the_same_as_a_file_and_as_pixels(images_and_labels, name):
     pixels = np.round(255 * images_and_labels[0][:8]).astype(np.uint8)
     files = [file_of(image, "JPEG", quality=95) for image in pixels]
     decoded = np.stack([by_pillow(file) for file in files]) / np.float32(255)
-    saved = SavedModel(SHIPPED[NAME].path)
+    saved = SavedModel(SHIPPED[name].path)
     of_files = saved.call("embed_bytes", image_bytes=tf.constant(files))["embedding"]
     of_pixels = saved.call("serving_default", image=tf.constant(decoded, tf.float32))["embedding"]
     np.testing.assert_allclose(of_files, of_pixels, rtol=1e-5, atol=1e-5)
@@ -82,11 +85,15 @@ def test_a_jpeg_is_the_same_as_a_file_and_as_pixels(images_and_labels):
 
 def test_a_server_serves_it_with_one_word(tmp_path, images_and_labels):
     images = images_and_labels[0][:3]
-    with Server(tmp_path, "--demo") as server, EmbeddingClient(server.grpc, model=NAME) as client:
-        found = client.embed(images)
-    expected = tf_avae.load_encoder(NAME)(tf.constant(images))
-    np.testing.assert_allclose(found.embedding, expected["embedding"], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found.inconsistency, expected["inconsistency"], rtol=1e-4, atol=1e-5)
+    with Server(tmp_path, "--demo") as server:
+        for name in SHIPPED:
+            with EmbeddingClient(server.grpc, model=name) as client:
+                found = client.embed(images)
+            given = tf_avae.load_encoder(name)(tf.constant(images))
+            np.testing.assert_allclose(found.embedding, given["embedding"], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(
+                found.inconsistency, given["inconsistency"], rtol=1e-4, atol=1e-5
+            )
 
 
 def test_what_is_at_a_path_comes_before_a_name(tmp_path, monkeypatch):
@@ -108,104 +115,174 @@ def test_demo_and_a_model_of_ones_own_exclude_each_other():
         flags.check(flags.parser().parse_args([]))
 
 
-def kept(name):
-    return json.loads((ROOT / "docs/results" / NAME / f"{name}.json").read_text())
+def kept(file, name=NAME):
+    return json.loads((ROOT / "docs/results" / name / f"{file}.json").read_text())
 
 
-def is_of_the_encoder(record, provenance):
+def card_of(name):
+    page = {NAME: "model_card.md", FIRST: "model_card_1.md"}[name]
+    return (ROOT / "docs" / page).read_text()
+
+
+def is_of_the_encoder(record, name):
     """Whether results are of its weights: as a run, as it is, or as it was exported before."""
-    before = provenance["exported_again"]["replaces"]["sha256"]
-    now = open_encoder(NAME).notes["sha256"]
-    return record["sha256"] in (provenance["weights_sha256"], now, before)
+    notes = provenance(name)
+    before = notes.get("exported_again", {}).get("replaces", {}).get("sha256")
+    now = open_encoder(name).notes["sha256"]
+    return record["sha256"] in (notes["weights_sha256"], now, before)
 
 
-def accuracies(task, head):
-    """What a head reads: as they are, under `paper` and under `strong` at each ε."""
-    which = "" if head == "linear" else f"_{head}"
-    paper, strong = kept(f"paper{which}"), kept(f"strong{which}")
-    of = {("nominal", 0): paper["encoders"][0]["probes"][task][head]["nominal"]}
-    for results in (paper, strong):
-        budget, epsilons = (results["settings"][name] for name in ("budget", "epsilons"))
-        for epsilon in epsilons:
-            robustness = results["encoders"][0]["robustness"]
-            of[budget, epsilon] = table.attacked(robustness, task, head, epsilon)["accuracy"]
+def accuracies(task, head, name=NAME, files=("strong",)):
+    """What a head reads: as they are, under each budget at each ε, and what is verified."""
+    results = [kept(file, name) for file in files]
+    of = {("nominal", 0): results[0]["encoders"][0]["probes"][task][head]["nominal"]}
+    for result in results:
+        (encoder,) = result["encoders"]
+        for row in encoder["robustness"]["rows"]:
+            if (row["task"], row["head"]) == (task, head):
+                of[result["settings"]["budget"], row["epsilon"]] = row["accuracy"]
+        for row in encoder.get("certified", {}).get("rows", []):
+            if (row["task"], row["head"]) == (task, head):
+                of["verified", row["epsilon"]] = row["verified"]
     return {key: table.percent(share) for key, share in of.items()}
 
 
-def test_the_model_cards_figures_are_those_kept(provenance):
-    card = (ROOT / "docs" / "model_card.md").read_text()
-    assert tables.markdown(kept("paper"), [NAME]) in card
-    files = [*(ROOT / "docs" / "results" / NAME).glob("*.json")]
+COLUMNS = [("nominal", 0), ("strong", 0.1), ("verified", 0.1), ("strong", 0.2), ("verified", 0.2)]
+COLUMNS_OF_THE_FIRST = [("nominal", 0), ("paper", 0.1), ("strong", 0.1), ("strong", 0.2)]
+
+
+def test_the_model_cards_figures_are_those_kept():
+    card = card_of(NAME)
+    for file in (ROOT / "docs" / "results" / NAME).glob("*.json"):
+        results = kept(file.stem)
+        assert results["settings"]["budget"] == file.stem
+        (record,) = results["encoders"]
+        assert is_of_the_encoder(record, NAME)
+    for task, word in (("digit", "digits"), ("color", "colours")):
+        for head in ("linear", "mlp"):
+            found = accuracies(task, head)
+            cells = " | ".join(found[key].line if key in found else "–" for key in COLUMNS)
+            assert f"| {word}, `{head}` | {cells} |" in card
+    checks = [
+        check
+        for group in kept("strong")["encoders"][0]["checks"]["groups"]
+        for check in group["checks"]
+    ]
+    assert all(check["passed"] for check in checks)
+    assert f"**All {len(checks)} honesty checks passed.**" in card
+
+
+def test_a_wider_search_broke_no_more():
+    left = []
+    for epsilon in (0.1, 0.2):
+        strong, wider = (
+            table.attacked(kept(file)["encoders"][0]["robustness"], "digit", "linear", epsilon)
+            for file in ("strong", "exhaustive")
+        )
+        outcomes = strong["outcomes"][:200], wider["outcomes"]
+        assert outcomes[0].count(".") == outcomes[1].count(".")
+        left.append(f"{outcomes[1].count('.') / 2:.1f}")
+    words = f"leaves {left[0]} and {left[1]} % of the first 200 digits at ε 0.1 and 0.2"
+    assert words in card_of(NAME)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("pgd-0.1", "PGD, ε 0.1"),
+        ("interval-0.1", "bounds, ε 0.1"),
+        ("interval-0.2", "bounds, ε 0.2"),
+    ],
+)
+def test_what_labels_would_add_is_in_the_files(file, words):
+    found = accuracies("digit", "linear", "ceilings", (file,))
+    row = f"| {words} ([file](results/ceilings/{file}.json)) | "
+    page = (ROOT / "docs" / "beyond.md").read_text()
+    assert row + " | ".join(found[key].text for key in COLUMNS) + " |" in page
+
+
+def test_the_model_card_has_three_seeds():
+    values = json.loads((ROOT / "docs/results/hold/colormnist.json").read_text())
+    (model,) = values["models"].values()
+    assert len(model["trainings"]) == 3
+    of, card = model["over_seeds"], card_of(NAME)
+    for task, word in (("digit", "digits"), ("color", "colours")):
+        for head in ("linear", "mlp"):
+            measures = [
+                accuracy_measure(task, head, "strong", epsilon, proof=proof)
+                for how, epsilon in COLUMNS
+                for proof in ["crown" if how == "verified" else ""]
+            ]
+            names = [measure["name"] for measure in measures]
+            cells = " | ".join(worded(of[name], 1) if name in of else "–" for name in names)
+            assert f"| {word}, `{head}` | {cells} |" in card
+
+
+def test_the_first_ones_card_has_the_figures_kept():
+    card = card_of(FIRST)
+    assert tables.markdown(kept("paper", FIRST), [FIRST]) in card
+    files = [*(ROOT / "docs" / "results" / FIRST).glob("*.json")]
     assert len(files) == 5
     for file in files:
-        results = kept(file.stem)
+        results = kept(file.stem, FIRST)
         assert results["settings"]["budget"] == file.stem.split("_")[0]
         # Of `strong` through the first head its own number, 1,000.
         number = {"strong": None, "exhaustive": 200}.get(file.stem, 500)
         assert results["settings"]["images"] == number
         (record,) = results["encoders"]
-        assert is_of_the_encoder(record, provenance)
+        assert is_of_the_encoder(record, FIRST)
     for task, word in (("digit", "digits"), ("color", "colours")):
         for head in ("linear", "mlp"):
-            found = accuracies(task, head)
-            shown = [("nominal", 0), ("paper", 0.1), ("strong", 0.1), ("strong", 0.2)]
-            cells = " | ".join(found[key].line for key in shown)
+            which = "" if head == "linear" else f"_{head}"
+            found = accuracies(task, head, FIRST, (f"paper{which}", f"strong{which}"))
+            cells = " | ".join(found[key].line for key in COLUMNS_OF_THE_FIRST)
             assert f"| {word}, `{head}` | {cells} |" in card
 
 
-def test_the_model_card_says_what_inconsistency_was_found_to_tell(provenance):
-    card = (ROOT / "docs" / "model_card.md").read_text()
+def test_the_first_ones_card_says_what_inconsistency_was_found_to_tell():
     (record,) = json.loads((ROOT / "docs/results/detection_shipped.json").read_text())["encoders"]
-    assert is_of_the_encoder(record, provenance)
+    assert is_of_the_encoder(record, FIRST)
     digits, colours = (table.told(record["detection"], task, 0.2) for task in ("digit", "color"))
     assert [attacks[PGD]["undetected"]["value"] for attacks in (digits, colours)] == [0, 0]
     unseen, also = (
         table.percent(attacks[KNOWING]["undetected"]).text for attacks in (digits, colours)
     )
-    assert f"still breaks {unseen} % of the digits and {also} % of the colours unseen" in card
+    words = f"still breaks {unseen} % of the digits and {also} % of the colours unseen"
+    assert words in card_of(FIRST)
 
 
 def test_the_readme_says_what_was_measured():
     readme = (ROOT / "README.md").read_text()
-    digits, colours = (accuracies(task, "linear") for task in ("digit", "color"))
-
-    def both(*key):
-        return digits[key].text, colours[key].text
-
-    for words, key in (
-        ("reads {} % of the digits and {} % of the colours", ("nominal", 0)),
-        ("at ε 0.1 it keeps {} and {} % (first 500 test images)", ("paper", 0.1)),
-        ("a wider search (`strong`, first 1,000) leaves {} and {} %", ("strong", 0.1)),
-        ("at ε 0.2, twice what it was trained against, {} and {} %", ("strong", 0.2)),
-    ):  # fmt: skip
-        assert words.format(*both(*key)) in readme
-    hidden = accuracies("digit", "mlp")
-    nominal, paper, strong = (
-        hidden[key].text for key in (("nominal", 0), ("paper", 0.1), ("strong", 0.1))
-    )
-    assert (
-        f"One hidden layer in the place of the linear classifier reads {nominal} % of the digits "
-        f"and keeps {paper} and {strong} % at ε 0.1"
-    ) in readme
+    for task, word in (("digit", "digits"), ("color", "colours")):
+        for head in ("linear", "mlp"):
+            found = accuracies(task, head)
+            cells = " | ".join(found[key].text if key in found else "–" for key in COLUMNS)
+            assert f"| {word}, `{head}` | {cells} |" in readme
+    before = accuracies("digit", "linear", FIRST)
+    read, kept_1, kept_2 = (before[key].text for key in COLUMNS if key in before)
+    assert f"reads {read} %, and `strong` leaves {kept_1} and {kept_2}.)" in readme
 
 
-def test_the_model_card_has_its_provenance_and_that_has_its_figures(provenance):
-    card = (ROOT / "docs" / "model_card.md").read_text()
-    assert provenance["complete"]
-    assert provenance["weights_sha256"] in card and provenance["trained"]["commit"] in card
-    evaluated = ROOT / "docs/results" / NAME / "paper.json"
-    assert provenance["evaluation"] == figures(evaluated, provenance["weights_sha256"])
-    config = provenance["config"]
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_model_card_has_its_provenance_and_that_has_its_figures(name):
+    card, notes = card_of(name), provenance(name)
+    assert notes["complete"]
+    assert notes["weights_sha256"] in card and notes["trained"]["commit"] in card
+    evaluated = {NAME: "strong", FIRST: "paper"}[name]
+    file = ROOT / "docs/results" / name / f"{evaluated}.json"
+    assert notes["evaluation"] == figures(file, notes["weights_sha256"])
+    config = notes["config"]
     used = OBJECTIVES[config["algo"]].uses
     given = ("algo", "arch", "obs_var", "steps", "latent_dim", "learning_rate", "seed", *used)
-    for name in (name for name in given if config.get(name) is not None):
-        assert f"`{name}` {config[name]}" in card
-    for name in {"rho", "rho_se", "epsilon"} - {*used}:
-        assert f"`{name}`" not in card
+    for field in (field for field in given if config.get(field) not in (None, "")):
+        assert f"`{field}` {config[field]}" in card
+    for field in {"rho", "rho_se", "epsilon"} - {*used}:
+        assert f"`{field}`" not in card
 
 
-def test_it_is_small_and_says_nothing_of_the_machine_it_was_made_on(provenance):
-    files = [path for path in SHIPPED[NAME].path.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 13e6
-    assert "/" not in "".join(re.findall(r'(?<=[ ="])/\w+', json.dumps(provenance)))
-    assert locate(NAME)[0].parent == SHIPPED[NAME].path
+@pytest.mark.parametrize(("name", "largest"), [(NAME, 6e6), (FIRST, 13e6)])
+def test_it_is_small_and_says_nothing_of_the_machine_it_was_made_on(name, largest):
+    files = [path for path in SHIPPED[name].path.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < largest
+    assert "/" not in "".join(re.findall(r'(?<=[ ="])/\w+', json.dumps(provenance(name))))
+    assert locate(name)[0].parent == SHIPPED[name].path

@@ -26,6 +26,7 @@ class Shipped:
 SHIPPED: Registry[Shipped] = Registry(
     "encoder that comes with the package",
     Shipped("colormnist-robust"),
+    Shipped("colormnist-robust-1"),  # the first; until December 2026 it had the name above
 )
 
 
