@@ -377,7 +377,8 @@ GRIDS: Registry[Grid] = Registry(
         "three seeds of the encoder that ships, on test images",
         title="The encoder that ships: ColorMNIST, three seeds",
         text="Settings that were chosen on the last 10,000 training images, trained on all 60,000 "
-        "with three seeds, and measured once on test images. Seed 0 comes with the package as `colormnist-robust`.",
+        "with three seeds, and measured once on test images. Seed 0 comes with the package as "
+        "`colormnist-robust`.",
         common={**_NORMALISED, "obs_var": 0.01, "penalty_weight": 0.5, "epsilon": 0.2,
                 "learning_rate": 1e-3, "steps": 14_000, "eval_every": 50_000},
         blocks=(Block(("certified_elbo",)),),
