@@ -138,9 +138,9 @@ def accuracies(task, head, name=NAME, files=("strong",)):
     of = {("nominal", 0): results[0]["encoders"][0]["probes"][task][head]["nominal"]}
     for result in results:
         (encoder,) = result["encoders"]
-        for row in encoder["robustness"]["rows"]:
-            if (row["task"], row["head"]) == (task, head):
-                of[result["settings"]["budget"], row["epsilon"]] = row["accuracy"]
+        for epsilon in result["settings"]["epsilons"]:
+            row = table.attacked(encoder["robustness"], task, head, epsilon)
+            of[result["settings"]["budget"], epsilon] = row["accuracy"]
         for row in encoder.get("certified", {}).get("rows", []):
             if (row["task"], row["head"]) == (task, head):
                 of["verified", row["epsilon"]] = row["verified"]

@@ -252,15 +252,6 @@ def _convolution_decoder(
     )(x)
 
 
-def _shallow_encoder(
-    x: Tensor, build: Build, *, channels: int, units: int, batch_norm: bool
-) -> Tensor:
-    """Two convolutions 4x4 of stride 2 and a dense layer."""
-    stack = tuple(Convolution(c, 2, batch_norm) for c in (channels, 2 * channels))
-    x = _convolution_stack(x, build, keras.layers.Conv2D, 4, stack)
-    return _dense_stack(_flat(x, build), build, (units,))
-
-
 _MLP_UNITS = (200, 200, 200, 200)
 _CONV_ENCODER = tuple(
     # Normalised between the layers: not after the last.
@@ -277,9 +268,11 @@ def _for_bounds(
     decoder_units: tuple[int, ...] = _MLP_UNITS, activation: str = "relu", batch_norm: bool = False,
 ) -> Architecture:  # fmt: skip
     """An architecture of few layers, as bounds need it."""
+    stack = tuple(Convolution(c, 2, batch_norm) for c in (channels, 2 * channels))
 
     def encoder_body(x: Tensor, build: Build) -> Tensor:
-        return _shallow_encoder(x, build, channels=channels, units=units, batch_norm=batch_norm)
+        x = _convolution_stack(x, build, keras.layers.Conv2D, 4, stack)
+        return _dense_stack(_flat(x, build), build, (units,))
 
     return Architecture(
         name=name,
