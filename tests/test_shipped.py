@@ -147,6 +147,20 @@ def accuracies(task, head, name=NAME, files=("strong",)):
     return {key: table.percent(share) for key, share in of.items()}
 
 
+def rows(cells):
+    """The rows of a table, a task and head each; `cells` gives those of one."""
+    return [
+        f"| {word}, `{head}` | {' | '.join(cells(task, head))} |"
+        for task, word in (("digit", "digits"), ("color", "colours"))
+        for head in ("linear", "mlp")
+    ]
+
+
+def shown(found, how):
+    """The cells of `COLUMNS`; a dash where nothing was measured."""
+    return [getattr(found[key], how) if key in found else "–" for key in COLUMNS]
+
+
 COLUMNS = [("nominal", 0), ("strong", 0.1), ("verified", 0.1), ("strong", 0.2), ("verified", 0.2)]
 COLUMNS_OF_THE_FIRST = [("nominal", 0), ("paper", 0.1), ("strong", 0.1), ("strong", 0.2)]
 
@@ -158,11 +172,8 @@ def test_the_model_cards_figures_are_those_kept():
         assert results["settings"]["budget"] == file.stem
         (record,) = results["encoders"]
         assert is_of_the_encoder(record, NAME)
-    for task, word in (("digit", "digits"), ("color", "colours")):
-        for head in ("linear", "mlp"):
-            found = accuracies(task, head)
-            cells = " | ".join(found[key].line if key in found else "–" for key in COLUMNS)
-            assert f"| {word}, `{head}` | {cells} |" in card
+    for row in rows(lambda task, head: shown(accuracies(task, head), "line")):
+        assert row in card
     checks = [
         check
         for group in kept("strong")["encoders"][0]["checks"]["groups"]
@@ -198,7 +209,7 @@ def test_what_labels_would_add_is_in_the_files(file, words):
     found = accuracies("digit", "linear", "ceilings", (file,))
     row = f"| {words} ([file](results/ceilings/{file}.json)) | "
     page = (ROOT / "docs" / "beyond.md").read_text()
-    assert row + " | ".join(found[key].text for key in COLUMNS) + " |" in page
+    assert row + " | ".join(shown(found, "text")) + " |" in page
 
 
 def test_the_model_card_has_three_seeds():
@@ -206,16 +217,15 @@ def test_the_model_card_has_three_seeds():
     (model,) = values["models"].values()
     assert len(model["trainings"]) == 3
     of, card = model["over_seeds"], card_of(NAME)
-    for task, word in (("digit", "digits"), ("color", "colours")):
-        for head in ("linear", "mlp"):
-            measures = [
-                accuracy_measure(task, head, "strong", epsilon, proof=proof)
-                for how, epsilon in COLUMNS
-                for proof in ["crown" if how == "verified" else ""]
-            ]
-            names = [measure["name"] for measure in measures]
-            cells = " | ".join(worded(of[name], 1) if name in of else "–" for name in names)
-            assert f"| {word}, `{head}` | {cells} |" in card
+
+    def cells(task, head):
+        for how, epsilon in COLUMNS:
+            proof = "crown" if how == "verified" else ""
+            name = accuracy_measure(task, head, "strong", epsilon, proof=proof)["name"]
+            yield worded(of[name], 1) if name in of else "–"
+
+    for row in rows(cells):
+        assert row in card
 
 
 def test_the_first_ones_card_has_the_figures_kept():
@@ -231,12 +241,14 @@ def test_the_first_ones_card_has_the_figures_kept():
         assert results["settings"]["images"] == number
         (record,) = results["encoders"]
         assert is_of_the_encoder(record, FIRST)
-    for task, word in (("digit", "digits"), ("color", "colours")):
-        for head in ("linear", "mlp"):
-            which = "" if head == "linear" else f"_{head}"
-            found = accuracies(task, head, FIRST, (f"paper{which}", f"strong{which}"))
-            cells = " | ".join(found[key].line for key in COLUMNS_OF_THE_FIRST)
-            assert f"| {word}, `{head}` | {cells} |" in card
+
+    def cells(task, head):
+        which = "" if head == "linear" else f"_{head}"
+        found = accuracies(task, head, FIRST, (f"paper{which}", f"strong{which}"))
+        return [found[key].line for key in COLUMNS_OF_THE_FIRST]
+
+    for row in rows(cells):
+        assert row in card
 
 
 def test_the_first_ones_card_says_what_inconsistency_was_found_to_tell():
@@ -253,11 +265,8 @@ def test_the_first_ones_card_says_what_inconsistency_was_found_to_tell():
 
 def test_the_readme_says_what_was_measured():
     readme = (ROOT / "README.md").read_text()
-    for task, word in (("digit", "digits"), ("color", "colours")):
-        for head in ("linear", "mlp"):
-            found = accuracies(task, head)
-            cells = " | ".join(found[key].text if key in found else "–" for key in COLUMNS)
-            assert f"| {word}, `{head}` | {cells} |" in readme
+    for row in rows(lambda task, head: shown(accuracies(task, head), "text")):
+        assert row in readme
     before = accuracies("digit", "linear", FIRST)
     read, kept_1, kept_2 = (before[key].text for key in COLUMNS if key in before)
     assert f"reads {read} %, and `strong` leaves {kept_1} and {kept_2}.)" in readme
