@@ -451,7 +451,8 @@ def test_large_bodies_and_replies_go_through_processes():
     assert found[1][0] == 400 and "element: 200 " in found[1][1]["error"]
     assert found[2][0] == 503 and "was ended" in found[2][1]["error"]
     assert processes[0] is processes[1] and processes[2] is processes[3] is not processes[0]
-    assert all(process.poll() is not None for process in processes)
+    for process in processes:
+        process.wait(10)  # none outlives the server; the kernel takes a moment to end one
 
 
 def test_a_process_that_needs_too_much_memory_says_so():
