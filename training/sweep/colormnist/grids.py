@@ -370,6 +370,7 @@ GRIDS: Registry[Grid] = Registry(
         attacks=(Attacks("strong", 300),),
         heads=("linear", "mlp"),
         sections=("probes", "robustness", "certified", "latents"),
+        tasks=("digit",),
         dots=True,
     ),
     Grid(
