@@ -167,7 +167,8 @@ def test_crown_verifies_more_outward_no_more_and_parts_are_kept(tmp_path, monkey
         assert (letters[outward[of] == "v"] == "v").all()
     counts = [np.sum(found["first", "linear", 0.02] == "v") for found in (outward, interval, crown)]
     assert 10 < counts[0] <= counts[1] < counts[2] - 10
-    assert (parts, parts_of_crown) == (2, 4)  # it goes on from the intervals
+    # Two radii and three batches; it goes on from the intervals.
+    assert (parts, parts_of_crown) == (6, 12)
     monkeypatch.setattr(Bounds, "least", None)  # it is not called again
     again, count = run()
-    assert count == 6 and all((again[of] == interval[of]).all() for of in interval)
+    assert count == 18 and all((again[of] == interval[of]).all() for of in interval)

@@ -13,7 +13,7 @@ from tf_avae.errors import InputError, ProofContradicted, first_few
 from tf_avae.evaluation import statistics
 from tf_avae.evaluation.batches import in_batches
 from tf_avae.evaluation.encoder import Encoder
-from tf_avae.evaluation.evaluated import EvaluatedEncoder, Work, images_through
+from tf_avae.evaluation.evaluated import EvaluatedEncoder, Work, batches, images_through
 from tf_avae.evaluation.part_store import Part
 from tf_avae.evaluation.proofs import PROOFS
 from tf_avae.evaluation.robustness import Stand
@@ -55,15 +55,13 @@ def planned_certified(
         return {}
     proof = PROOFS[settings.certify]
 
-    def steps(task: Task, head: str) -> float:
-        images = images_through(head, settings, len(task.at))
-        return images * sum(proof.costs(len(task.classes)).values())
-
     return {
-        _work(encoder, name, head, epsilon): steps(task, head)
+        _work(encoder, name, head, epsilon, among): len(among)
+        * sum(proof.costs(len(task.classes)).values())
         for name, task in tasks.items()
         for head in settings.heads
         for epsilon in settings.epsilons
+        for among in batches(images_through(head, settings, len(task.at)), settings)
     }
 
 
@@ -107,29 +105,38 @@ def certified(evaluated: EvaluatedEncoder) -> dict[str, Any]:
 def lead(evaluated: EvaluatedEncoder, task: str, head: str, epsilon: float) -> np.ndarray:
     """What the logit of an image's label exceeds all others by, at least, wherever in the ball: of
     the images that are attacked through a head, [N]. -inf where an image is wrong as it is."""
-    settings, of_task = evaluated.settings, evaluated.tasks[task]
-    count = images_through(head, settings, len(of_task.at))
-    costs = PROOFS[settings.certify].costs(len(of_task.classes))
-    found = np.full(count, -np.inf, np.float32)
+    parts = (_lead(evaluated, task, head, epsilon, of) for of in evaluated.batches(task, head))
+    return np.concatenate(list(parts))
+
+
+def _lead(
+    evaluated: EvaluatedEncoder, task: str, head: str, epsilon: float, batch: range
+) -> np.ndarray:
+    """The same of one batch alone."""
+    settings = evaluated.settings
+    costs = PROOFS[settings.certify].costs(len(evaluated.tasks[task].classes))
+    found = np.full(len(batch), -np.inf, np.float32)
     for number, relaxed in enumerate(costs):
         key = {
-            "task": task, "head": head, "epsilon": epsilon, "images": count,
+            "task": task, "head": head, "epsilon": epsilon, "images": [batch.start, batch.stop],
             "relaxed": relaxed, "outward": settings.outward, "layers": evaluated.prover.digest,
         }  # fmt: skip
-        make = partial(_tried, evaluated, task, head, epsilon, found, list(costs.items())[number:])
-        work = _work(evaluated.encoder, task, head, epsilon)
+        bounds = list(costs.items())[number:]
+        make = partial(_tried, evaluated, task, head, epsilon, batch, found, bounds)
+        work = _work(evaluated.encoder, task, head, epsilon, batch)
         found = evaluated.part(SECTION, key, make, work).arrays["lead"]
     return found
 
 
 def _tried(
-    evaluated: EvaluatedEncoder, task: str, head: str, epsilon: float, before: np.ndarray,
-    costs: list[tuple[int, float]],
+    evaluated: EvaluatedEncoder, task: str, head: str, epsilon: float, batch: range,
+    before: np.ndarray, costs: list[tuple[int, float]],
 ) -> Part:  # fmt: skip
     """The first of some bounds, tried on what those before it left undecided."""
     settings, ((relaxed, cost), *later) = evaluated.settings, costs
-    images, labels = evaluated.attacked(task, len(before))
-    among = np.flatnonzero(evaluated.nominal(task, head)[: len(before)] & (before <= 0))
+    images, labels = (array[batch.start :] for array in evaluated.attacked(task, batch.stop))
+    right = evaluated.nominal(task, head)[batch.start : batch.stop]
+    among = np.flatnonzero(right & (before <= 0))
     found = before.copy()
     if not len(among):
         return Part({}, {"lead": found})

@@ -18,11 +18,12 @@ from tf_avae.evaluation.encoder import Batches, Encoder
 from tf_avae.evaluation.fid import Extractor
 from tf_avae.evaluation.inputs import TestImages
 from tf_avae.evaluation.part_store import Part, PartStore
-from tf_avae.evaluation.robustness import Outcomes, Stand, worst_case
+from tf_avae.evaluation.robustness import TRIAL_LETTERS, Outcomes, Stand, joined, worst_case
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.tasks import Task
 from tf_avae.evaluation.trial_graphs import Headed, TrialGraphs
 from tf_avae.evaluation.trials import Classifier, Extent
+from tf_avae.inputs import seed_of
 from tf_avae.probes import HEADS, Fitted, Probe
 from tf_avae.types import Images, PerExample
 
@@ -91,6 +92,17 @@ def images_through(head: str, settings: Settings, available: int) -> int:
     return count if head == settings.heads[0] else min(count, settings.other_images)
 
 
+def batches(count: int, settings: Settings) -> list[range]:
+    """Places of the first `count` test images, in the batches in which they are attacked.
+
+    An image stays in its batch whatever becomes of the others there, and each batch has its own
+    random numbers: what becomes of it does not depend on which other batches are attacked, or
+    where. So an evaluation can be split, and one of more images goes on from one of fewer.
+    """
+    size = settings.batch_size
+    return [range(first, min(first + size, count)) for first in range(0, count, size)]
+
+
 def planned_work(
     encoder: str, tasks: Mapping[str, Task], settings: Settings, channels: int
 ) -> dict[Work, float]:
@@ -102,8 +114,8 @@ def planned_work(
         extent = Extent(len(task.classes), channels)
         cost = BUDGETS[settings.budget].cost(extent, settings.norm)
         for head, epsilon in itertools.product(settings.heads, settings.epsilons):
-            count = images_through(head, settings, len(task.at))
-            work[encoder, name, head, epsilon] = cost * count
+            for among in batches(images_through(head, settings, len(task.at)), settings):
+                work[encoder, name, head, epsilon, among] = cost * len(among)
     return work
 
 
@@ -263,43 +275,57 @@ class EvaluatedEncoder:
         of_task = self.tasks[task]
         return of_task.first(count, self.test.images), of_task.labels[:count]
 
+    def batches(self, task: str, head: str) -> list[range]:
+        """The measured test images that are attacked through a head, in batches."""
+        count = images_through(head, self.settings, len(self.tasks[task].at))
+        return batches(count, self.settings)
+
     def outcomes(self, task: str, head: str, epsilon: float) -> Outcomes:
         """The worst case over the budget; its points are those of the first measured test images,
         for the pictures and the checks."""
-        count = images_through(head, self.settings, len(self.tasks[task].at))
-        kept = max(SHOWN, self.settings.free_images)
+        parts = [self.outcomes_of(task, head, epsilon, of) for of in self.batches(task, head)]
+        return joined(parts)
+
+    def outcomes_of(self, task: str, head: str, epsilon: float, among: range) -> Outcomes:
+        """The same of one batch alone."""
+        shown = max(SHOWN, self.settings.free_images) - among.start
+        kept = max(0, min(shown, len(among)))
         settings = {
-            "task": task, "head": head, "epsilon": epsilon, "images": count,
+            "task": task, "head": head, "epsilon": epsilon, "images": [among.start, among.stop],
             "budget": self.settings.budget, "kept": kept,
         }  # fmt: skip
-        images, labels = self.attacked(task, count)
+        images, labels = (array[among.start :] for array in self.attacked(task, among.stop))
+        count = len(self.batches(task, head))
 
         def make() -> Part:
             started = self._parts.find("started", settings)
             classify = self.classify(task, head)
-            what = f"{head} probe of {task}, ε {epsilon:g}"
+            which = f", images {among.start + 1:,} to {among.stop:,}" if count > 1 else ""
+            what = f"{head} probe of {task}, ε {epsilon:g}{which}"
             found = worst_case(
                 classify,
                 images,
                 labels,
                 epsilon=epsilon,
                 budget=self.budget,
-                seed=self.settings.seed,
+                # Each trial adds less than the number of images times that of the letters.
+                seed=seed_of(self.settings.seed) + [0, among.start * len(TRIAL_LETTERS)],
                 ball=BALLS[self.settings.norm],
                 batch_size=self.settings.batch_size,
                 progress=lambda stand: self.say(
-                    f"{what}: {stand.trial}, {stand.unbroken:,} of {count:,} unbroken", stand
+                    f"{what}: {stand.trial}, {stand.unbroken:,} of {len(among):,} unbroken", stand
                 ),
                 earlier=None if started is None else _outcomes(started),
                 # Later trials go on from the points that earlier ones found.
                 after_trial=lambda so_far: self._parts.keep(
-                    "started", settings, _kept(so_far, count)
+                    "started", settings, _kept(so_far, len(among))
                 ),
                 graphs=self.graphs,
             )
             return _kept(found, kept)
 
-        finished = self.part("outcomes", settings, make, (self.encoder.name, task, head, epsilon))
+        work = (self.encoder.name, task, head, epsilon, among)
+        finished = self.part("outcomes", settings, make, work)
         self._parts.drop("started", settings)
         return _outcomes(finished)
 

@@ -9,7 +9,7 @@ cost. Of the others the best point is kept, and handed to the next trial, which 
 import math
 import string
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,6 +84,16 @@ class Outcomes(NamedTuple):
         """Accuracy under no trial, the first, the first two ...: [1 + trials]."""
         broken = [np.sum(self.broken_by == number) for number in range(len(self.trials))]
         return (self.clean.sum() - np.cumsum([0, *broken])) / len(self.clean)
+
+
+def joined(parts: Sequence[Outcomes]) -> Outcomes:
+    """The outcomes of some examples and of others, under the same trials, as those of all."""
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in Outcomes._fields
+        if name != "trials"
+    }
+    return Outcomes(trials=parts[0].trials, **arrays)
 
 
 def worst_case(
