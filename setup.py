@@ -51,6 +51,8 @@ TENSORFLOW = [
 # pyarrow writes Parquet; Beam brings it, and the bounds are Beam's.
 BEAM = ["apache-beam>=2.77,<2.78", "pyarrow>=14.0.1,<26"]
 
+RAY = ["ray>=2.60,<2.61"]
+
 setup(
     name="tf-avae",
     version=VERSION,
@@ -77,9 +79,12 @@ setup(
         "tf": TENSORFLOW,
         "gpu": [*TENSORFLOW, "tensorflow[and-cuda]>=2.21,<2.22"],
         "beam": [*TENSORFLOW, *BEAM],
+        # Sweeps and evaluations on the nodes of a cluster; it takes protobuf 6, as TensorFlow.
+        "ray": [*TENSORFLOW, *RAY],
         "test": [
             *TENSORFLOW,
             *BEAM,
+            *RAY,
             # Two processes; attacks stay in their balls for any input; reports in a real browser.
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",

@@ -8,9 +8,18 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from scripted_cells import (
+    SCRIPTED,
+    Signals,
+    alive,
+    count,
+    declared,
+    script,
+    starts,
+    wait_for,
+)
 
 from tf_avae.config import Config
 from tf_avae.errors import InputError
@@ -19,45 +28,10 @@ from training.signals import Interrupted, StopSignals
 from training.sweep import pages
 from training.sweep.cells import declaration as cells
 from training.sweep.cells import engine, folder
-from training.sweep.cells.declaration import Cell, Declaration, Kind, difference, flags
+from training.sweep.cells.declaration import Cell, Kind, difference, flags
 from training.sweep.cells.folder import State, SweepFolder
+from training.sweep.cells.places import Here
 from training.sweep.cells.screen import Estimate, estimate
-
-# Counts its starts and its steps in files; ends after so many steps; a signal ends it at a step.
-SCRIPT = """
-import os, pathlib, signal, sys, time
-folder, steps, pause, code, *needs = sys.argv[1:]
-folder = pathlib.Path(folder)
-stopped = []
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, lambda got, frame: stopped.append((got, time.monotonic())))
-for need in needs:
-    assert (pathlib.Path(need) / "result").exists(), need
-with (folder / "starts").open("a") as file:
-    file.write(f"{os.getpid()} {time.time()}\\n")
-count = folder / "count"
-for step in range(int(count.read_text()) if count.exists() else 0, int(steps)):
-    time.sleep(float(pause))
-    count.write_text(str(step + 1))
-    print(f"step {step + 1}/{steps}  0:{int(steps) - step - 1:02d} left", flush=True)
-    if stopped:
-        time.sleep(0.4)  # a second signal would end the saving, unless it came with the first
-        again = any(at > stopped[0][1] + 0.25 for _, at in stopped)
-        print("ended at once" if again else "saved", flush=True)
-        sys.exit(128 + stopped[0][0])
-if int(code):
-    print("went wrong", file=sys.stderr)
-    sys.exit(int(code))
-(folder / "result").write_text(str(time.time()))
-"""
-
-
-def _words(cell, path, needs):
-    o = {"steps": 1, "pause": 0.0, "code": 0} | cell.options
-    return ["-c", SCRIPT, *map(str, (path, o["steps"], o["pause"], o["code"], *needs))]
-
-
-SCRIPTED = Kind("script", "counts", output=".", result="result", words=_words)
 
 
 @pytest.fixture(autouse=True)
@@ -67,31 +41,9 @@ def scripted(monkeypatch):
     monkeypatch.setattr(folder, "KINDS", kinds)
 
 
-def script(name, *needs, **options):
-    return Cell(name, "script", options, needs)
-
-
-def declared(*made, **settings):
-    return Declaration("scripts", settings, made)
-
-
-class Signals:
-    """As `StopSignals`, from inside."""
-
-    received = None
-
-    def check(self):
-        if self.received:
-            raise Interrupted(self.received)
-
-
 def run(sweep, **how):
-    return engine.run_cells(sweep, list(sweep.declaration.cells), **{"signals": Signals()} | how)
-
-
-def starts(sweep, name):
-    path = sweep.folder(name) / "starts"
-    return path.read_text().splitlines() if path.exists() else []
+    how = {"signals": Signals(), "place": Here(how.pop("processes", 1))} | how
+    return engine.run_cells(sweep, list(sweep.declaration.cells), **how)
 
 
 def result_time(sweep, name):
@@ -159,25 +111,6 @@ def test_two_processes_at_once_do_each_cell_once(tmp_path):
         worker.join(timeout=60)
     assert outcomes == [([], [])] * 3
     assert [len(starts(sweep, cell.name)) for cell in made] == [1] * 8
-
-
-def wait_for(what, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def count(sweep, name):
-    path = sweep.folder(name) / "count"
-    return int(path.read_text() or 0) if path.exists() else 0
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def command_line(path, out):

@@ -20,6 +20,7 @@ from training.sweep import models
 from training.sweep.cells.declaration import Cell, Declaration
 from training.sweep.cells.engine import run_cells
 from training.sweep.cells.folder import DONE, RUNNING, SweepFolder
+from training.sweep.cells.places import add_place_options, check_place, place_of
 from training.sweep.cells.screen import estimate
 from training.sweep.colormnist import chart as colormnist_chart
 from training.sweep.colormnist import figures as colormnist_figures
@@ -125,9 +126,6 @@ def parser() -> Parser:
         where = one.add_argument_group("the sweep")
         where.add_argument("--out", metavar="DIR", help=f"its folder [{sweep.place}]")
         where.add_argument(
-            "--processes", type=int, default=1, metavar="N", help="cells in work at once [1]"
-        )
-        where.add_argument(
             "--only", nargs="+", metavar="CELL", help="these cells and what they need [all]"
         )
         where.add_argument(
@@ -138,6 +136,7 @@ def parser() -> Parser:
             action="store_true",
             help="print the table of what there is in --out, as it was declared; no work",
         )
+        add_place_options(one)
         sweep.add_options(one)
     return made
 
@@ -149,8 +148,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _sweep(arguments: argparse.Namespace) -> int:
     kind = SWEEPS[arguments.sweep]
-    if arguments.processes < 1:
-        raise InputError(f"processes is {arguments.processes}; it must be at least 1")
+    check_place(arguments)
     if arguments.out == "":
         raise InputError("--out is empty; give the sweep's folder, such as sweeps/mine")
     path = absolute(arguments.out or Path("sweeps", kind.folder(arguments)))
@@ -169,10 +167,10 @@ def _sweep(arguments: argparse.Namespace) -> int:
     kind.check(sweep)
     sweep = SweepFolder.create(path, declaration)
     try:
-        with StopSignals() as signals:
+        with place_of(arguments) as place, StopSignals() as signals:
             kind.prepare(sweep)
             signals.check()
-            outcome = run_cells(sweep, cells, processes=arguments.processes, signals=signals)
+            outcome = run_cells(sweep, cells, place=place, signals=signals)
     except Interrupted as stop:
         say(f"stopped. To go on: {_command()}")
         return 128 + stop.signum

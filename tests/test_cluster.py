@@ -1,0 +1,161 @@
+"""Sweeps on a Ray cluster of several nodes on this machine, which Ray's own test harness makes."""
+
+import argparse
+import signal
+import sys
+import threading
+
+import pytest
+from ray.cluster_utils import Cluster
+from scripted_cells import Signals, alive, count, declared, script, starts, wait_for
+
+from tf_avae.errors import InputError
+from training.signals import Interrupted
+from training.sweep.cells import cluster as tasks
+from training.sweep.cells import engine, folder
+from training.sweep.cells.folder import SweepFolder
+from training.sweep.cells.places import check_place, place_of
+
+
+def do_scripted(*given):
+    """A task as it is, in a process that knows scripted cells."""
+    from scripted_cells import SCRIPTED
+
+    from tf_avae.registry import Registry
+    from training.sweep.cells import cluster, folder
+
+    folder.KINDS = Registry("kind of cell", SCRIPTED)
+    return cluster._do(*given)
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Cells are scripts, here and on the nodes."""
+    from scripted_cells import SCRIPTED
+
+    from tf_avae.registry import Registry
+
+    monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path))
+    monkeypatch.setattr(folder, "KINDS", Registry("kind of cell", SCRIPTED))
+    monkeypatch.setattr(tasks, "_do", do_scripted)
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """A cluster whose head does no cells."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    yield made
+    made.shutdown()
+
+
+def run(sweep, address, signals=None, **options):
+    words = {"processes": 1, "cluster": address, "cell_cpus": 1, "cell_gpus": 0.0} | options
+    with place_of(argparse.Namespace(**words)) as place:
+        cells = list(sweep.declaration.cells)
+        return engine.run_cells(sweep, cells, place=place, signals=signals or Signals())
+
+
+def test_a_node_killed_in_the_middle_loses_nothing_and_nothing_is_done_twice(
+    tmp_path, nodes, scripted
+):
+    """Its cells go on, from what they saved, on a node that is left."""
+    first, second = (nodes.add_node(num_cpus=2) for _ in range(2))
+    made = [script(f"c{n}", steps=60, pause=0.1) for n in range(4)]
+    made += [script("after", *(cell.name for cell in made)), script("bad", code=3)]
+    sweep = SweepFolder.create(tmp_path / "s", declared(*made))
+
+    def kill():
+        wait_for(lambda: all(count(sweep, f"c{n}") > 3 for n in range(4)))
+        nodes.remove_node(first, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    assert run(sweep, nodes.address) == (["bad"], [])
+    killer.join()
+    begun = {cell.name: starts(sweep, cell.name) for cell in made}
+    again = [name for name, lines in begun.items() if len(lines) == 2]
+    assert len(again) == 2 and {len(lines) for lines in begun.values()} == {1, 2}
+    for n in range(4):
+        name = f"c{n}"
+        assert sweep.done(name) and count(sweep, name) == 60
+        # Each step is made once, whichever command made it.
+        assert sum(line.startswith("step ") for line in sweep.log(name).open()) == 60
+        assert len(sweep.sessions(name)) == len(begun[name])
+        assert not any(alive(int(line.split()[0])) for line in begun[name])
+    assert sweep.state("bad").reason == "exit code 3: went wrong"
+    nodes.remove_node(second)
+
+
+def test_a_signal_ends_what_runs_and_nothing_more_is_begun(tmp_path, nodes, scripted):
+    node = nodes.add_node(num_cpus=2)
+    made = [script(name, steps=400, pause=0.05) for name in "abc"]
+    sweep = SweepFolder.create(tmp_path / "s", declared(*made))
+    signals = Signals()
+
+    def running():
+        return [cell.name for cell in made if count(sweep, cell.name) > 2]
+
+    def stop():
+        wait_for(lambda: len(running()) == 2)
+        signals.received = signal.SIGINT
+
+    threading.Thread(target=stop).start()
+    with pytest.raises(Interrupted):
+        run(sweep, nodes.address, signals)
+    stopped = running()
+    for cell in made:
+        if cell.name in stopped:
+            assert sweep.sessions(cell.name)[-1].code == 143
+            assert sweep.state(cell.name).name == "stopped"
+            assert sweep.last_line(cell.name) == "saved"
+        else:
+            assert starts(sweep, cell.name) == []
+        for line in starts(sweep, cell.name):
+            assert not alive(int(line.split()[0]))
+    nodes.remove_node(node)
+
+
+def test_what_a_node_cannot_do_is_told(tmp_path, nodes, scripted, capsys, monkeypatch):
+    node = nodes.add_node(num_cpus=1)
+    sweep = SweepFolder.create(tmp_path / "s", declared(script("a")))
+    monkeypatch.setattr(tasks.Path, "cwd", lambda: tmp_path / "elsewhere")
+    assert run(sweep, nodes.address) == (["a"], [])
+    assert "put the sweep on storage that all nodes share" in capsys.readouterr().out
+    monkeypatch.undo()
+    with place_of(argparse.Namespace(cluster=nodes.address, cell_cpus=64, cell_gpus=0.5)):
+        said = capsys.readouterr().out
+    assert "none of the cluster's 2 nodes has 64 cores and 0.5 GPUs" in said
+    nodes.remove_node(node)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"processes": 0}, "processes is 0; it must be at least 1"),
+        ({"cell_cpus": 0}, "cell_cpus is 0; it must be at least 1"),
+        ({"cell_gpus": 1.5}, "cell_gpus is 1.5; it must be a share of one GPU"),
+        ({"cell_gpus": float("nan")}, "cell_gpus is nan"),
+        ({"cluster": ""}, "--cluster is empty"),
+    ],
+)
+def test_flags_of_a_place_are_checked(options, words):
+    good = {"processes": 1, "cluster": None, "cell_cpus": 1, "cell_gpus": 0.0}
+    check_place(argparse.Namespace(**good))
+    with pytest.raises(InputError, match=words):
+        check_place(argparse.Namespace(**good | options))
+
+
+def test_without_a_cluster_there_or_ray_it_says_so(monkeypatch):
+    asked = {"cell_cpus": 1, "cell_gpus": 0.0}
+    for address in ("127.0.0.1:9", "no-such-host:6379", "127.0.0.1:99999999", "auto", "nonsense"):
+        with (
+            pytest.raises(InputError, match=f"no Ray cluster answers at '{address}'"),
+            place_of(argparse.Namespace(cluster=address, **asked)),
+        ):
+            pass
+    monkeypatch.setitem(sys.modules, "training.sweep.cells.cluster", None)
+    with (
+        pytest.raises(InputError, match=r"pip install 'tf-avae\[ray\]'"),
+        place_of(argparse.Namespace(cluster="local", **asked)),
+    ):
+        pass
