@@ -4,15 +4,24 @@ import argparse
 import signal
 import sys
 import threading
+from pathlib import Path
 
+import kubernetes_validate
 import pytest
+import ray
+import yaml
 from ray.cluster_utils import Cluster
 from scripted_cells import Signals, alive, count, declared, script, starts, wait_for
+from test_resume import assert_same
 
+from tf_avae.config import Config
 from tf_avae.errors import InputError
+from tf_avae.runs.plan import resolve
 from training.signals import Interrupted
+from training.sweep import __main__ as command
 from training.sweep.cells import cluster as tasks
 from training.sweep.cells import engine, folder
+from training.sweep.cells.declaration import Declaration, fit_cell
 from training.sweep.cells.folder import SweepFolder
 from training.sweep.cells.places import check_place, place_of
 
@@ -147,7 +156,7 @@ def test_flags_of_a_place_are_checked(options, words):
 
 def test_without_a_cluster_there_or_ray_it_says_so(monkeypatch):
     asked = {"cell_cpus": 1, "cell_gpus": 0.0}
-    for address in ("127.0.0.1:9", "no-such-host:6379", "127.0.0.1:99999999", "auto", "nonsense"):
+    for address in ("127.0.0.1:9", "no-such-host:6379", "127.0.0.1:99999999", "nonsense"):
         with (
             pytest.raises(InputError, match=f"no Ray cluster answers at '{address}'"),
             place_of(argparse.Namespace(cluster=address, **asked)),
@@ -159,3 +168,45 @@ def test_without_a_cluster_there_or_ray_it_says_so(monkeypatch):
         place_of(argparse.Namespace(cluster="local", **asked)),
     ):
         pass
+
+
+def test_a_training_on_the_cluster_is_the_one_here_bit_by_bit(tmp_path, few_digits, nodes):
+    node = nodes.add_node(num_cpus=1)
+    config = Config(
+        algo="avae", dataset="color_mnist", data_dir=str(few_digits), steps=20, log_every=10,
+        latent_dim=4, batch_size=16,
+    )  # fmt: skip
+    made = Declaration("one", {}, (fit_cell("a", resolve(config)),))
+    sweeps = [SweepFolder.create(tmp_path / name, made) for name in ("here", "there")]
+    assert run(sweeps[0], None) == run(sweeps[1], nodes.address) == ([], [])
+    assert_same(*(sweep.output("a") for sweep in sweeps))
+    nodes.remove_node(node)
+
+
+def test_the_sweep_on_kubernetes():
+    """KubeRay's own kind has no schema here; its pods are Kubernetes' own."""
+    text = (Path(__file__).parent.parent / "training/kubernetes/sweep.yaml").read_text()
+    found = {document["kind"]: document for document in yaml.safe_load_all(text)}
+    job = found.pop("RayJob")
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    pods = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}} | group["template"]
+            for group in groups]  # fmt: skip
+    assert set(found) == {"NetworkPolicy", "PersistentVolumeClaim"}
+    for document in (*found.values(), *pods):
+        for version in ("1.28", kubernetes_validate.latest_version()):
+            kubernetes_validate.validate(document, version, strict=True)
+    assert cluster["rayVersion"] == ray.__version__
+    python, *words = job["spec"]["entrypoint"].split()
+    assert python == "python" and words[:2] == ["-m", "training.sweep"]
+    given = command.parser().parse_args(words[2:])
+    check_place(given)
+    # Every worker has room for a cell, and the head makes none.
+    assert groups[0]["rayStartParams"]["num-cpus"] == "0" and given.cluster == "auto"
+    for pod in pods[1:]:
+        limits = pod["spec"]["containers"][0]["resources"]["limits"]
+        assert int(limits["cpu"]) >= given.cell_cpus
+        assert float(limits["nvidia.com/gpu"]) >= given.cell_gpus > 0
+    for pod in pods:
+        (container,) = pod["spec"]["containers"]
+        assert given.out.startswith(container["volumeMounts"][0]["mountPath"])

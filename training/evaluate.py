@@ -24,7 +24,9 @@ from tf_avae.evaluation import (
     Encoder,
     Evaluation,
     Settings,
+    Shard,
     evaluate,
+    evaluate_shard,
     open_extractor,
 )
 from tf_avae.evaluation.evaluated import Report
@@ -41,7 +43,9 @@ from tf_avae.runs.plan import build_model
 from tf_avae.saved.encoders import open_encoder
 from training.options import add_choice, add_data_options, listed, open_given
 from training.rates import fit_steps, paired_rates, time_factor
+from training.shards import add_shard_options, check_shards, do_shards
 from training.signals import Interrupted, StopSignals, deterministic
+from training.sweep.cells.places import place_of
 
 RESULTS = ("results.json", "report.html")
 """What an evaluation writes into its folder."""
@@ -127,6 +131,7 @@ def parser() -> Parser:
         "model (.keras) or a SavedModel [none: no FID]",
     )  # fmt: skip
     made.add_argument("--out", metavar="DIR", help="where to write [evaluations/NAMES-BUDGET]")
+    add_shard_options(made)
     made.add_argument(
         "--strict", action="store_true",
         help=f"exit with {FAILED_CHECKS} where an honesty check fails, or cannot be made",
@@ -151,6 +156,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         certify=arguments.certify,
         outward=arguments.outward,
     )
+    check_shards(arguments)
     if arguments.strict and "checks" not in settings.sections:
         raise InputError("--strict looks at the checks; name checks under --section too")
     fid = arguments.fid
@@ -159,28 +165,48 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     data, described = open_given(arguments, encoders)
     settings = replace(settings, tasks=settings.tasks or data.tasks or None)
     folder = _folder(arguments.out, encoders, settings)
+    if arguments.parts == "":
+        raise InputError("--parts is empty; give the folder where finished parts are kept")
+    parts = absolute(arguments.parts or folder / "parts")
     try:
-        with deterministic(), StopSignals() as signals:
+        # The cluster first: Ray takes SIGTERM for itself.
+        with place_of(arguments) as place, deterministic(), StopSignals() as signals:
+            if arguments.shards:
+                do_shards(arguments, folder, parts, place, signals)
+            given: dict[str, Any] = {
+                "train": data.train_images(_DATA_BATCH),
+                "test": data.held_out(_DATA_BATCH),
+                "settings": settings,
+                "folder": parts,
+                "progress": Progress(signals).update,
+            }
+            if arguments.shard:
+                return _do_shard(arguments.shard, encoders, given, folder)
             evaluation = evaluate(
                 encoders,
-                train=data.train_images(_DATA_BATCH),
-                test=data.held_out(_DATA_BATCH),
-                settings=settings,
+                **given,
                 extractor=extractor,
                 data=described,
-                folder=folder / "parts",
-                progress=Progress(signals).update,
                 class_names=data.class_names,
+                sharded=bool(arguments.shards),
             )
             if _TIME_FACTOR in arguments.section:
-                _add_time_factors(evaluation, encoders, data, folder)
+                _add_time_factors(evaluation, encoders, data, parts)
             signals.check()
     except Interrupted as stop:
-        say(f"\nstopped; finished parts are in {shown(folder / 'parts')}. The same command goes on")
+        say(f"\nstopped; finished parts are in {shown(parts)}. The same command goes on")
         return 128 + stop.signum
     write_results(evaluation, folder)
     sound = evaluation.checked and not evaluation.failed_checks
     return FAILED_CHECKS if arguments.strict and not sound else 0
+
+
+def _do_shard(shard: Shard, encoders: list[Encoder], given: dict[str, Any], folder: Path) -> int:
+    pieces = evaluate_shard(encoders, shard, **given)
+    done = {"shard": list(shard), "pieces": pieces, "command": session()["command"]}
+    write_json(folder / "shard.json", {**done, **provenance()})
+    say(f"shard {shard.number} of {shard.of} is done: {pieces} pieces")
+    return 0
 
 
 def write_results(evaluation: Evaluation, folder: Path) -> None:
@@ -256,7 +282,7 @@ def _add_time_factors(
 ) -> None:
     """Adds to each record the time of a training step over that of the `vae` with the same
     options, or why it is not known."""
-    parts = PartStore(folder / "parts", {"source": source_checksum()})
+    parts = PartStore(folder, {"source": source_checksum()})
     for record, encoder in zip(evaluation.results["encoders"], encoders, strict=True):
         if encoder.notes.get("kind") != "run":
             record["left_out"][_TIME_FACTOR] = "no run: nothing is known of its training"

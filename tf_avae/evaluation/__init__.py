@@ -9,7 +9,7 @@ from tf_avae.evaluation.representation import DISTANCES, attack_representation
 from tf_avae.evaluation.robustness import Outcomes, worst_case
 from tf_avae.evaluation.section import SECTIONS, Section
 from tf_avae.evaluation.settings import Settings
-from tf_avae.evaluation.suite import Evaluation, evaluate
+from tf_avae.evaluation.suite import Evaluation, Shard, evaluate, evaluate_shard
 from tf_avae.evaluation.trials import Trial
 
 __all__ = [
@@ -25,9 +25,11 @@ __all__ = [
     "Proof",
     "Section",
     "Settings",
+    "Shard",
     "Trial",
     "attack_representation",
     "evaluate",
+    "evaluate_shard",
     "frechet_distance",
     "open_extractor",
     "worst_case",

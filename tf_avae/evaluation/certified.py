@@ -3,6 +3,7 @@
 An attack gives an upper bound of the accuracy in the worst case, a proof a lower one.
 """
 
+import itertools
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from tf_avae.evaluation.evaluated import EvaluatedEncoder, Work, batches, images
 from tf_avae.evaluation.part_store import Part
 from tf_avae.evaluation.proofs import PROOFS
 from tf_avae.evaluation.robustness import Stand
+from tf_avae.evaluation.section import Piece
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.tasks import Task
 from tf_avae.types import Images, PerExample, Tensor
@@ -100,6 +102,19 @@ def certified(evaluated: EvaluatedEncoder) -> dict[str, Any]:
     return {
         "bounds": settings.certify, "outward": settings.outward, "rows": rows, "left_out": left_out
     }  # fmt: skip
+
+
+def proofs(evaluated: EvaluatedEncoder) -> list[Piece]:
+    """The proofs through linear heads, in batches."""
+    return [
+        Piece(
+            _work(evaluated.encoder, task, head, epsilon, of),
+            partial(_lead, evaluated, task, head, epsilon, of),
+        )
+        for task, head in itertools.product(evaluated.tasks, _linear_heads(evaluated))
+        for epsilon in sorted(evaluated.settings.epsilons)
+        for of in evaluated.batches(task, head)
+    ]
 
 
 def lead(evaluated: EvaluatedEncoder, task: str, head: str, epsilon: float) -> np.ndarray:

@@ -19,6 +19,7 @@ from tf_avae.evaluation.fid import Extractor
 from tf_avae.evaluation.inputs import TestImages
 from tf_avae.evaluation.part_store import Part, PartStore
 from tf_avae.evaluation.robustness import TRIAL_LETTERS, Outcomes, Stand, joined, worst_case
+from tf_avae.evaluation.section import Piece
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.tasks import Task
 from tf_avae.evaluation.trial_graphs import Headed, TrialGraphs
@@ -183,6 +184,17 @@ class EvaluatedEncoder:
         if work is not None:
             self._work_progress.end()
         return found
+
+    def find_all(self, pieces: list[Piece]) -> None:
+        """Looks for the parts of pieces of work.
+
+        Raises:
+            InputError: one is not there.
+        """
+        self._parts.closed = True
+        for piece in pieces:
+            piece.do()
+        self._parts.closed = False
 
     def of_images(self, function: Callable[[Images], Any], images: np.ndarray) -> Any:
         """A function's results over images [N, H, W, C], in batches of the settings' size."""

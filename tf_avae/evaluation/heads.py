@@ -1,6 +1,7 @@
 """The sections that look through heads: accuracy as images are and under attack, and the checks."""
 
 import itertools
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from tf_avae.evaluation.checks import CHECKS, Case, run_checks
 from tf_avae.evaluation.evaluated import EvaluatedEncoder
 from tf_avae.evaluation.neighbours import agreement, nearest
 from tf_avae.evaluation.part_store import Part
+from tf_avae.evaluation.section import Piece
 
 
 def probes(evaluated: EvaluatedEncoder) -> dict[str, Any]:
@@ -71,6 +73,19 @@ def robustness(evaluated: EvaluatedEncoder) -> dict[str, Any]:
             "outcomes": outcomes.compact(),
         })  # fmt: skip
     return {"rows": rows}
+
+
+def attacks(evaluated: EvaluatedEncoder) -> list[Piece]:
+    """The attacks through heads, in batches."""
+    return [
+        Piece(
+            (evaluated.encoder.name, task, head, epsilon, among),
+            partial(evaluated.outcomes_of, task, head, epsilon, among),
+        )
+        for task, head in itertools.product(evaluated.tasks, evaluated.settings.heads)
+        for epsilon in sorted(evaluated.settings.epsilons)
+        for among in evaluated.batches(task, head)
+    ]
 
 
 def telling_epsilon(evaluated: EvaluatedEncoder, task: str, head: str) -> float:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tf_avae.errors import InputError
 from tf_avae.files import clear_drafts, replacing
 
 
@@ -29,9 +30,13 @@ class PartStore:
         folder: where they are kept; None keeps them in this process only. Parts of another source
             and half-written ones are removed from it.
         identity: what decides the outcome of all of them (encoder, data, seed, source).
+
+    Attributes:
+        closed: whether every part must be there.
     """
 
     def __init__(self, folder: Path | None, identity: dict[str, Any]):
+        self.closed = False
         self._folder = folder
         self._identity = identity
         self._source = str(identity.get("source"))
@@ -44,12 +49,22 @@ class PartStore:
                     file.unlink(missing_ok=True)
 
     def find(self, name: str, settings: dict[str, Any]) -> Part | None:
-        """A part that was finished before, with the same identity and settings."""
+        """A part that was finished before, with the same identity and settings.
+
+        Raises:
+            InputError: it is not there, and the store is closed.
+        """
         file = self._file(name, settings)
         if file not in self._known and self._folder is not None:
             part = _read(self._folder / file)
             if part is not None:
                 self._known[file] = part
+        if self.closed and file not in self._known:
+            raise InputError(
+                f"{self._folder} has no {file}, though all shards are done: it was taken away, or "
+                "made where the encoder computes other numbers, by another processor or release; "
+                "do them again on machines that are alike, or without shards"
+            )
         return self._known.get(file)
 
     def keep(self, name: str, settings: dict[str, Any], part: Part) -> None:

@@ -2,11 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tf_avae.registry import Registry
 
 NO_TASKS = "there is no label that a head can be fitted to and measured by"
+
+
+class Piece(NamedTuple):
+    """A piece of a section's work that a process can do alone.
+
+    Attributes:
+        work: its key in the planned work.
+        do: makes parts of it and keeps them; the section finds them.
+    """
+
+    work: tuple
+    do: Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -19,6 +31,7 @@ class Section:
         measure: an `EvaluatedEncoder` to JSON values.
         lacks: what the encoder lacks for it, in words; None if nothing.
         of_tasks: whether it looks through heads, so that there must be a label to measure.
+        pieces: an `EvaluatedEncoder` to the work of which it consists that can be done elsewhere.
     """
 
     name: str
@@ -26,6 +39,7 @@ class Section:
     measure: Callable[[Any], dict[str, Any]]
     lacks: Callable[[Any], str | None] = lambda evaluated: None
     of_tasks: bool = False
+    pieces: Callable[[Any], list[Piece]] = lambda evaluated: []
 
     def cannot(self, evaluated: Any) -> str | None:
         """Why it cannot be measured; None if it can."""

@@ -13,7 +13,7 @@ from tf_avae.evaluation.consistency import drift
 from tf_avae.evaluation.detection import detection, lacks
 from tf_avae.evaluation.evaluated import EvaluatedEncoder
 from tf_avae.evaluation.fid import features_of, frechet_distance
-from tf_avae.evaluation.heads import checks, probes, robustness
+from tf_avae.evaluation.heads import attacks, checks, probes, robustness
 from tf_avae.evaluation.latents import latent_usage
 from tf_avae.evaluation.likelihood import importance_weighted, reconstruction_error, sampled_images
 from tf_avae.evaluation.part_store import Part
@@ -222,13 +222,18 @@ def _latents(evaluated: EvaluatedEncoder) -> dict[str, Any]:
 for _section in (
     Section("probes", "nominal accuracy of the heads, and retrieval", probes, of_tasks=True),
     Section(
-        "robustness", "accuracy under the budget, by task, head and ε", robustness, of_tasks=True
+        "robustness", "accuracy under the budget, by task, head and ε", robustness, of_tasks=True,
+        pieces=attacks,
     ),
     Section(
         certified.SECTION, "accuracy that bounds prove, by task, linear head and ε, beside that "
         "under the budget", certified.certified, certified.lacks, of_tasks=True,
+        pieces=certified.proofs,
     ),
-    Section("checks", "whether the robustness figures can be trusted", checks, of_tasks=True),
+    Section(
+        "checks", "whether the robustness figures can be trusted", checks, of_tasks=True,
+        pieces=attacks,
+    ),
     Section(
         "representation", "attacks on the representation, without labels", _representation,
         _needs_two,

@@ -5,6 +5,7 @@ An encoder is a few callables, so one that is not ours is evaluated in the same 
     evaluate([Encoder("mine", embed=network)], train=..., test=..., settings=Settings("paper"))
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +33,7 @@ from tf_avae.evaluation.inputs import (
     test_digest,
 )
 from tf_avae.evaluation.part_store import PartStore
-from tf_avae.evaluation.section import NO_TASKS, SECTIONS
+from tf_avae.evaluation.section import NO_TASKS, SECTIONS, Piece
 from tf_avae.evaluation.sections import FARTHEST, allowed_distances, moved
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.table import attack_of, failed
@@ -94,6 +95,7 @@ def evaluate(
     folder: Path | None = None,
     progress: Callable[[Report], None] = lambda report: None,
     class_names: ClassNames | None = None,
+    sharded: bool = False,
 ) -> Evaluation:
     """Evaluates encoders on the same images, by the same protocol.
 
@@ -107,6 +109,7 @@ def evaluate(
         folder: where finished parts are kept; a call that was stopped goes on from there.
         progress: called with the current work.
         class_names: what classes are called, by their numbers, for what is said of them.
+        sharded: attacks and proofs must be among the folder's parts, from `evaluate_shard`.
 
     Returns:
         what was found. What of the labels cannot be measured is named, with the reason, in
@@ -115,10 +118,127 @@ def evaluate(
     Raises:
         InputError: encoders that do not fit the images or one another, images or labels that are
             none (all of them are looked at before the work), labels that are asked for and not
-            there, or nothing that can be measured.
+            there, nothing that can be measured, or a part that is not there and must be.
         ProofContradicted: an attack broke an image that bounds verify.
     """
     settings = settings or Settings()
+    images, tasks, left_out, opened, work_progress = _opened(
+        encoders, train, test, settings, extractor, folder, progress, class_names
+    )
+    records, pictures = [], []
+    for evaluated in opened:
+        if sharded:
+            evaluated.find_all(_pieces(evaluated))
+        record: dict[str, Any] = {
+            "name": evaluated.encoder.name, **evaluated.encoder.notes, "left_out": {}
+        }  # fmt: skip
+        for section in SECTIONS.values():
+            if section.name not in settings.sections:
+                continue
+            lacking = section.cannot(evaluated)
+            if lacking:
+                record["left_out"][section.name] = lacking
+            else:
+                record[section.name] = section.measure(evaluated)
+            work_progress.forget((section.name, evaluated.encoder.name))
+        records.append(record)
+        pictures.append(_pictures(evaluated, class_names))
+    results = {
+        "settings": asdict(settings) | {"tasks": list(tasks)},
+        "data": {**(data or {}), **_of_data(images, tasks, left_out)},
+        "encoders": records,
+    }
+    return Evaluation(results, pictures, {one.encoder.name: one for one in opened})
+
+
+class Shard(NamedTuple):
+    """One of several shards of an evaluation's attacks and proofs, which are batches of images.
+
+    Attributes:
+        number: from 1; 0 is what comes before: heads are fitted once, for all.
+        of: how many there are.
+    """
+
+    number: int
+    of: int
+
+
+def evaluate_shard(
+    encoders: list[Encoder],
+    shard: Shard,
+    *,
+    train: Batches,
+    test: Batches,
+    folder: Path,
+    settings: Settings | None = None,
+    progress: Callable[[Report], None] = lambda report: None,
+) -> int:
+    """Does one shard of an evaluation's attacks and proofs, and keeps their parts in a folder,
+    where `evaluate` finds them. It may be done anywhere: what becomes of an image is the same, bit
+    by bit, where the encoder computes the same.
+
+    Args:
+        encoders, train, test, settings, progress: as `evaluate` takes them.
+        shard: which.
+        folder: where parts are kept.
+
+    Returns:
+        how many pieces of work it was.
+
+    Raises:
+        InputError: as `evaluate`.
+    """
+    settings = settings or Settings()
+    *_, opened, work_progress = _opened(
+        encoders, train, test, settings, None, folder, progress, None
+    )
+    if shard.number == 0:
+        work_progress.planned = {}
+        for evaluated, task, head in itertools.product(opened, opened[0].tasks, settings.heads):
+            evaluated.fitted(task, head)
+        return len(opened) * len(opened[0].tasks) * len(settings.heads)
+    pieces = [piece for evaluated in opened for piece in _pieces(evaluated)]
+    mine = pieces[shard.number - 1 :: shard.of]
+    work_progress.planned = {piece.work: work_progress.planned[piece.work] for piece in mine}
+    for piece in mine:
+        piece.do()
+    return len(mine)
+
+
+def _pieces(evaluated: EvaluatedEncoder) -> list[Piece]:
+    """What of an encoder's evaluation can be done elsewhere, each once."""
+    settings = evaluated.settings
+    found = [
+        piece
+        for section in SECTIONS.values()
+        if section.name in settings.sections and not section.cannot(evaluated)
+        for piece in section.pieces(evaluated)
+    ]
+    return list({piece.work: piece for piece in found}.values())
+
+
+class _Opened(NamedTuple):
+    """What an evaluation works with: test images, tasks, labels left out and why, an encoder under
+    evaluation for each encoder, and the planned work."""
+
+    images: TestImages
+    tasks: dict[str, Task]
+    left_out: dict[str, str]
+    evaluated: list[EvaluatedEncoder]
+    work_progress: WorkProgress
+
+
+def _opened(
+    encoders: list[Encoder],
+    train: Batches,
+    test: Batches,
+    settings: Settings,
+    extractor: Extractor | None,
+    folder: Path | None,
+    progress: Callable[[Report], None],
+    class_names: ClassNames | None,
+) -> _Opened:
+    """Looks at all that `evaluate` is given."""
     check_encoders(encoders)
     images = read_test_images(test, settings.tasks)
     for encoder in encoders:  # before the training split is read, which may take minutes
@@ -152,32 +272,15 @@ def evaluate(
         "source": source_checksum(),
         "versions": provenance()["versions"],
     }
-    records, pictures, evaluated_encoders = [], [], {}
-    for encoder in encoders:
-        identity = {"encoder": encoder_digest(encoder, images.images), **common}
-        parts = PartStore(folder, identity)
-        evaluated = EvaluatedEncoder(
-            encoder, train, images, tasks, split.size, settings, extractor, parts, work_progress
+    opened = [
+        EvaluatedEncoder(
+            encoder, train, images, tasks, split.size, settings, extractor,
+            PartStore(folder, {"encoder": encoder_digest(encoder, images.images), **common}),
+            work_progress,
         )
-        record: dict[str, Any] = {"name": encoder.name, **encoder.notes, "left_out": {}}
-        for section in SECTIONS.values():
-            if section.name not in settings.sections:
-                continue
-            lacking = section.cannot(evaluated)
-            if lacking:
-                record["left_out"][section.name] = lacking
-            else:
-                record[section.name] = section.measure(evaluated)
-            work_progress.forget((section.name, encoder.name))
-        records.append(record)
-        evaluated_encoders[encoder.name] = evaluated
-        pictures.append(_pictures(evaluated, class_names))
-    results = {
-        "settings": asdict(settings) | {"tasks": list(tasks)},
-        "data": {**(data or {}), **_of_data(images, tasks, left_out)},
-        "encoders": records,
-    }
-    return Evaluation(results, pictures, evaluated_encoders)
+        for encoder in encoders
+    ]  # fmt: skip
+    return _Opened(images, tasks, left_out, opened, work_progress)
 
 
 def _must_measure(tasks: dict[str, Task], left_out: dict[str, str], settings: Settings) -> None:

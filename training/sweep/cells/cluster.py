@@ -139,7 +139,7 @@ def cluster(address: str, cpus: int, gpus: float) -> Iterator[_Cluster]:
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         raise InputError(
             f"no Ray cluster answers at {address!r}: {reason(error)}; give the HOST:PORT that "
-            "`ray start --head` printed, or local"
+            "`ray start --head` printed, on one of its nodes, or local"
         ) from error
     try:
         _say_what_waits(cpus, gpus)

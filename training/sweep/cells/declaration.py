@@ -138,7 +138,7 @@ def difference(mine: Any, theirs: Any, where: str = "") -> str | None:
 
 
 def flags(options: Mapping[str, Any]) -> list[str]:
-    """Options as words of a command line; those that are None are left out."""
+    """Options as words of a command line; those that are None or False are left out."""
     words = []
     for name, value in options.items():
         flag = f"--{name.replace('_', '-')}"
@@ -146,7 +146,7 @@ def flags(options: Mapping[str, Any]) -> list[str]:
             words += [flag, *map(str, value)]
         elif value is True:
             words.append(flag)
-        elif value is not None:
+        elif value is not None and value is not False:
             words.append(f"{flag}={value}")
     return words
 
@@ -206,6 +206,23 @@ def _evaluate_words(cell: Cell, folder: Path, needs: list[Path]) -> list[str]:
             *flags(cell.options)]  # fmt: skip
 
 
+def shard_cell(name: str, encoders: list[str], options: dict[str, Any], *needs: str) -> Cell:
+    """A shard of an evaluation by `training.evaluate`.
+
+    Args:
+        name: the cell's.
+        encoders: as the command takes them.
+        options: flags of the command, by name; "shard" among them.
+        needs: cells that must be done before.
+    """
+    return Cell(name, "shard", {"encoders": encoders, "flags": options}, needs)
+
+
+def _shard_words(cell: Cell, folder: Path, needs: list[Path]) -> list[str]:
+    return ["-m", "training.evaluate", *cell.options["encoders"], f"--out={folder / _EVALUATION}",
+            *flags(cell.options["flags"])]  # fmt: skip
+
+
 def timing_cell(name: str, configs: dict[str, Config], rounds: int, seconds: float) -> Cell:
     """Rates of training steps, timed in turn by `training.sweep.timing`.
 
@@ -251,6 +268,10 @@ KINDS: Registry[Kind] = Registry(
     Kind(
         "evaluate", "an evaluation by training.evaluate",
         output=_EVALUATION, result=f"{_EVALUATION}/results.json", words=_evaluate_words,
+    ),
+    Kind(
+        "shard", "a shard of an evaluation",
+        output=_EVALUATION, result=f"{_EVALUATION}/shard.json", words=_shard_words,
     ),
     Kind(
         "timing", "rates of training steps, timed in turn",

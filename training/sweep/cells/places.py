@@ -76,8 +76,8 @@ def add_place_options(made: Parser, processes: int | None = 1) -> None:
     )  # fmt: skip
     where.add_argument(
         "--cluster", metavar="ADDRESS",
-        help="of a Ray cluster, such as HOST:6379, or auto, or local for one that ends with this "
-        "command; all its nodes must see the same files [this machine]",
+        help="of a Ray cluster that this machine is a node of, such as HOST:6379 or auto, or local "
+        "for one that ends with this command; all nodes must see the same files [this machine]",
     )  # fmt: skip
     where.add_argument(
         "--cell-cpus", type=int, default=1, metavar="N", help="cores of a cell on the cluster [1]"
