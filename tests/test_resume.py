@@ -72,6 +72,7 @@ def assert_same(one, other):
             "--precision mixed_float16 --log-every 10 --eval-every 20 --steps-per-execution 10 "
             "--steps 25 --ema-momentum 0.9 --learning-rate-warmup 5 --learning-rate-decay cosine",
         ),
+        pytest.param("avae", ("0:17",), "--jit on --steps 25", marks=pytest.mark.long),
         *[
             pytest.param(
                 algo, ("0:37",), f"--arch {arch} --precision {precision}", marks=pytest.mark.long

@@ -153,6 +153,10 @@ class Config:
         "float32", "Keras dtype policy; weights, heads, densities and attacks are float32 under "
         "each", MODEL, choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )  # fmt: skip
+    jit: str = _option(
+        "auto", "whether XLA compiles the training step: auto, on a single graphics processor",
+        MODEL, choices=("auto", "on", "off"),
+    )  # fmt: skip
 
     rho: float = _option(
         0.975, "coupling rho of (z, z') in avae, se, se_avae and avae_ss", OBJECTIVE,

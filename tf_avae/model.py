@@ -104,7 +104,8 @@ class AVAE(keras.Model):
     mean over the examples of each term of the bound, in nats, and `loss`, minus the bound. Images
     that are none (`tf_avae.inputs`) are refused: arrays before anything is trained, those of a
     stream when their batch comes. The check of a batch is part of the step, and XLA drops such
-    checks, so `compile` leaves `jit_compile` off unless it is asked for.
+    checks, so `compile` leaves `jit_compile` off unless it is asked for. XLA draws other noise
+    from the same seeds.
 
     Calling the model, and `predict`, give what the served model gives, computed in float32:
     "embedding" (the posterior mean, [B, D]), "variance" ([B, D]) and "inconsistency" ([B]), the
@@ -512,6 +513,16 @@ class AVAE(keras.Model):
             traced = tf.function(lambda x, seed: self._checked(x, seed=seed), autograph=False)
             self._report_on(traced.get_concrete_function(*specs).structured_outputs)
         self.optimizer.build(self.trainable_variables)
+
+    @property
+    def jit_compile(self) -> bool:
+        """Whether XLA compiles the step. Keras' own says no while operations must be deterministic,
+        since there are some that XLA has then no form of; those of a step are not among them."""
+        return self._jit_compile
+
+    @jit_compile.setter
+    def jit_compile(self, value: bool) -> None:
+        self._jit_compile = value
 
     def _report_on(self, names: Iterable[str]) -> None:
         """Makes a mean of each of these terms, and of no other."""
