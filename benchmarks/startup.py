@@ -1,8 +1,9 @@
-"""How long commands take to say what they do.
+"""How long commands take to say what they do, and to begin it.
 
 `python -m benchmarks.startup` asks each command for its `--help` and prints a Markdown table of the
 processor time that this takes, user's and system's, beside that of Python alone: the median of the
-rounds, with the least and the most. The exit code is 1 where a command takes over a second.
+rounds, with the least and the most. The same of a training to its first step, and of an evaluation
+to its first images. The exit code is 1 where help takes over a second.
 `--json FILE` keeps what the table was made from, `--from FILE` makes it again.
 """
 
@@ -10,6 +11,8 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from benchmarks import pairing
@@ -27,6 +30,12 @@ COMMANDS = (
 MOST = 1.0
 """Seconds of processor time that help may take."""
 
+FIRST = {
+    "training.fit": (["--algo", "vae", "--log-every", "1", "--run-dir", "{}/run"], "vae 1/"),
+    "training.evaluate": (["colormnist-robust", "--out", "{}/evaluation"], "encoding"),
+}
+"""Commands whose work is begun: their words, and what the first line says that tells of it."""
+
 _PYTHON = "Python alone"
 
 
@@ -41,7 +50,38 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     for _ in range(given.rounds):
         for name, of in words.items():
             seconds[name].append(_seconds(of))
-    return {"seconds": seconds, "rounds": given.rounds, "device": pairing.device()}
+    first: dict[str, list[float]] = {name: [] for name in FIRST}
+    for _ in range(given.rounds):
+        for name, (words_of, mark) in FIRST.items():
+            first[name].append(_until(["-m", name, *words_of], mark))
+    return {
+        "seconds": seconds, "first": first, "rounds": given.rounds, "device": pairing.device()
+    }  # fmt: skip
+
+
+def _until(words: list[str], mark: str) -> float:
+    """The processor time of a process of Python until it prints a line with a mark; "{}" in a word
+    is an empty folder.
+
+    Raises:
+        InputError: it ended without.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-u", *(word.replace("{}", folder) for word in words)],
+            cwd=pairing.ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+        )  # fmt: skip
+        assert process.stdout is not None
+        try:
+            if not any(mark in line for line in process.stdout):
+                raise InputError(f"{' '.join(words)} ended without {mark!r}; mend it first")
+            values = Path(f"/proc/{process.pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+            return sum(map(int, values[11:13])) / os.sysconf("SC_CLK_TCK")
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
 
 def _seconds(words: list[str]) -> float:
@@ -67,7 +107,12 @@ def markdown(found: dict[str, Any]) -> str:
         for name, seconds in found["seconds"].items()
     ]
     head = f"Rounds: {found['rounds']}; {found['device']}."
-    return f"{head}\n\n{pairing.rows_of(['`--help` of', 'processor time, s'], rows)}"
+    first = [[f"`{name}`", pairing.shown(spread(of))] for name, of in found["first"].items()]
+    tables = (
+        pairing.rows_of([heading, "processor time, s"], lines)
+        for heading, lines in (("`--help` of", rows), ("work begins of", first))
+    )
+    return "\n\n".join([head, *tables])
 
 
 def slow(found: dict[str, Any]) -> list[str]:

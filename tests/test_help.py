@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import startup
 from tests.test_readme import ROOT
+from tf_avae.errors import InputError
 
 HEAVY = {"tensorflow", "keras", "sklearn", "matplotlib", "tensorflow_datasets", "apache_beam"}
 ASK = """
@@ -54,10 +55,11 @@ def test_the_benchmark_says_which_take_too_long(tmp_path, capsys, last, code):
     """By the median of the rounds: a moment's mood is none."""
     path = tmp_path / "kept.json"
     seconds = {"Python alone": [0.01] * 3, "training.fit": [0.5, 9.0, last]}
-    path.write_text(json.dumps({"seconds": seconds, "rounds": 3, "device": "a machine"}))
+    kept = {"seconds": seconds, "first": {}, "rounds": 3, "device": "a machine"}
+    path.write_text(json.dumps(kept))
     assert startup.main(["--from", str(path)]) == code
     row = f"| `training.fit` | {last:.2f} (0.50 to 9.00) |"
-    assert capsys.readouterr().out.splitlines()[-1] == row
+    assert row in capsys.readouterr().out.splitlines()
     path.write_text("{}")
     assert startup.main(["--from", str(path)]) == 2
     assert startup.main(["--rounds", "0"]) == 2
@@ -68,3 +70,25 @@ def test_processor_time_is_that_of_the_process_asked():
     code = "import os, time; "
     code += "[None for _ in iter(lambda: time.process_time() < 0.3, False)]"
     assert 0.3 < startup._seconds(["-c", code]) < 3
+    code += "\nprint('it begins', flush=True)\ntime.sleep(60)"
+    assert 0.2 < startup._until(["-c", code], "begins") < 3
+    with pytest.raises(InputError, match="ended without 'begins'"):
+        startup._until(["-c", "print(1)"], "begins")
+
+
+def test_commands_import_keras_without_what_they_do_not_use_of_it():
+    """It is there for who asks for it later; in a user's own program Keras finds it."""
+    code = """
+import sys
+from tf_avae import backend
+backend.for_a_command = {}
+backend.keras.layers, backend.tfp.distributions
+print("sklearn" in sys.modules, "matplotlib" in sys.modules)
+import sklearn.linear_model, matplotlib.figure
+print("tensorflow_probability.python.layers" in sys.modules)
+"""
+    for lean, lines in ((True, ["False False", "False"]), (False, ["True True", "False"])):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(lean)], capture_output=True, text=True, timeout=120
+        )
+        assert done.stdout.splitlines() == lines, done.stderr

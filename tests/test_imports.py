@@ -20,7 +20,7 @@ ALLOWED = {
     "files": {"errors"},
     "inputs": {"backend", "errors", "types"},
     "plugins": {"backend", "errors"},
-    "console": {"errors", "plugins"},
+    "console": {"backend", "errors", "plugins"},
     # By name it registers classes that lie above it, when Keras and TFDS are imported.
     "backend": {"errors", "types"},
     "provenance": {"backend", "console", "plugins"},

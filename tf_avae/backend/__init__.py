@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +33,13 @@ _NEEDED = {
     "PIL": "pillow",
 }
 """What the package imports to work, as people know it."""
+
+_OPTIONAL = ("matplotlib", "sklearn")
+"""What Keras imports where it is installed, for its own figures and wrappers: a third of the time
+that its import takes."""
+
+for_a_command = False
+"""Whether this process runs a command of this package, which uses neither."""
 
 # TensorFlow reads this when it is imported, whoever imports it. By itself it uses oneDNN only on
 # CPUs with AVX-512 VNNI or more; without it, gradients of convolutions take several times as long
@@ -110,6 +117,24 @@ def import_tensorflow() -> None:
             os.close(kept)
 
 
+_being_hidden: set[str] = set()
+
+
+@contextmanager
+def _hidden(names: Sequence[str]) -> Iterator[None]:
+    """Within the block these modules are as if they were not installed, unless they have been
+    imported."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    _being_hidden.update(hidden)
+    try:
+        yield
+    finally:
+        _being_hidden.difference_update(hidden)
+        for name in hidden:
+            sys.modules.pop(name, None)
+
+
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """Keeps TensorFlow's warnings back within the block."""
@@ -123,10 +148,13 @@ def without_warnings() -> Iterator[None]:
 
 
 def _import() -> None:
-    need(_NEEDED)
+    need({name: of for name, of in _NEEDED.items() if name not in _being_hidden})
     try:
-        for name in ("keras", "tensorflow"):
-            importlib.import_module(name)
+        # TFP first: after TensorFlow it would import its layers and experiments at once.
+        importlib.import_module("tensorflow_probability")
+        with _hidden(_OPTIONAL if for_a_command else ()):
+            for name in ("keras", "tensorflow"):
+                importlib.import_module(name)
     except Exception as error:  # of many kinds, from what reads Keras' settings
         if not any(
             "keras" in Path(at.filename).parts for at in traceback.extract_tb(error.__traceback__)

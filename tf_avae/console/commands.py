@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Any, NoReturn
 
-from tf_avae import plugins
+from tf_avae import backend, plugins
 from tf_avae.console.printing import answer, note
 from tf_avae.errors import InputError, ProofContradicted, TrainingDiverged
 
@@ -89,6 +89,8 @@ def run_command(
     def run() -> int:
         if with_plugins:
             import_plugins(given)
+        # What plugins import is theirs.
+        backend.for_a_command = True
         made = parser()
         token = _WORDS.set([*made.prog.split(), *given])
         try:
