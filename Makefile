@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 STEPS ?= 20000
 
-.PHONY: demo test test-long lint bench bench-peers five robustness serve conformance clean
+.PHONY: demo test test-long lint bench bench-gpu bench-peers five robustness serve conformance clean
 
 # A plain VAE, and an encoder that bounds train to hold; then both are attacked.
 DEMO := --arch shallow --obs-var 0.01 --learning-rate 0.002
@@ -37,6 +37,16 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.train --against
 	$(BIN)/python -m benchmarks.attack --against
 	$(BIN)/python -m benchmarks.data
+
+# What nobody has measured on a GPU: XLA and precisions beside the step as it is on a CPU, `conv` in
+# batches of 64, and how long `strong` takes on all test images. A machine with a GPU, an hour.
+bench-gpu: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.step_options --arch conv --algo vae se --json gpu/step_options.json
+	$(BIN)/python -m benchmarks.train --arch conv --pgd-steps 5 --json gpu/train_conv.json
+	$(BIN)/python -m training.fit --algo se --arch conv --pgd-steps 5 --obs-var 0.1 --steps 2000 \
+	    --run-dir gpu/se
+	time $(BIN)/python -m training.evaluate gpu/se --budget strong --images 10000 --head linear \
+	    --section robustness --epsilon 0.1 --out gpu/strong
 
 # Those libraries, in an environment of their own.
 bench-peers: .venv-bench/.installed

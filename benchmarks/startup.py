@@ -76,7 +76,12 @@ def _until(words: list[str], mark: str) -> float:
         try:
             if not any(mark in line for line in process.stdout):
                 raise InputError(f"{' '.join(words)} ended without {mark!r}; mend it first")
-            values = Path(f"/proc/{process.pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+            values = (
+                Path(f"/proc/{process.pid}/stat")
+                .read_text(encoding="utf-8")
+                .rpartition(")")[2]
+                .split()
+            )
             return sum(map(int, values[11:13])) / os.sysconf("SC_CLK_TCK")
         finally:
             process.kill()

@@ -80,7 +80,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     data = DATASETS["color_mnist"].open()
     rows = []
     for algo in given.algo:
-        config = resolve(Config(algo=algo, arch=given.arch))
+        config = resolve(Config(algo=algo, arch=given.arch, jit="off"))
         batches = data.train(config.batch_size, seed=0)
         timed = {_AS_IS: fit_steps(build_model(config, data.image_shape), batches)}
         for name in given.option:
