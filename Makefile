@@ -31,6 +31,11 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/shellcheck serving/container/*.sh
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec serving/compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/f*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config \
+	    .github/ISSUE_TEMPLATE/config.yml
 
 # Training steps, attacks and input, beside other libraries where `make bench-peers` was made.
 bench: $(VENV)/.installed

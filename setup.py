@@ -59,6 +59,28 @@ setup(
     description="Image representations that stay put under adversarial perturbation",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The authors of tf_avae",
+    license="Apache-2.0",  # of MNIST, which comes along: CC-BY-SA-3.0, as its README says
+    license_files=["LICENSE", "tf_avae/datasets/color_mnist/mnist/README.md"],
+    keywords=[
+        "adversarial robustness",
+        "representation learning",
+        "variational autoencoder",
+        "certified robustness",
+        "keras",
+        "tensorflow",
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11,<3.14",  # as TensorFlow's wheels
     packages=find_packages(
         include=["tf_avae", "tf_avae.*", "training", "training.*", "serving", "serving.*"]
