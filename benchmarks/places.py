@@ -26,7 +26,10 @@ from training.sweep.cells.engine import run_cells
 from training.sweep.cells.folder import SweepFolder
 from training.sweep.cells.places import add_place_options, place_of
 
-PLACES: dict[str, list[str]] = {"processes here": [], "Ray": ["--cluster", "local"]}
+PLACES: dict[str, list[str]] = {
+    "processes here": ["--processes", str(os.cpu_count())],
+    "Ray": ["--cluster", "local"],
+}
 """Where cells are done, and the flags that say so."""
 
 
@@ -50,7 +53,7 @@ def _timed(count: int, flags: list[str]) -> tuple[float, float]:
         InputError: one failed.
     """
     made = Parser(prog="places")
-    add_place_options(made, os.cpu_count())
+    add_place_options(made)
     # Its command ends at once without a result, which is all that its time depends on.
     cells = [Cell(f"c{number}", "timing", {"configs": {}}) for number in range(count)]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):

@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from tf_avae import distributions
 from tf_avae.attacks import starts
-from tf_avae.backend import replicas
 from tf_avae.config import Config
 from tf_avae.errors import InputError
 from tf_avae.runs.plan import build_model, resolve
 from training.signals import deterministic
+from training.strategies import Team
 
 CONFIG = resolve(Config(algo="vae", arch="mlp", latent_dim=4))
 
@@ -55,17 +55,26 @@ def test_they_are_the_steps_that_they_are_without(make_model, small_images, monk
     assert all(np.array_equal(a, b) for a, b in zip(*noisy[1:], strict=True))
 
 
-@pytest.mark.parametrize(
-    ("jit", "processors", "compiled"),
-    [("auto", 0, False), ("auto", 1, True), ("on", 0, True), ("off", 1, False)],
-)
-def test_auto_is_on_on_a_graphics_processor(monkeypatch, jit, processors, compiled):
-    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind] * processors)
+@pytest.mark.parametrize("jit", ["on", "off"])
+def test_the_option_says_so_and_is_of_one_device(jit, monkeypatch):
     config = replace(CONFIG, jit=jit)
-    assert build_model(config, (12, 12, 3)).jit_compile is compiled
-    monkeypatch.setattr(replicas, "count", lambda: 2)
+    with deterministic():
+        assert build_model(config, (12, 12, 3)).jit_compile is (jit == "on")
+    team = Team("none", None, print)
+    team.check(config)
+    monkeypatch.setattr(Team, "replicas", 2)
     if jit == "on":
         with pytest.raises(InputError, match="jit is on and there are 2 replicas"):
-            build_model(config, (12, 12, 3))
-    else:
-        assert build_model(config, (12, 12, 3)).jit_compile is False
+            team.check(config)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_images_of_a_stream_are_checked_though_xla_drops_the_check(make_model, labels):
+    model = make_model("vae", compiled=False)
+    model.compile(keras.optimizers.SGD(1e-5), jit_compile=True)
+    before = model.get_weights()
+    bad = np.full((32, 12, 12, 3), 200.0, np.float32)
+    batch = (bad, np.zeros(32)) if labels else bad
+    with pytest.raises(InputError, match=r"images .*200"):
+        model.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))

@@ -10,8 +10,12 @@ from test_certified import AFFINE, DEEP, SETTINGS, TEST, TRAIN
 from tests.in_process import run_module
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Shard, evaluate, evaluate_shard
+from tf_avae.evaluation.part_store import Part, PartStore
+from tf_avae.files import replacing
+from training import shards
 from training.evaluate import parser
 from training.shards import check_shards
+from training.sweep.cells.engine import Outcome
 
 HOW = replace(SETTINGS, epsilons=(0.05, 0.3), certify="crown")
 ON = {"train": TRAIN, "test": TEST}
@@ -39,7 +43,7 @@ def test_shards_make_the_parts_of_the_whole(tmp_path, encoders, shards):
     for number in (0, *reversed(range(1, shards + 1))):
         shard = Shard(number, shards)
         given = {"settings": how, "folder": joined, **ON}
-        pieces.append(evaluate_shard(encoders, shard, **given))
+        pieces.append(evaluate_shard(encoders, shard, **given)[0])
     found = evaluate(encoders, settings=how, folder=joined, sharded=True, **ON)
     assert results(found) == results(whole)
     mine, expected = parts(joined), parts(tmp_path / "whole")
@@ -110,6 +114,63 @@ def test_the_command_does_and_joins_them(tmp_path, few_digits):
     assert "shard-1" not in run("split", "--shards", 2)
 
 
+def test_shards_of_other_weights_are_done_anew_and_of_other_processors_refused(
+    tmp_path, monkeypatch
+):
+    """What decides the outcome decides the folder; where it differs, nothing is begun."""
+    there, asked = {}, []
+
+    def run_cells(sweep, cells, **how):
+        asked.append([cell.name for cell in cells if not sweep.done(cell.name)])
+        for cell in cells:
+            sweep.result(cell.name).parent.mkdir(parents=True, exist_ok=True)
+            sweep.result(cell.name).write_text(json.dumps(there))
+        return Outcome([], [])
+
+    monkeypatch.setattr(shards, "run_cells", run_cells)
+    words = parser().parse_args(["encoder", "--shards", "2", "--seed", "3"])
+
+    def do(digest):
+        shards.do_shards(words, tmp_path, tmp_path / "parts", digest, None, None)
+
+    for digest, expected in (
+        ("a", [["heads"], ["shard-1", "shard-2"]]), ("a", [[], []]),
+        ("b", [["heads"], ["shard-1", "shard-2"]]),
+    ):  # fmt: skip
+        there["digest"] = digest
+        do(digest)
+        assert asked == expected
+        asked.clear()
+    with pytest.raises(InputError, match="other numbers where the shards run than here"):
+        do("c")
+    assert asked == [["heads"]]
+
+
+def test_a_store_that_is_opened_leaves_what_others_write(tmp_path):
+    """Half-written parts, and those that cannot be read at the moment; not those of another
+    source."""
+    store = PartStore(tmp_path, {"source": "a"})
+    store.keep("one", {}, Part({}, {"x": np.zeros(3)}))
+    with replacing(tmp_path / "two.npz") as draft:
+        draft.write_bytes(b"half")
+        (tmp_path / "three.npz").write_bytes(b"not to be read")
+        PartStore(tmp_path, {"source": "a"})
+        assert draft.exists() and store.find("one", {})
+        PartStore(tmp_path, {"source": "b"})
+        assert draft.exists()
+        assert [path.name for path in tmp_path.glob("[!.]*")] == ["three.npz"]
+
+
+def test_what_cannot_be_split_is_said(few_digits, tmp_path):
+    words = ("colormnist-robust", "--data-dir", few_digits, "--out", tmp_path)
+    for more, complaint in (
+        (("--shards", 2, "--section", "latents"), "in shards; of these it can: robustness"),
+        (("--shard", "1/2", "--strict"), "--strict is for the command that joins the shards"),
+    ):
+        code, _, said = run_module("training.evaluate", *words, *more)
+        assert code == 2 and complaint in said
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -118,6 +179,7 @@ def test_the_command_does_and_joins_them(tmp_path, few_digits):
         (["--cluster", "local"], "--cluster is where shards run; say how many: --shards N"),
         (["--processes", "2"], "--processes is where shards run"),
         (["--shards", "2", "--processes", "0"], "processes is 0"),
+        (["--shards", "2", "--cell-gpus", "1"], "--cell-gpus is of cells on a cluster"),
     ],
 )
 def test_flags_that_make_no_sense_are_named(words, complaint):

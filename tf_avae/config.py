@@ -154,9 +154,8 @@ class Config:
         "each", MODEL, choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )  # fmt: skip
     jit: str = _option(
-        "auto", "whether XLA compiles the training step: auto, on a single graphics processor",
-        MODEL, choices=("auto", "on", "off"),
-    )  # fmt: skip
+        "off", "whether XLA compiles the steps, of one device", MODEL, choices=("on", "off")
+    )
 
     rho: float = _option(
         0.975, "coupling rho of (z, z') in avae, se, se_avae and avae_ss", OBJECTIVE,

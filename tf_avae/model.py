@@ -66,6 +66,13 @@ class _Bits(np.ndarray):
     integers alone."""
 
 
+def _seen(looks_like: dict[str, Any], margin: float, *batch: Any) -> Any:
+    """A batch of a stream, whose images come first, checked."""
+    images, *others = batch
+    images = images_of(images, **looks_like, margin=margin)
+    return (images, *others) if others else images
+
+
 def _door(method: Callable, margin: float = 0.0) -> Callable:
     """A method of Keras' that takes images, and raises `InputError` for bad ones: for arrays before
     the first step, for a stream in the step that gets them.
@@ -83,6 +90,9 @@ def _door(method: Callable, margin: float = 0.0) -> Callable:
                     return np.ascontiguousarray(array).view(np.uint32).view(_Bits)
                 if isinstance(images, _PLAIN):  # Keras takes no nested list
                     return array
+            if self.jit_compile and isinstance(images, tf.data.Dataset):
+                # XLA drops the check that is part of the step.
+                return images.map(functools.partial(_seen, self._looks_like, margin))
             return images
 
         x = seen(x)
@@ -104,8 +114,8 @@ class AVAE(keras.Model):
     mean over the examples of each term of the bound, in nats, and `loss`, minus the bound. Images
     that are none (`tf_avae.inputs`) are refused: arrays before anything is trained, those of a
     stream when their batch comes. The check of a batch is part of the step, and XLA drops such
-    checks, so `compile` leaves `jit_compile` off unless it is asked for. XLA draws other noise
-    from the same seeds.
+    checks, so `compile` leaves `jit_compile` off unless it is asked for; then the batches of a
+    `tf.data.Dataset` are checked before the step. XLA draws other noise from the same seeds.
 
     Calling the model, and `predict`, give what the served model gives, computed in float32:
     "embedding" (the posterior mean, [B, D]), "variance" ([B, D]) and "inconsistency" ([B]), the

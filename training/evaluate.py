@@ -27,6 +27,7 @@ from tf_avae.evaluation import (
     Shard,
     evaluate,
     evaluate_shard,
+    evaluation_digest,
     open_extractor,
 )
 from tf_avae.evaluation.evaluated import Report
@@ -157,6 +158,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         outward=arguments.outward,
     )
     check_shards(arguments)
+    if arguments.strict and arguments.shard:
+        raise InputError("--strict is for the command that joins the shards; leave it out here")
+    if arguments.shards and not any(SECTIONS[name].pieces for name in settings.sections):
+        able = ", ".join(row.name for row in SECTIONS.values() if row.pieces)
+        raise InputError(f"no --section can be done in shards; of these it can: {able}")
     if arguments.strict and "checks" not in settings.sections:
         raise InputError("--strict looks at the checks; name checks under --section too")
     fid = arguments.fid
@@ -171,8 +177,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     try:
         # The cluster first: Ray takes SIGTERM for itself.
         with place_of(arguments) as place, deterministic(), StopSignals() as signals:
-            if arguments.shards:
-                do_shards(arguments, folder, parts, place, signals)
             given: dict[str, Any] = {
                 "train": data.train_images(_DATA_BATCH),
                 "test": data.held_out(_DATA_BATCH),
@@ -180,6 +184,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
                 "folder": parts,
                 "progress": Progress(signals).update,
             }
+            if arguments.shards:
+                with_digest = {name: given[name] for name in ("train", "test", "settings")}
+                digest = evaluation_digest(encoders, **with_digest)
+                do_shards(arguments, folder, parts, digest, place, signals)
             if arguments.shard:
                 return _do_shard(arguments.shard, encoders, given, folder)
             evaluation = evaluate(
@@ -202,8 +210,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _do_shard(shard: Shard, encoders: list[Encoder], given: dict[str, Any], folder: Path) -> int:
-    pieces = evaluate_shard(encoders, shard, **given)
-    done = {"shard": list(shard), "pieces": pieces, "command": session()["command"]}
+    pieces, digest = evaluate_shard(encoders, shard, **given)
+    done = {"shard": list(shard), "pieces": pieces, "digest": digest}
+    done["command"] = session()["command"]
     write_json(folder / "shard.json", {**done, **provenance()})
     say(f"shard {shard.number} of {shard.of} is done: {pieces} pieces")
     return 0

@@ -150,13 +150,13 @@ def _open(
         noted = run.provenance()["sessions"][-1:]
         for name in plugins.changed(noted[0].get("plugins", {}) if noted else {}):
             say(f"note: plugin {name} has changed since the last session of this run")
-        team.check_batch(run.config.batch_size)
+        team.check(run.config)
         data = open_data(run.config)
         run.lock()
         run.result()  # one that is damaged is told of before anything is written
     else:
         config = resolve(Config.from_dict(given))
-        team.check_batch(config.batch_size)
+        team.check(config)
         _warn_of_unused(flags, config)
         data = open_data(config)
         ARCHITECTURES[config.arch].check(data.image_shape)

@@ -13,9 +13,9 @@ from tf_avae.console.printing import say
 from tf_avae.errors import InputError
 from tf_avae.evaluation import Shard
 from tf_avae.files import shown
-from tf_avae.provenance import source_checksum
+from tf_avae.records import read_record
 from training.signals import StopSignals
-from training.sweep.cells.declaration import Declaration, shard_cell
+from training.sweep.cells.declaration import AGAIN, Declaration, shard_cell
 from training.sweep.cells.engine import run_cells
 from training.sweep.cells.folder import SweepFolder
 from training.sweep.cells.places import Place, add_place_options, check_place
@@ -29,8 +29,7 @@ def add_shard_options(made: Parser) -> None:
     """Adds the flags that split an evaluation."""
     made.add_argument(
         "--shards", type=int, metavar="N",
-        help="do the attacks and proofs in N shards, each a command of its own [here, one after "
-        "the other]",
+        help="do the attacks and proofs in N shards, each a command of its own [in this process]",
     )  # fmt: skip
     made.add_argument(
         "--shard", type=_shard, metavar="I/N",
@@ -40,7 +39,7 @@ def add_shard_options(made: Parser) -> None:
     made.add_argument(
         "--parts", metavar="DIR", help="where finished parts are kept and looked for [DIR/parts]"
     )
-    add_place_options(made, None)
+    add_place_options(made, "a core each, at most as many as shards")
 
 
 def _shard(words: str) -> Shard:
@@ -62,13 +61,18 @@ def check_shards(arguments: argparse.Namespace) -> None:
     for flag in ("cluster", "processes"):
         if getattr(arguments, flag) is not None and not shards:
             raise InputError(f"--{flag} is where shards run; say how many: --shards N")
-    if arguments.processes is None:
-        arguments.processes = min(shards or 1, os.cpu_count() or 1)
     check_place(arguments)
+    if arguments.cluster is None and arguments.processes is None:
+        arguments.processes = min(shards or 1, os.cpu_count() or 1)
 
 
 def do_shards(
-    arguments: argparse.Namespace, folder: Path, parts: Path, place: Place, signals: StopSignals
+    arguments: argparse.Namespace,
+    folder: Path,
+    parts: Path,
+    digest: str,
+    place: Place,
+    signals: StopSignals,
 ) -> None:
     """Does all shards of an evaluation.
 
@@ -76,11 +80,12 @@ def do_shards(
         arguments: of the command.
         folder: of the evaluation; logs are kept in it.
         parts: where parts are kept.
+        digest: of what decides the outcome, here.
         place: where commands run.
         signals: what comes is handed on to them.
 
     Raises:
-        InputError: one failed; its last lines are printed.
+        InputError: one failed, whose last lines are printed; or the digest is another there.
         Interrupted: a signal came.
     """
     options: dict[str, Any] = {k: v for k, v in vars(arguments).items() if k not in _OURS}
@@ -90,11 +95,19 @@ def do_shards(
     for number in range(1, arguments.shards + 1):
         each = {**options, "shard": f"{number}/{arguments.shards}"}
         cells.append(shard_cell(f"shard-{number}", arguments.encoder, each, "heads"))
-    declaration = Declaration("shards", {"source": source_checksum()}, tuple(cells))
+    declaration = Declaration("shards", {"digest": digest}, tuple(cells))
     named = json.dumps(declaration.to_dict(), sort_keys=True)
-    digest = hashlib.sha256(named.encode()).hexdigest()[:12]
-    sweep = SweepFolder.create(folder / "shards" / digest, declaration)
-    outcome = run_cells(sweep, cells, place=place, signals=signals)
+    name = hashlib.sha256(named.encode()).hexdigest()[:12]
+    sweep = SweepFolder.create(folder / "shards" / name, declaration)
+    outcome = run_cells(sweep, cells[:1], place=place, signals=signals)
+    if not outcome.failed:
+        found = read_record(sweep.result("heads"), {"digest": str}, AGAIN)["digest"]
+        if found != digest:
+            raise InputError(
+                "the encoder computes other numbers where the shards run than here, where they are "
+                "joined (another processor or release?); run this command on a machine like those"
+            )
+        outcome = run_cells(sweep, cells, place=place, signals=signals)
     if outcome.failed or outcome.left:
         first = (outcome.failed + outcome.left)[0]
         raise InputError(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from tf_avae.backend import tf
+from tf_avae.config import Config
 from tf_avae.datasets.base import Part
 from tf_avae.errors import InputError
 from tf_avae.registry import Registry
@@ -168,8 +169,15 @@ class Team:
         """The record of this team for provenance."""
         return {"strategy": self.name, "workers": self.place.of, "replicas": self.replicas}
 
-    def check_batch(self, batch_size: int) -> None:
-        """Raises `InputError` unless all replicas get the same number of examples."""
+    def check(self, config: Config) -> None:
+        """Raises `InputError` unless all replicas can take a run's steps: they get the same number
+        of examples, and XLA compiles steps of one alone."""
+        batch_size = config.batch_size
+        if config.jit == "on" and self.replicas > 1:
+            raise InputError(
+                f"jit is on and there are {self.replicas} replicas; XLA compiles the steps of one: "
+                "give --strategy none, or begin a run with --jit off"
+            )
         if batch_size % self.replicas:
             below = batch_size // self.replicas * self.replicas
             near = [str(size) for size in (below, below + self.replicas) if size]

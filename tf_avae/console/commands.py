@@ -89,8 +89,8 @@ def run_command(
     def run() -> int:
         if with_plugins:
             import_plugins(given)
-        # What plugins import is theirs.
-        backend.for_a_command = True
+        # What plugins import is theirs, and so is a program's own process that calls a command.
+        backend.for_a_command = argv is None
         made = parser()
         token = _WORDS.set([*made.prog.split(), *given])
         try:

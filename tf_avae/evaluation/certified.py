@@ -159,7 +159,8 @@ def _tried(
     least = evaluated.prover.least(probe, relaxed, settings.outward)
     # Relaxations hold as many gradients of an image at once as there are other classes.
     size = max(1, settings.batch_size // (len(probe.classes) - 1 if relaxed else 1))
-    what, done = f"verifying through the {head} probe of {task}, ε {epsilon:g}", 0
+    which = f", images {batch.start + 1:,} to {batch.stop:,}"
+    what, done = f"verifying through the {head} probe of {task}, ε {epsilon:g}{which}", 0
 
     def tell() -> None:
         left = cost * (len(among) - done) + sum(c for _, c in later) * len(among)

@@ -28,7 +28,7 @@ class PartStore:
 
     Args:
         folder: where they are kept; None keeps them in this process only. Parts of another source
-            and half-written ones are removed from it.
+            are removed from it, and drafts that killed processes left.
         identity: what decides the outcome of all of them (encoder, data, seed, source).
 
     Attributes:
@@ -44,8 +44,8 @@ class PartStore:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             clear_drafts(folder, ".npz")
-            for file in folder.glob("*.npz"):
-                if _source(file) != self._source:
+            for file in folder.glob("[!.]*.npz"):  # no drafts: other processes are at them
+                if _source(file) not in (None, self._source):
                     file.unlink(missing_ok=True)
 
     def find(self, name: str, settings: dict[str, Any]) -> Part | None:
@@ -63,7 +63,7 @@ class PartStore:
             raise InputError(
                 f"{self._folder} has no {file}, though all shards are done: it was taken away, or "
                 "made where the encoder computes other numbers, by another processor or release; "
-                "do them again on machines that are alike, or without shards"
+                "give an empty --parts, machines that are alike, or no shards"
             )
         return self._known.get(file)
 

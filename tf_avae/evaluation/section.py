@@ -31,7 +31,8 @@ class Section:
         measure: an `EvaluatedEncoder` to JSON values.
         lacks: what the encoder lacks for it, in words; None if nothing.
         of_tasks: whether it looks through heads, so that there must be a label to measure.
-        pieces: an `EvaluatedEncoder` to the work of which it consists that can be done elsewhere.
+        pieces: an `EvaluatedEncoder` to the work of which it consists that can be done elsewhere;
+            None if none can.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Section:
     measure: Callable[[Any], dict[str, Any]]
     lacks: Callable[[Any], str | None] = lambda evaluated: None
     of_tasks: bool = False
-    pieces: Callable[[Any], list[Piece]] = lambda evaluated: []
+    pieces: Callable[[Any], list[Piece]] | None = None
 
     def cannot(self, evaluated: Any) -> str | None:
         """Why it cannot be measured; None if it can."""

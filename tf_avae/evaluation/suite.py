@@ -5,7 +5,9 @@ An encoder is a few callables, so one that is not ours is evaluated in the same 
     evaluate([Encoder("mine", embed=network)], train=..., test=..., settings=Settings("paper"))
 """
 
+import hashlib
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -122,7 +124,7 @@ def evaluate(
         ProofContradicted: an attack broke an image that bounds verify.
     """
     settings = settings or Settings()
-    images, tasks, left_out, opened, work_progress = _opened(
+    images, tasks, left_out, opened, work_progress, _ = _opened(
         encoders, train, test, settings, extractor, folder, progress, class_names
     )
     records, pictures = [], []
@@ -172,7 +174,7 @@ def evaluate_shard(
     folder: Path,
     settings: Settings | None = None,
     progress: Callable[[Report], None] = lambda report: None,
-) -> int:
+) -> tuple[int, str]:
     """Does one shard of an evaluation's attacks and proofs, and keeps their parts in a folder,
     where `evaluate` finds them. It may be done anywhere: what becomes of an image is the same, bit
     by bit, where the encoder computes the same.
@@ -183,26 +185,36 @@ def evaluate_shard(
         folder: where parts are kept.
 
     Returns:
-        how many pieces of work it was.
+        how many pieces of work it was, and a digest of all that decides what comes of them.
 
     Raises:
         InputError: as `evaluate`.
     """
     settings = settings or Settings()
-    *_, opened, work_progress = _opened(
-        encoders, train, test, settings, None, folder, progress, None
-    )
+    found = _opened(encoders, train, test, settings, None, folder, progress, None)
+    opened, planned = found.evaluated, found.work_progress.planned
     if shard.number == 0:
-        work_progress.planned = {}
-        for evaluated, task, head in itertools.product(opened, opened[0].tasks, settings.heads):
+        found.work_progress.planned = {}
+        for evaluated, task, head in itertools.product(opened, found.tasks, settings.heads):
             evaluated.fitted(task, head)
-        return len(opened) * len(opened[0].tasks) * len(settings.heads)
+        return len(opened) * len(found.tasks) * len(settings.heads), found.digest
     pieces = [piece for evaluated in opened for piece in _pieces(evaluated)]
     mine = pieces[shard.number - 1 :: shard.of]
-    work_progress.planned = {piece.work: work_progress.planned[piece.work] for piece in mine}
+    found.work_progress.planned = {each.work: planned.get(each.work, 0.0) for each in mine}
     for piece in mine:
         piece.do()
-    return len(mine)
+    return len(mine), found.digest
+
+
+def evaluation_digest(
+    encoders: list[Encoder], *, train: Batches, test: Batches, settings: Settings
+) -> str:
+    """The digest that `evaluate_shard` gives, without its work.
+
+    Raises:
+        InputError: as `evaluate`.
+    """
+    return _opened(encoders, train, test, settings, None, None, lambda report: None, None).digest
 
 
 def _pieces(evaluated: EvaluatedEncoder) -> list[Piece]:
@@ -211,7 +223,7 @@ def _pieces(evaluated: EvaluatedEncoder) -> list[Piece]:
     found = [
         piece
         for section in SECTIONS.values()
-        if section.name in settings.sections and not section.cannot(evaluated)
+        if section.name in settings.sections and section.pieces and not section.cannot(evaluated)
         for piece in section.pieces(evaluated)
     ]
     return list({piece.work: piece for piece in found}.values())
@@ -219,13 +231,14 @@ def _pieces(evaluated: EvaluatedEncoder) -> list[Piece]:
 
 class _Opened(NamedTuple):
     """What an evaluation works with: test images, tasks, labels left out and why, an encoder under
-    evaluation for each encoder, and the planned work."""
+    evaluation for each encoder, the planned work, and a digest of all that decides the outcome."""
 
     images: TestImages
     tasks: dict[str, Task]
     left_out: dict[str, str]
     evaluated: list[EvaluatedEncoder]
     work_progress: WorkProgress
+    digest: str
 
 
 def _opened(
@@ -272,15 +285,16 @@ def _opened(
         "source": source_checksum(),
         "versions": provenance()["versions"],
     }
+    identities = [{"encoder": encoder_digest(each, images.images), **common} for each in encoders]
     opened = [
         EvaluatedEncoder(
             encoder, train, images, tasks, split.size, settings, extractor,
-            PartStore(folder, {"encoder": encoder_digest(encoder, images.images), **common}),
-            work_progress,
+            PartStore(folder, identity), work_progress,
         )
-        for encoder in encoders
+        for encoder, identity in zip(encoders, identities, strict=True)
     ]  # fmt: skip
-    return _Opened(images, tasks, left_out, opened, work_progress)
+    digest = hashlib.sha256(json.dumps(identities, sort_keys=True).encode()).hexdigest()
+    return _Opened(images, tasks, left_out, opened, work_progress, digest)
 
 
 def _must_measure(tasks: dict[str, Task], left_out: dict[str, str], settings: Settings) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tf_avae.attacks import BALLS, STARTS
-from tf_avae.backend import replicas, tf
+from tf_avae.backend import replicas
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
@@ -144,26 +144,9 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
     model.compile(
         optimizer=adam(config, steps),
         steps_per_execution=config.steps_per_execution if replicas.count() == 1 else 1,
-        jit_compile=_jit(config),
+        jit_compile=config.jit == "on",
     )
     return model
-
-
-def _jit(config: Config) -> bool:
-    """Whether XLA compiles the training step, here.
-
-    On CPUs it does not pay (`python -m benchmarks.step_options`): its matrix products are slower.
-
-    Raises:
-        InputError: it is asked for on several replicas.
-    """
-    if config.jit == "on" and replicas.count() > 1:
-        raise InputError(
-            f"jit is on and there are {replicas.count()} replicas; XLA compiles the step of one: "
-            "give --jit off, or --strategy none"
-        )
-    alone = replicas.count() == 1 and bool(tf.config.list_logical_devices("GPU"))
-    return config.jit == "on" or (config.jit == "auto" and alone)
 
 
 def copy_networks(source: AVAE, target: AVAE, name: str = "the model") -> None:

@@ -162,7 +162,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     sweep = SweepFolder.planned(path, declaration)
     cells = _chosen(sweep, arguments.only)
     if arguments.dry_run:
-        _list(sweep, cells, arguments.processes)
+        _list(sweep, cells, arguments.processes or 1)
         return 0
     kind.check(sweep)
     sweep = SweepFolder.create(path, declaration)

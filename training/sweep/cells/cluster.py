@@ -33,18 +33,23 @@ _ANSWER = 10.0
 _SAVING = 60.0
 """Seconds in which a command saves whose task was lost: so long its cell stays locked."""
 
+_SEEN = 60.0
+"""Seconds within which what a node wrote is seen on another: caches of network storage."""
+
 _TAKEN_ALONG = ("PYTHONPATH", "TF_", "XLA_", "KERAS_", "OMP_", "OPENBLAS_", "TFDS_")
 """What begins so among the environment's variables decides what commands compute or find."""
 
 
-def _do(path: str, name: str, folder: str, threads: int, flags: list[str]) -> None:
-    """A task: does a cell, unless another process has it in work.
+def _do(
+    path: str, name: str, folder: str, threads: int, flags: list[str], environment: dict[str, str]
+) -> bool:
+    """A task: does a cell, unless another process has it in work. Whether the cell is done.
 
     Args:
         path: the sweep's folder.
         name: the cell's.
         folder: in which the sweep was begun; results have commands with paths from there.
-        threads, flags: as `begin` takes them.
+        threads, flags, environment: as `begin` takes them.
     """
     if not Path(folder).is_dir() or not Path(path).is_dir():
         raise InputError(
@@ -54,9 +59,10 @@ def _do(path: str, name: str, folder: str, threads: int, flags: list[str]) -> No
     os.chdir(folder)
     sweep = SweepFolder.open(path)
     deadline = time.monotonic() + _SAVING
-    while (work := begin(sweep, name, threads=threads, flags=flags)) is None:
+    how: dict[str, Any] = {"threads": threads, "flags": flags, "environment": environment}
+    while (work := begin(sweep, name, **how)) is None:
         if sweep.done(name) or time.monotonic() > deadline:
-            return
+            return sweep.done(name)
         time.sleep(PAUSE)
     try:
         while not work.over():
@@ -66,13 +72,14 @@ def _do(path: str, name: str, folder: str, threads: int, flags: list[str]) -> No
         raise
     finally:
         work.end()
+    return sweep.done(name)
 
 
 class _Task:
     """A cell that was given to the cluster."""
 
-    def __init__(self, result: Any):
-        self._result = result
+    def __init__(self, result: Any, sweep: SweepFolder, name: str):
+        self._result, self._sweep, self._name = result, sweep, name
 
     def over(self) -> bool:
         return bool(ray.wait([self._result], timeout=0)[0])
@@ -82,11 +89,17 @@ class _Task:
 
     def end(self) -> str:
         try:
-            ray.get(self._result)
+            done = ray.get(self._result)
         except RayTaskError as error:  # what the task itself raised
             return reason(error.cause)
         except RayError as error:
             return reason(error)
+        # What another node has written may take a while to be seen here.
+        deadline = time.monotonic() + _SEEN
+        while done and not self._sweep.done(self._name) and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                list(self._sweep.result(self._name).parent.iterdir())  # asks the server anew
+            time.sleep(PAUSE)
         return ""
 
 
@@ -99,19 +112,26 @@ class _Cluster:
 
     Attributes:
         at_once: no limit: the cluster has a queue.
+        queues: so it is.
     """
 
     at_once = 10**9
+    queues = True
 
     def __init__(self, cpus: int, gpus: float):
         self._cpus = cpus
         self._do = ray.remote(_do)
         self._options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": _RETRIES}
+        # Ray hides GPUs of others from those who have some, and none from those who have none.
+        self._devices = {} if gpus else {"CUDA_VISIBLE_DEVICES": "-1"}
+        if 0 < gpus < 1:
+            self._devices["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
 
     def begin(self, sweep: SweepFolder, name: str) -> _Task:
         """As `Place.begin`; whether another process has the cell the task finds out."""
-        given = str(sweep.path), name, str(Path.cwd()), self._cpus, plugins.flags()
-        return _Task(self._do.options(name=name, **self._options).remote(*given))
+        given = str(sweep.path), name, str(Path.cwd()), self._cpus, plugins.flags(), self._devices
+        task = self._do.options(name=name, **self._options).remote(*given)
+        return _Task(task, sweep, name)
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ def run_cells(
                 begun = place.begin(sweep, name)
                 if begun is not None:
                     works[name] = begun
-                    how = "goes on" if again else "begins"
+                    how = "is queued" if place.queues else "goes on" if again else "begins"
                     screen.event(f"{name}: {how}; log: {shown(sweep.log(name))}")
             if not works and not ready and RUNNING not in {s.name for s in states.values()}:
                 break

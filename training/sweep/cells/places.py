@@ -32,9 +32,11 @@ class Place(Protocol):
 
     Attributes:
         at_once: how many cells may be begun at once.
+        queues: whether they may wait there for their turn.
     """
 
     at_once: int
+    queues: bool
 
     def begin(self, sweep: SweepFolder, name: str) -> Begun | None:
         """Begins a cell, or goes on with it; None where another process has it or has done it."""
@@ -51,6 +53,8 @@ class Here:
         at_once: the same.
     """
 
+    queues = False
+
     def __init__(self, processes: int):
         self.at_once = processes
         cores = os.cpu_count() or 1
@@ -61,18 +65,17 @@ class Here:
         return begin(sweep, name, threads=self._threads, flags=plugins.flags())
 
 
-def add_place_options(made: Parser, processes: int | None = 1) -> None:
+def add_place_options(made: Parser, default: str = "1") -> None:
     """Adds the flags that say where cells run.
 
     Args:
         made: the command line.
-        processes: at once, on this machine, unless given; None for what the command says.
+        default: of the processes, in words.
     """
     where = made.add_argument_group("where it runs")
-    default = "" if processes is None else f" [{processes}]"
     where.add_argument(
-        "--processes", type=int, default=processes, metavar="N",
-        help=f"cells in work at once, on this machine{default}",
+        "--processes", type=int, metavar="N",
+        help=f"cells in work at once, on this machine [{default}]",
     )  # fmt: skip
     where.add_argument(
         "--cluster", metavar="ADDRESS",
@@ -80,27 +83,35 @@ def add_place_options(made: Parser, processes: int | None = 1) -> None:
         "for one that ends with this command; all nodes must see the same files [this machine]",
     )  # fmt: skip
     where.add_argument(
-        "--cell-cpus", type=int, default=1, metavar="N", help="cores of a cell on the cluster [1]"
+        "--cell-cpus", type=int, metavar="N", help="cores of a cell on the cluster [1]"
     )
     where.add_argument(
-        "--cell-gpus", type=float, default=0.0, metavar="N",
+        "--cell-gpus", type=float, metavar="N",
         help="GPUs of a cell on the cluster; two share one at 0.5 [0]",
     )  # fmt: skip
 
 
 def check_place(arguments: argparse.Namespace) -> None:
     """Raises `InputError` for flags of a place that make no sense."""
+    cluster = arguments.cluster
+    if cluster == "":
+        raise InputError("--cluster is empty; give an address, such as HOST:6379, auto or local")
+    if cluster is not None and arguments.processes is not None:
+        raise InputError(
+            "--processes is of this machine, and --cluster has a queue of its own; give one"
+        )
+    for flag in ("cell_cpus", "cell_gpus"):
+        if cluster is None and getattr(arguments, flag) is not None:
+            raise InputError(f"--{flag.replace('_', '-')} is of cells on a cluster; give --cluster")
     if arguments.processes is not None and arguments.processes < 1:
         raise InputError(f"processes is {arguments.processes}; it must be at least 1")
-    if arguments.cell_cpus < 1:
+    if arguments.cell_cpus is not None and arguments.cell_cpus < 1:
         raise InputError(f"cell_cpus is {arguments.cell_cpus}; it must be at least 1")
-    gpus = arguments.cell_gpus
+    gpus = arguments.cell_gpus or 0.0
     if not (math.isfinite(gpus) and gpus >= 0 and (gpus <= 1 or gpus == int(gpus))):
         raise InputError(
             f"cell_gpus is {gpus:g}; it must be a share of one GPU, from 0 to 1, or a whole number"
         )
-    if arguments.cluster == "":
-        raise InputError("--cluster is empty; give an address, such as HOST:6379, auto or local")
 
 
 @contextlib.contextmanager
@@ -111,7 +122,7 @@ def place_of(arguments: argparse.Namespace) -> Iterator[Place]:
         InputError: there is no such cluster, or Ray is not installed.
     """
     if arguments.cluster is None:
-        yield Here(arguments.processes)
+        yield Here(arguments.processes or 1)
         return
     try:
         from training.sweep.cells.cluster import cluster
@@ -119,5 +130,6 @@ def place_of(arguments: argparse.Namespace) -> Iterator[Place]:
         raise InputError(
             f"--cluster needs Ray ({error}); install it: pip install 'tf-avae[ray]'"
         ) from error
-    with cluster(arguments.cluster, arguments.cell_cpus, arguments.cell_gpus) as place:
+    each = arguments.cell_cpus or 1, arguments.cell_gpus or 0.0
+    with cluster(arguments.cluster, *each) as place:
         yield place

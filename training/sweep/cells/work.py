@@ -5,7 +5,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 from training.sweep.cells.folder import COMMAND, Session, SweepFolder
@@ -69,7 +69,12 @@ class Work:
 
 
 def begin(
-    sweep: SweepFolder, name: str, *, threads: int | None, flags: Sequence[str]
+    sweep: SweepFolder,
+    name: str,
+    *,
+    threads: int | None,
+    flags: Sequence[str],
+    environment: Mapping[str, str] | None = None,
 ) -> Work | None:
     """Begins a cell, or goes on with it; None where another process has it or has done it.
 
@@ -79,6 +84,7 @@ def begin(
         threads: of the command, unless variables of the environment say how many; None for as
             many as there are cores.
         flags: of the command, beside the cell's own.
+        environment: variables of the command, beside those of this process.
     """
     lock = sweep.claim(name)
     if lock is None:
@@ -99,7 +105,7 @@ def begin(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=limits | os.environ,
+            env=limits | os.environ | dict(environment or {}),
             # Ctrl-C reaches a terminal's whole foreground, and a second one ends the saving.
             start_new_session=True,
             # The lock is held until the command has ended, whatever becomes of this process.
