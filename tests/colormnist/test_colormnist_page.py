@@ -275,6 +275,7 @@ def test_a_legend_is_no_wider_than_its_picture(tmp_path, grid):
     [
         ("worst-case", "## Which settings matter"),
         ("beyond", "## As much compute for each"),
+        ("recipes", "## Which choices of the training matter"),
     ],
 )
 def test_beyond_the_paper_says_what_was_found(grid, heading):
