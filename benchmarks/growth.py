@@ -93,7 +93,7 @@ def _command(*words: str) -> Callable[[], object]:
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
             made = [sys.executable, "-m", *(word.replace("{}", folder) for word in words)]
-            done = subprocess.run(made, cwd=pairing.ROOT, capture_output=True, text=True)
+            done = subprocess.run(made, cwd=pairing.ROOT, capture_output=True, encoding="utf-8")
         if done.returncode:
             raise InputError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr}")
 
@@ -140,7 +140,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         for row, (axis, place) in zip(rows, cases, strict=True):
             note(f"round {number + 1}: {axis.summary} {axis.values[place]}")
             words = [sys.executable, "-m", "benchmarks.growth", "--case", axis.name, str(place)]
-            done = subprocess.run(words, cwd=pairing.ROOT, stdout=subprocess.PIPE, text=True)
+            done = subprocess.run(words, cwd=pairing.ROOT, stdout=subprocess.PIPE, encoding="utf-8")
             if done.returncode:
                 raise InputError(f"{axis.name} {axis.values[place]} ended with {done.returncode}")
             found = json.loads(done.stdout.splitlines()[-1])
