@@ -50,8 +50,8 @@ bench-gpu: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.train --arch conv --pgd-steps 5 --json gpu/train_conv.json
 	$(BIN)/python -m training.fit --algo se --arch conv --pgd-steps 5 --obs-var 0.1 --steps 2000 \
 	    --run-dir gpu/se
-	time $(BIN)/python -m training.evaluate gpu/se --budget strong --images 10000 --head linear \
-	    --section robustness --epsilon 0.1 --out gpu/strong
+	bash -c "time $(BIN)/python -m training.evaluate gpu/se --budget strong --images 10000 \
+	    --head linear --section robustness --epsilon 0.1 --out gpu/strong"
 
 # Those libraries, in an environment of their own.
 bench-peers: .venv-bench/.installed

@@ -44,7 +44,7 @@ def test_shards_make_the_parts_of_the_whole(tmp_path, encoders, shards):
         shard = Shard(number, shards)
         given = {"settings": how, "folder": joined, **ON}
         pieces.append(evaluate_shard(encoders, shard, **given)[0])
-    found = evaluate(encoders, settings=how, folder=joined, sharded=True, **ON)
+    found = evaluate(encoders, settings=how, folder=joined, shards=print, **ON)
     assert results(found) == results(whole)
     mine, expected = parts(joined), parts(tmp_path / "whole")
     assert mine.keys() == expected.keys() and len(mine) > 20
@@ -74,7 +74,7 @@ def test_a_part_that_is_gone_is_told_not_made_again(tmp_path):
     lost = sorted(tmp_path.glob("outcomes-*"))[2]
     lost.unlink()
     with pytest.raises(InputError, match=f"has no {lost.name}, though all shards are done"):
-        evaluate([AFFINE], sharded=True, **given)
+        evaluate([AFFINE], shards=print, **given)
     assert not lost.exists()
 
 
@@ -131,7 +131,7 @@ def test_shards_of_other_weights_are_done_anew_and_of_other_processors_refused(
     words = parser().parse_args(["encoder", "--shards", "2", "--seed", "3"])
 
     def do(digest):
-        shards.do_shards(words, tmp_path, tmp_path / "parts", digest, None, None)
+        shards.do_shards(words, tmp_path, tmp_path / "parts", None, None, digest)
 
     for digest, expected in (
         ("a", [["heads"], ["shard-1", "shard-2"]]), ("a", [[], []]),

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from tf_avae.evaluation import (
     Shard,
     evaluate,
     evaluate_shard,
-    evaluation_digest,
     open_extractor,
 )
 from tf_avae.evaluation.evaluated import Report
@@ -184,19 +184,16 @@ def _evaluate(arguments: argparse.Namespace) -> int:
                 "folder": parts,
                 "progress": Progress(signals).update,
             }
-            if arguments.shards:
-                with_digest = {name: given[name] for name in ("train", "test", "settings")}
-                digest = evaluation_digest(encoders, **with_digest)
-                do_shards(arguments, folder, parts, digest, place, signals)
             if arguments.shard:
                 return _do_shard(arguments.shard, encoders, given, folder)
+            shards = partial(do_shards, arguments, folder, parts, place, signals)
             evaluation = evaluate(
                 encoders,
                 **given,
                 extractor=extractor,
                 data=described,
                 class_names=data.class_names,
-                sharded=bool(arguments.shards),
+                shards=shards if arguments.shards else None,
             )
             if _TIME_FACTOR in arguments.section:
                 _add_time_factors(evaluation, encoders, data, parts)

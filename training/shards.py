@@ -70,9 +70,9 @@ def do_shards(
     arguments: argparse.Namespace,
     folder: Path,
     parts: Path,
-    digest: str,
     place: Place,
     signals: StopSignals,
+    digest: str,
 ) -> None:
     """Does all shards of an evaluation.
 
@@ -80,9 +80,9 @@ def do_shards(
         arguments: of the command.
         folder: of the evaluation; logs are kept in it.
         parts: where parts are kept.
-        digest: of what decides the outcome, here.
         place: where commands run.
         signals: what comes is handed on to them.
+        digest: of what decides the outcome, here.
 
     Raises:
         InputError: one failed, whose last lines are printed; or the digest is another there.

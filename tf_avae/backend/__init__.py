@@ -117,20 +117,15 @@ def import_tensorflow() -> None:
             os.close(kept)
 
 
-_being_hidden: set[str] = set()
-
-
 @contextmanager
 def _hidden(names: Sequence[str]) -> Iterator[None]:
     """Within the block these modules are as if they were not installed, unless they have been
     imported."""
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    _being_hidden.update(hidden)
     try:
         yield
     finally:
-        _being_hidden.difference_update(hidden)
         for name in hidden:
             sys.modules.pop(name, None)
 
@@ -148,7 +143,8 @@ def without_warnings() -> Iterator[None]:
 
 
 def _import() -> None:
-    need({name: of for name, of in _NEEDED.items() if name not in _being_hidden})
+    # Keras' own import comes here again, while some are hidden (None) that were there before it.
+    need({name: of for name, of in _NEEDED.items() if sys.modules.get(name, name) is not None})
     try:
         # TFP first: after TensorFlow it would import its layers and experiments at once.
         importlib.import_module("tensorflow_probability")

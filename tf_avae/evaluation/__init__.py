@@ -9,13 +9,7 @@ from tf_avae.evaluation.representation import DISTANCES, attack_representation
 from tf_avae.evaluation.robustness import Outcomes, worst_case
 from tf_avae.evaluation.section import SECTIONS, Section
 from tf_avae.evaluation.settings import Settings
-from tf_avae.evaluation.suite import (
-    Evaluation,
-    Shard,
-    evaluate,
-    evaluate_shard,
-    evaluation_digest,
-)
+from tf_avae.evaluation.suite import Evaluation, Shard, evaluate, evaluate_shard
 from tf_avae.evaluation.trials import Trial
 
 __all__ = [
@@ -36,7 +30,6 @@ __all__ = [
     "attack_representation",
     "evaluate",
     "evaluate_shard",
-    "evaluation_digest",
     "frechet_distance",
     "open_extractor",
     "worst_case",

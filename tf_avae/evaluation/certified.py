@@ -14,7 +14,7 @@ from tf_avae.errors import InputError, ProofContradicted, first_few
 from tf_avae.evaluation import statistics
 from tf_avae.evaluation.batches import in_batches
 from tf_avae.evaluation.encoder import Encoder
-from tf_avae.evaluation.evaluated import EvaluatedEncoder, Work, batches, images_through
+from tf_avae.evaluation.evaluated import EvaluatedEncoder, Work, batches
 from tf_avae.evaluation.part_store import Part
 from tf_avae.evaluation.proofs import PROOFS
 from tf_avae.evaluation.robustness import Stand
@@ -63,7 +63,7 @@ def planned_certified(
         for name, task in tasks.items()
         for head in settings.heads
         for epsilon in settings.epsilons
-        for among in batches(images_through(head, settings, len(task.at)), settings)
+        for among in batches(head, settings, len(task.at))
     }
 
 
@@ -149,7 +149,7 @@ def _tried(
 ) -> Part:  # fmt: skip
     """The first of some bounds, tried on what those before it left undecided."""
     settings, ((relaxed, cost), *later) = evaluated.settings, costs
-    images, labels = (array[batch.start :] for array in evaluated.attacked(task, batch.stop))
+    images, labels = evaluated.attacked(task, batch.stop, batch.start)
     right = evaluated.nominal(task, head)[batch.start : batch.stop]
     among = np.flatnonzero(right & (before <= 0))
     found = before.copy()

@@ -93,14 +93,14 @@ def images_through(head: str, settings: Settings, available: int) -> int:
     return count if head == settings.heads[0] else min(count, settings.other_images)
 
 
-def batches(count: int, settings: Settings) -> list[range]:
-    """Places of the first `count` test images, in the batches in which they are attacked.
+def batches(head: str, settings: Settings, available: int) -> list[range]:
+    """Places of the test images that are attacked through a head, in batches.
 
     An image stays in its batch whatever becomes of the others there, and each batch has its own
     random numbers: what becomes of it does not depend on which other batches are attacked, or
     where. So an evaluation can be split, and one of more images goes on from one of fewer.
     """
-    size = settings.batch_size
+    count, size = images_through(head, settings, available), settings.batch_size
     return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
@@ -115,7 +115,7 @@ def planned_work(
         extent = Extent(len(task.classes), channels)
         cost = BUDGETS[settings.budget].cost(extent, settings.norm)
         for head, epsilon in itertools.product(settings.heads, settings.epsilons):
-            for among in batches(images_through(head, settings, len(task.at)), settings):
+            for among in batches(head, settings, len(task.at)):
                 work[encoder, name, head, epsilon, among] = cost * len(among)
     return work
 
@@ -282,15 +282,15 @@ class EvaluatedEncoder:
         self.say("reading its layers")
         return Prover(self.encoder, self.test.images[:_PROBED])
 
-    def attacked(self, task: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The first measured test images, at most `count`, and the columns of their labels."""
+    def attacked(self, task: str, stop: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """The first measured test images, at most `stop`, without the first `start` of them, and
+        the columns of their labels."""
         of_task = self.tasks[task]
-        return of_task.first(count, self.test.images), of_task.labels[:count]
+        return of_task.first(stop, self.test.images)[start:], of_task.labels[start:stop]
 
     def batches(self, task: str, head: str) -> list[range]:
-        """The measured test images that are attacked through a head, in batches."""
-        count = images_through(head, self.settings, len(self.tasks[task].at))
-        return batches(count, self.settings)
+        """Places of the measured test images that are attacked through a head, in batches."""
+        return batches(head, self.settings, len(self.tasks[task].at))
 
     def outcomes(self, task: str, head: str, epsilon: float) -> Outcomes:
         """The worst case over the budget; its points are those of the first measured test images,
@@ -306,10 +306,10 @@ class EvaluatedEncoder:
             "task": task, "head": head, "epsilon": epsilon, "images": [among.start, among.stop],
             "budget": self.settings.budget, "kept": kept,
         }  # fmt: skip
-        images, labels = (array[among.start :] for array in self.attacked(task, among.stop))
-        count = len(self.batches(task, head))
 
         def make() -> Part:
+            images, labels = self.attacked(task, among.stop, among.start)
+            count = len(self.batches(task, head))
             started = self._parts.find("started", settings)
             classify = self.classify(task, head)
             which = f", images {among.start + 1:,} to {among.stop:,}" if count > 1 else ""

@@ -97,7 +97,7 @@ def evaluate(
     folder: Path | None = None,
     progress: Callable[[Report], None] = lambda report: None,
     class_names: ClassNames | None = None,
-    sharded: bool = False,
+    shards: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Evaluates encoders on the same images, by the same protocol.
 
@@ -111,7 +111,8 @@ def evaluate(
         folder: where finished parts are kept; a call that was stopped goes on from there.
         progress: called with the current work.
         class_names: what classes are called, by their numbers, for what is said of them.
-        sharded: attacks and proofs must be among the folder's parts, from `evaluate_shard`.
+        shards: has the attacks and proofs done by `evaluate_shard`, in the same folder: called with
+            the digest that it gives, before anything is measured. All of them must be there then.
 
     Returns:
         what was found. What of the labels cannot be measured is named, with the reason, in
@@ -124,12 +125,14 @@ def evaluate(
         ProofContradicted: an attack broke an image that bounds verify.
     """
     settings = settings or Settings()
-    images, tasks, left_out, opened, work_progress, _ = _opened(
+    images, tasks, left_out, opened, work_progress, digest = _opened(
         encoders, train, test, settings, extractor, folder, progress, class_names
     )
+    if shards is not None:
+        shards(digest)
     records, pictures = [], []
     for evaluated in opened:
-        if sharded:
+        if shards is not None:
             evaluated.find_all(_pieces(evaluated))
         record: dict[str, Any] = {
             "name": evaluated.encoder.name, **evaluated.encoder.notes, "left_out": {}
@@ -204,17 +207,6 @@ def evaluate_shard(
     for piece in mine:
         piece.do()
     return len(mine), found.digest
-
-
-def evaluation_digest(
-    encoders: list[Encoder], *, train: Batches, test: Batches, settings: Settings
-) -> str:
-    """The digest that `evaluate_shard` gives, without its work.
-
-    Raises:
-        InputError: as `evaluate`.
-    """
-    return _opened(encoders, train, test, settings, None, None, lambda report: None, None).digest
 
 
 def _pieces(evaluated: EvaluatedEncoder) -> list[Piece]:

@@ -202,8 +202,12 @@ def evaluate_cell(name: str, of: str, options: dict[str, Any]) -> Cell:
 
 def _evaluate_words(cell: Cell, folder: Path, needs: list[Path]) -> list[str]:
     named = [f"{name}={path}" for name, path in zip(cell.needs, needs, strict=True)]
-    return ["-m", "training.evaluate", *named, f"--out={folder / _EVALUATION}",
-            *flags(cell.options)]  # fmt: skip
+    return _evaluation(folder, named, cell.options)
+
+
+def _evaluation(folder: Path, encoders: list[str], options: Mapping[str, Any]) -> list[str]:
+    out = f"--out={folder / _EVALUATION}"
+    return ["-m", "training.evaluate", *encoders, out, *flags(options)]
 
 
 def shard_cell(name: str, encoders: list[str], options: dict[str, Any], *needs: str) -> Cell:
@@ -219,8 +223,7 @@ def shard_cell(name: str, encoders: list[str], options: dict[str, Any], *needs: 
 
 
 def _shard_words(cell: Cell, folder: Path, needs: list[Path]) -> list[str]:
-    return ["-m", "training.evaluate", *cell.options["encoders"], f"--out={folder / _EVALUATION}",
-            *flags(cell.options["flags"])]  # fmt: skip
+    return _evaluation(folder, cell.options["encoders"], cell.options["flags"])
 
 
 def timing_cell(name: str, configs: dict[str, Config], rounds: int, seconds: float) -> Cell:
