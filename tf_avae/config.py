@@ -90,6 +90,7 @@ def _option(value: Any, help: str, group: str, **limits: Any) -> Any:
 
 
 WHAT, DATA, MODEL = "what to train", "data", "model"
+GIVEN = "the encoder to make robust"
 OBJECTIVE, ATTACK, OPTIMISATION = "objective", "adversarial images", "optimisation"
 OUTPUT = "what is written"
 
@@ -157,6 +158,25 @@ class Config:
         "off", "whether XLA compiles the steps, of one device", MODEL, choices=("on", "off")
     )
 
+    encoder: str | None = _option(
+        None, "a run, an export, a .keras file or the name of an encoder that comes with the "
+        "package; or a network of keras.applications, with --encoder-weights", GIVEN,
+        default="none", metavar="ENCODER",
+    )  # fmt: skip
+    encoder_weights: str | None = _option(
+        None, "of a network of keras.applications: its .weights.h5, or imagenet, which Keras may "
+        "download", GIVEN, default="none", metavar="FILE",
+    )  # fmt: skip
+    pixels: str | None = _option(
+        None, "what the encoder takes pixels as", GIVEN,
+        default="unit; an application's own preprocess_input",
+    )  # fmt: skip
+    keep: float | None = _option(
+        None, "least cosine similarity of the embeddings of held-out images to what they were: "
+        "training ends where it falls below, with the last weights that keep it", GIVEN,
+        default="none", above=0, below=1,
+    )  # fmt: skip
+
     rho: float = _option(
         0.975, "coupling rho of (z, z') in avae, se, se_avae and avae_ss", OBJECTIVE,
         source=AUTHORS, low=0, below=1,
@@ -175,8 +195,9 @@ class Config:
     )  # fmt: skip
 
     penalty_weight: float | None = _option(
-        None, "weight of the penalty in adversarial_elbo (at most 1) and certified_elbo",
-        OBJECTIVE, default="the objective's: 0.5 and 2", low=0, below=1e6,
+        None, "weight of the penalty in adversarial_elbo (at most 1) and certified_elbo, and of "
+        "attacked images in training.robustify",
+        OBJECTIVE, default="the objective's: 0.5 and 2; 1", low=0, below=1e6,
     )  # fmt: skip
 
     adversary: str = _option(

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import numbers
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -33,21 +33,13 @@ from tf_avae.objectives import (
     OBJECTIVES,
     Adversary,
     Coupling,
+    Found,
     Hyperparameters,
     Objective,
     Passes,
 )
 from tf_avae.registry import Registry
-from tf_avae.types import Images, ImageShape, Latents, Tensor, Terms
-
-_ROWS: dict[str, Registry[Any]] = {
-    "objective": OBJECTIVES,
-    "architecture": ARCHITECTURES,
-    "coupling": COUPLINGS,
-    "adversary": ADVERSARIES,
-    "ball": BALLS,
-    "pgd_start": STARTS,
-}
+from tf_avae.types import Images, ImageShape, Latents, PerExample, Tensor, Terms
 
 GAIN, ZERO_GRADIENTS = "attack_gain", "zero_gradients"
 """Terms beside an objective's own: what the adversary adds to its aim, in nats, and the share of
@@ -59,6 +51,20 @@ _TRACED = 97  # images to trace a subclass' terms with: as long as no other axis
 
 _PLAIN = (list, dict, str, numbers.Number)
 """Arguments of `fit` that are neither arrays nor streams of batches."""
+
+
+class Met(NamedTuple):
+    """What an adversary met in a batch.
+
+    Attributes:
+        reference: what its aim is measured from, a constant.
+        before: q(z|x), which it was to make worse.
+        found: what it made of it.
+    """
+
+    reference: Posterior
+    before: Posterior
+    found: Found
 
 
 class _Bits(np.ndarray):
@@ -168,6 +174,16 @@ class AVAE(keras.Model):
             images.
     """
 
+    rows: ClassVar[dict[str, Registry[Any]]] = {
+        "objective": OBJECTIVES,
+        "architecture": ARCHITECTURES,
+        "coupling": COUPLINGS,
+        "adversary": ADVERSARIES,
+        "ball": BALLS,
+        "pgd_start": STARTS,
+    }
+    """The registries whose rows its arguments may name."""
+
     def __init__(
         self,
         *,
@@ -196,8 +212,8 @@ class AVAE(keras.Model):
     ):
         # Inputs are not cast to the compute dtype: images and densities stay float32.
         super().__init__(**kwargs, dtype=policy_of(dtype), autocast=False)
-        self.objective = OBJECTIVES.row(objective)
-        self.architecture = ARCHITECTURES.row(architecture)
+        self.objective = self.rows["objective"].row(objective)
+        self.architecture = self.rows["architecture"].row(architecture)
         self.ball = BALLS.row(ball)
         self.pgd_start = STARTS.row(pgd_start)
         self.pgd_start.check(self.ball, of_distance=True)
@@ -240,21 +256,8 @@ class AVAE(keras.Model):
         self.batch_norm: str = given["batch_norm"]
         self.seed: int = given["seed"]
 
-        policy = self.dtype_policy.name
-        seeds = np.random.SeedSequence(self.seed).generate_state(2)
-        self.encoder, self.decoder = (
-            keras.saving.deserialize_keras_object(renamed(networks[name]))
-            if networks
-            else make(self.image_shape, self.latent_dim, policy=policy, seed=seed)
-            for name, make, seed in zip(
-                (ENCODER, DECODER),
-                (self.architecture.encoder, self.architecture.decoder),
-                seeds,
-                strict=True,
-            )
-        )
+        self._make_networks(networks)
         self._float32_encoder = Float32View(self.encoder)
-        self._float32_decoder = Float32View(self.decoder)
         self._bounds = self._bounds_of_encoder()
         self._train_networks()
         self.step = self.add_weight(
@@ -265,10 +268,34 @@ class AVAE(keras.Model):
         self.term_means: dict[str, keras.metrics.Mean] = {}
         self._report_on(self._term_names())
         # Where the pass over x in training is the one that an attack would make again.
-        self._attack_shares_pass = policy == "float32" and (
+        self._attack_shares_pass = self.dtype_policy.name == "float32" and (
             self.batch_norm == "clean" or not normalises(self.encoder)
         )
         self.built = True
+
+    def _make_networks(self, saved: Mapping[str, Any] | None) -> None:
+        """Makes encoder and decoder, with new weights.
+
+        Args:
+            saved: their configs, where the architecture does not describe them.
+        """
+        seeds = np.random.SeedSequence(self.seed).generate_state(2)
+        self.encoder, self.decoder = (
+            keras.saving.deserialize_keras_object(renamed(saved[name]))
+            if saved
+            else make(self.image_shape, self.latent_dim, policy=self.dtype_policy.name, seed=seed)
+            for name, make, seed in zip(
+                (ENCODER, DECODER),
+                (self.architecture.encoder, self.architecture.decoder),
+                seeds,
+                strict=True,
+            )
+        )
+        self._float32_decoder = Float32View(self.decoder)
+
+    def _networks(self) -> dict[str, keras.Model]:
+        """Its networks, by the names that an objective has for them."""
+        return {ENCODER: self.encoder, DECODER: self.decoder}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> AVAE:
@@ -279,7 +306,7 @@ class AVAE(keras.Model):
         """
         config = dict(config)
         made_with = config.pop("plugins", ())
-        for field, rows in _ROWS.items():
+        for field, rows in cls.rows.items():
             if isinstance(config.get(field), str):  # a subclass may choose it itself
                 rows.find(config[field], made_with)
         return super().from_config(config, custom_objects)
@@ -326,8 +353,8 @@ class AVAE(keras.Model):
         """Thaws the networks that the objective trains, unless the model is frozen."""
         # A network that is not trained also keeps its moving statistics: Keras runs batch
         # normalisation in inference mode where trainable is False.
-        self.encoder.trainable = self.trainable and ENCODER in self.objective.trains
-        self.decoder.trainable = self.trainable and DECODER in self.objective.trains
+        for name, network in self._networks().items():
+            network.trainable = self.trainable and name in self.objective.trains
 
     def encode(self, images: Images, *, training: bool = False, float32: bool = False) -> Posterior:
         """q(z|x): images [B, H, W, C] to means and variances [B, D].
@@ -440,6 +467,30 @@ class AVAE(keras.Model):
         """
         with refusals():
             images = tf.ensure_shape(tf.convert_to_tensor(images), [None, *self.image_shape])
+        passes, met = self._passes(images, seed=seed, training=training, float32=float32)
+        terms = self.objective.bound(passes, self.hyperparameters)
+        if set(terms) != set(self.objective.terms):
+            raise InputError(
+                f"objective {self.objective.name!r} gives {', '.join(terms)}; its terms are said "
+                f"to be {', '.join(self.objective.terms)}: name in `terms` what `bound` gives"
+            )
+        if met is None:
+            return terms
+        aim = functools.partial(self._aim, met.reference)
+        terms = {**terms, GAIN: aim(met.found.posterior) - aim(met.before)}
+        if self.adversary.gradients:
+            terms[ZERO_GRADIENTS] = met.found.zero_gradients
+        return terms
+
+    def _aim(self, reference: Posterior, other: Posterior) -> PerExample:
+        """What the adversary makes as large as it can, [B]."""
+        assert self.objective.attack
+        return self.objective.attack(reference, other.stop_gradient(), self.hyperparameters)
+
+    def _passes(
+        self, images: Images, *, seed: Tensor, training: bool, float32: bool
+    ) -> tuple[Passes, Met | None]:
+        """What the networks make of a batch, and what an adversary met, if there is one."""
         trained = self.objective.trains
         encode = functools.partial(self.encode, float32=float32)
         q, statistics = self._encode_clean(images, training=training, float32=float32)
@@ -450,7 +501,7 @@ class AVAE(keras.Model):
             return encode(images, training=training and self.batch_norm == "all")
 
         decoded: Any = None
-        adversarial: Any = None
+        met: Met | None = None
         g_adversarial: Any = None
         with keras.StatelessScope(statistics) if statistics else contextlib.nullcontext():
             if DECODED in self.objective.auxiliaries:
@@ -458,28 +509,23 @@ class AVAE(keras.Model):
             if ADVERSARIAL in self.objective.auxiliaries:
                 known = q if self._attack_shares_pass else self.encode(images, float32=True)
                 known = known.stop_gradient()
-                adversarial, zeros = self.adversary.find(
-                    self, images, known, self._epsilon(), _use(seed, _ATTACK), again
-                )
+                met = self._met(images, known, known, seed, again)
+        adversarial: Any = met.found.posterior if met else None
         if self.objective.decodes_adversarial:
             g_adversarial = self.decode(
                 adversarial.sample(_use(seed, _POSTERIOR)), float32=float32,
                 training=training and DECODER in trained and self.batch_norm == "all",
             )  # fmt: skip
-        passes = Passes(images, z, g, q, decoded, adversarial, g_adversarial)
-        terms = self.objective.bound(passes, self.hyperparameters)
-        if set(terms) != set(self.objective.terms):
-            raise InputError(
-                f"objective {self.objective.name!r} gives {', '.join(terms)}; its terms are said "
-                f"to be {', '.join(self.objective.terms)}: name in `terms` what `bound` gives"
-            )
-        if aim := self.objective.attack:
-            reached = aim(known, adversarial.stop_gradient(), self.hyperparameters)
-            gain = reached - aim(known, known, self.hyperparameters)
-            terms = {**terms, GAIN: gain}
-            if self.adversary.gradients:
-                terms[ZERO_GRADIENTS] = zeros
-        return terms
+        return Passes(images, z, g, q, decoded, adversarial, g_adversarial), met
+
+    def _met(
+        self, images: Images, reference: Posterior, before: Posterior, seed: Tensor,
+        encode: Callable[[Images], Posterior],
+    ) -> Met:  # fmt: skip
+        """What the adversary makes of a batch."""
+        seed = _use(seed, _ATTACK)
+        found = self.adversary.find(self, images, reference, self._epsilon(), seed, encode)
+        return Met(reference, before, found)
 
     def _term_names(self) -> tuple[str, ...]:
         """What `terms` gives: the objective's, and how its adversary fares."""
@@ -592,8 +638,8 @@ class AVAE(keras.Model):
             loss = -tf.reduce_mean(terms["bound"])
             # Gradients are summed over replicas; the optimiser takes the scale off again.
             scaled = self.optimizer.scale_loss(loss / replicas.count())
-        others = {ENCODER, DECODER}.difference(self.objective.trains)  # also where they were thawed
-        fixed = {id(v) for name in others for v in getattr(self, name).variables}
+        others = set(self._networks()).difference(self.objective.trains)  # also where thawed
+        fixed = {id(v) for name in others for v in self._networks()[name].variables}
         variables = [v for v in self.trainable_variables if id(v) not in fixed]
         gradients = tape.gradient(scaled, variables)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
@@ -650,30 +696,25 @@ class AVAE(keras.Model):
             self.objective, self.architecture, h.coupling, self.adversary, self.ball,
             self.pgd_start,
         )  # fmt: skip
-        made_with = [r.plugin(row.name) for r, row in zip(_ROWS.values(), rows, strict=True)]
+        made_with = [r.plugin(row.name) for r, row in zip(self.rows.values(), rows, strict=True)]
         return {
             **super().get_config(),
-            "objective": OBJECTIVES.name(self.objective),
-            "architecture": ARCHITECTURES.name(self.architecture),
+            **{of: r.name(row) for (of, r), row in zip(self.rows.items(), rows, strict=True)},
             "image_shape": self.image_shape,
             "latent_dim": self.latent_dim,
             "observation_variance": h.observation_variance,
             "rho": h.rho,
             "rho_se": h.rho_se,
-            "coupling": COUPLINGS.name(h.coupling),
             "reconstruction_weight": h.reconstruction_weight,
             "penalty_weight": h.penalty_weight,
-            "adversary": ADVERSARIES.name(self.adversary),
             "epsilon": self.epsilon,
             "epsilon_warmup": self.epsilon_warmup,
-            "ball": BALLS.name(self.ball),
-            "pgd_start": STARTS.name(self.pgd_start),
             "pgd_steps": self.pgd_steps,
             "pgd_step_size": self.pgd_step_size,
             "batch_norm": self.batch_norm,
             "seed": self.seed,
             **({"plugins": sorted({*filter(None, made_with)})} if any(made_with) else {}),
-            **quantised_config({ENCODER: self.encoder, DECODER: self.decoder}),
+            **quantised_config(self._networks()),
         }
 
 
@@ -693,3 +734,7 @@ def _of_bits(images: Any) -> Any:
 def _use(seed: Tensor, use: int) -> Tensor:
     """The seed of one use of random numbers within a step, from the seed of the step."""
     return tf.stack([seed[0], seed[1] * _USES + use])
+
+
+# It is registered with Keras where this is: files name its class, and it needs this one.
+import tf_avae.robustified.model  # noqa: E402, F401

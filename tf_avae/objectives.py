@@ -143,15 +143,17 @@ class Passes(NamedTuple):
         q_decoded: q(z|x~).
         q_adversarial: q(z|x^a), or the posterior that stands for it (`ADVERSARIES`).
         g_adversarial: g(z^a), z^a ~ q_adversarial with the noise of z, [B, H, W, C].
+        q_original: q_0(z|x), of the encoder that a robust copy is made of (`tf_avae.robustified`).
     """
 
     x: Images
     z: Latents
     g: Images
     q: d.Posterior
-    q_decoded: d.Posterior
-    q_adversarial: d.Posterior
+    q_decoded: Any
+    q_adversarial: Any
     g_adversarial: Images | None = None
+    q_original: Any = None
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from tf_avae.probes import HEADS
 from tf_avae.provenance import provenance, session, source_checksum
 from tf_avae.runs.plan import build_model
 from tf_avae.saved.encoders import open_encoder
-from training.options import add_choice, add_data_options, listed, open_given
+from training.options import add_choice, add_data_options, listed, number, open_given
 from training.rates import fit_steps, paired_rates, time_factor
 from training.shards import add_shard_options, check_shards, do_shards
 from training.signals import Interrupted, StopSignals, deterministic
@@ -65,7 +65,7 @@ def add_attack_options(made: Parser, defaults: Settings | None = None) -> None:
     defaults = defaults or Settings()
     add_choice(made, "--budget", BUDGETS, defaults.budget, "how hard to attack")
     made.add_argument(
-        "--epsilon", type=float, nargs="+", default=defaults.epsilons, metavar="X",
+        "--epsilon", type=number, nargs="+", default=defaults.epsilons, metavar="X",
         help=f"radii, in pixel values from 0 to 1 [{' '.join(map(str, defaults.epsilons))}]",
     )  # fmt: skip
     add_choice(made, "--norm", BALLS, defaults.norm, "of the perturbation")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_avae import plugins
-from tf_avae.config import Config, check_keys, read_json
+from tf_avae.config import GIVEN, Config, check_keys, fields_of, read_json
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import note, say
 from tf_avae.datasets import DATASETS, ImageData, open_data
@@ -17,15 +19,21 @@ from tf_avae.errors import InputError
 from tf_avae.files import absolute, shown, write_json
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import OBJECTIVES
+from tf_avae.robustified.given import open_with_data
 from tf_avae.runs import checkpoints
-from tf_avae.runs.plan import build_model, copy_networks, resolve, stages
+from tf_avae.runs.plan import build_model, copy_networks, resolve, rows_of, stages
 from tf_avae.runs.run import Run, holds_run, load_trained
+from tf_avae.saved.encoders import weights_checksum
 from training.options import add_config_options, given_options, unused_data_options
 from training.signals import Interrupted, StopSignals, deterministic
 from training.strategies import STRATEGIES, WORKER_LOST, Team, gone
 
 if TYPE_CHECKING:
     from tf_avae.model import AVAE
+
+
+_ORIGINAL = "the encoder"
+"""What provenance calls the weights of an encoder that somebody has, among the data."""
 
 
 def parser() -> Parser:
@@ -35,10 +43,15 @@ def parser() -> Parser:
         description="Trains one of the objectives. Values: flags, then --config, then the "
         "defaults, which are the paper's for the data set and architecture; [default; its source].",
     )
+    add_run_options(made, "runs/DATASET-ARCH-ALGO-SEED")
+    add_config_options(made, [f.name for f in fields(Config) if f.name not in fields_of(GIVEN)])
+    return made
+
+
+def add_run_options(made: Parser, run_dir: str) -> None:
+    """Adds the flags of a training that are no part of its config."""
     where = made.add_argument_group("the run")
-    where.add_argument(
-        "--run-dir", metavar="PATH", help="where to write the run [runs/DATASET-ARCH-ALGO-SEED]"
-    )
+    where.add_argument("--run-dir", metavar="PATH", help=f"where to write the run [{run_dir}]")
     where.add_argument(
         "--resume", action="store_true", help="go on with the run in --run-dir, to the bit"
     )
@@ -69,8 +82,6 @@ def parser() -> Parser:
         metavar="N",
         help="split the CPU into N devices, to try mirrored without GPUs",
     )
-    add_config_options(made)
-    return made
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,6 +90,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
+    return fit(arguments, say_what_next)
+
+
+def fit(
+    arguments: argparse.Namespace,
+    then: Callable[[Run], None],
+    defaults: Mapping[str, Any] | None = None,
+) -> int:
+    """Begins a run or goes on with it, as the command line says; the exit code.
+
+    Args:
+        arguments: what `add_run_options` and `add_config_options` have parsed.
+        then: is given the run when it is complete.
+        defaults: fields of `Config` that a new run has instead of the usual ones.
+    """
     flags = given_options(arguments)
     given = flags
     if arguments.config:
@@ -90,7 +116,7 @@ def _fit(arguments: argparse.Namespace) -> int:
             Run.open(folder)  # whose error names the plugin of a row that is not here
     try:
         team = Team(arguments.strategy, arguments.virtual_devices, say)
-        return _fit_with(team, arguments, flags, given)
+        return _fit_with(team, arguments, flags, given, then, defaults or {})
     except gone() as error:
         if arguments.strategy != "multiworker":
             raise
@@ -101,12 +127,15 @@ def _fit(arguments: argparse.Namespace) -> int:
         return WORKER_LOST
 
 
-def _fit_with(team: Team, arguments: argparse.Namespace, flags: dict, given: dict) -> int:
+def _fit_with(
+    team: Team, arguments: argparse.Namespace, flags: dict, given: dict,
+    then: Callable[[Run], None], defaults: Mapping[str, Any],
+) -> int:  # fmt: skip
     opened: tuple[Run, ImageData, AVAE | None] | None = None
 
     def open_run() -> dict[str, Any]:
         nonlocal opened
-        run, data, _ = opened = _open(arguments, flags, given, team)
+        run, data, _ = opened = _open(arguments, flags, given, defaults, team)
         return {"path": str(run.path), "config": run.config.to_dict(), "data": data.checksums}
 
     said = team.first(open_run)
@@ -133,12 +162,12 @@ def _fit_with(team: Team, arguments: argparse.Namespace, flags: dict, given: dic
     finally:
         run.unlock()
     if team.is_chief:
-        _say_what_next(run)
+        then(run)
     return 0
 
 
 def _open(
-    arguments: argparse.Namespace, flags: dict, given: dict, team: Team
+    arguments: argparse.Namespace, flags: dict, given: dict, defaults: Mapping[str, Any], team: Team
 ) -> tuple[Run, ImageData, AVAE | None]:
     """The run, locked, its data, and the model whose weights it starts with, if any."""
     resume = arguments.resume
@@ -151,23 +180,32 @@ def _open(
         for name in plugins.changed(noted[0].get("plugins", {}) if noted else {}):
             say(f"note: plugin {name} has changed since the last session of this run")
         team.check(run.config)
-        data = open_data(run.config)
+        data, checksums = open_data(run.config), {}
+        if (original := run.given()) is not None:
+            checksums[_ORIGINAL] = weights_checksum(original)
         run.lock()
         run.result()  # one that is damaged is told of before anything is written
     else:
-        config = resolve(Config.from_dict(given))
+        config = Config.from_dict({**defaults, **given})
+        checksums, original = {}, None
+        if config.encoder:
+            config, data, original = open_with_data(config)
+            checksums[_ORIGINAL] = weights_checksum(original)
+        config = resolve(config)
         team.check(config)
         _warn_of_unused(flags, config)
-        data = open_data(config)
-        ARCHITECTURES[config.arch].check(data.image_shape)
+        if original is None:
+            data = open_data(config)
+            ARCHITECTURES[config.arch].check(data.image_shape)
         if config.init_from:
             initial = load_trained(config.init_from)
             copy_networks(initial, build_model(config, data.image_shape), config.init_from)
             variance = initial.hyperparameters.observation_variance
             if variance != config.obs_var:
                 say(f"note: {config.init_from} has obs_var {variance:g}, here {config.obs_var:g}")
-        run = Run.create(_path(arguments.run_dir, given), config, data.checksums)
-    run.begin_session(data.checksums, team.notes())
+        checksums = {**data.checksums, **checksums}
+        run = Run.create(_path(arguments.run_dir, given), config, checksums, original)
+    run.begin_session({**data.checksums, **checksums}, team.notes())
     return run, data, initial
 
 
@@ -195,7 +233,7 @@ def _open_to_resume(path: str | None, given: dict) -> Run:
 def _warn_of_unused(given: dict, config: Config) -> None:
     """Says which given options the objective does not read."""
     readable = {name for row in OBJECTIVES.values() for name in row.uses}
-    for name in sorted(readable & given.keys() - set(OBJECTIVES[config.algo].uses)):
+    for name in sorted(readable & given.keys() - set(rows_of(config)["algo"][config.algo].uses)):
         say(f"note: --{name.replace('_', '-')} has no effect on {config.algo}")
     for line in unused_data_options(given, config.dataset):
         say(line)
@@ -228,7 +266,7 @@ def _train(
         if resumed is not None and stage.number < resumed:
             continue
         with team.strategy.scope():
-            model = build_model(run.config, data.image_shape, stage.algo)
+            model = run.build(data.image_shape, stage.algo)
         if team.is_chief and checkpoint is not None and stage.number == resumed:
             checkpoints.restore(model, checkpoint.arrays)
             say(f"going on with {stage.algo} after step {int(model.step.numpy()):,}")
@@ -278,7 +316,8 @@ def _python() -> str:
     return shlex.quote(shown(sys.executable))
 
 
-def _say_what_next(run: Run) -> None:
+def say_what_next(run: Run) -> None:
+    """Says where a run is, and what can be done with it."""
     here = shlex.quote(shown(run.path))
     source = _arguments(run.config)
     mine = "".join(f", {name}" for name in plugins.loaded())

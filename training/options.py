@@ -2,7 +2,8 @@
 
 import argparse
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,27 @@ from tf_avae.registry import Registry
 from tf_avae.runs.plan import ROWS
 
 
-def add_config_options(parser: Parser, names: Iterable[str] | None = None) -> None:
+def number(word: str) -> float:
+    """A number, also as a fraction: 4/255."""
+    return float(Fraction(word)) if "/" in word else float(word)
+
+
+number.__name__ = "float"  # argparse says "invalid float value"
+
+_TYPES: dict[type, Any] = {float: number}
+
+
+def add_config_options(
+    parser: Parser, names: Iterable[str] | None = None, *,
+    rows: Mapping[str, Registry[Any]] = ROWS, defaults: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Adds a flag for each field of `Config`, grouped, with its default and the source of that.
 
     Args:
         parser: gets the flags; those that are not given leave no attribute behind.
         names: of the fields; all unless given.
+        rows: the registries that fields name rows of.
+        defaults: this command's own, to be shown in the place of the usual ones.
     """
     groups: dict[str, Any] = {}
     for field in dataclasses.fields(Config):
@@ -33,15 +49,17 @@ def add_config_options(parser: Parser, names: Iterable[str] | None = None) -> No
         option = config.option(field.name)
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
-        choices = list(ROWS.get(field.name, option.choices))
-        default = option.default or _word(field.default)
-        text = f"{option.help} [{default}; {option.source}]"
-        if field.name in ROWS:
-            text += f"\n{listed(ROWS[field.name])}"
+        choices = list(rows.get(field.name, option.choices))
+        default = f"{option.default or _word(field.default)}; {option.source}"
+        if defaults and field.name in defaults:
+            default = _word(defaults[field.name])
+        text = f"{option.help} [{default}]"
+        if field.name in rows:
+            text += f"\n{listed(rows[field.name])}"
         groups[option.group].add_argument(
             f"--{field.name.replace('_', '-')}",
             dest=field.name,
-            type=config.field_type(field.name),
+            type=_TYPES.get(config.field_type(field.name), config.field_type(field.name)),
             default=argparse.SUPPRESS,
             metavar=_one_of(choices) if choices else _metavar(field.name),
             help=text.replace("%", "%%"),

@@ -13,7 +13,8 @@ from tf_avae.datasets import ImageData
 from tf_avae.datasets.base import Part
 from tf_avae.files import for_tensorflow, write_bytes
 from tf_avae.model import AVAE
-from tf_avae.runs.checkpoints import metrics_state, restore_metrics
+from tf_avae.robustified.objectives import COSINE
+from tf_avae.runs.checkpoints import metrics_state, restore, restore_metrics
 from tf_avae.runs.optimizers import use_averages
 from tf_avae.runs.pictures import model_pictures
 from tf_avae.runs.plan import Stage
@@ -23,6 +24,19 @@ from training.strategies import Team
 
 _PICTURE_COLUMNS = 12
 _HELD_OUT_BATCH = 250
+
+
+class LetGo(Exception):
+    """Embeddings of clean images are no longer as near to what they were as they have to be.
+
+    Args:
+        step: after which that was measured.
+        cosine: their similarity.
+    """
+
+    def __init__(self, step: int, cosine: float):
+        super().__init__(step, cosine)
+        self.step, self.cosine = step, cosine
 
 
 class Recorder(keras.callbacks.Callback):
@@ -80,6 +94,8 @@ class Recorder(keras.callbacks.Callback):
             check_finite(self.run, self.stage, step, terms)
             if chief:
                 self._record("held_out", terms)
+            if self.config.keep is not None and terms[COSINE] < self.config.keep:
+                raise LetGo(step, terms[COSINE])
         if chief and (step % self.config.pictures_every == 0 or last):
             self.save_pictures()
         # A signal that comes while the others are asked is told to them after the next step.
@@ -173,9 +189,14 @@ class Progress:
             left = duration((self.stage.steps - step) / self.rate)
             pace = f"  {self.rate:.1f} steps/s  {left} left"
         terms = "  ".join(
-            f"{name} {value:.1f}" for name, value in _results(model).items() if name != "loss"
+            f"{name} {_short(value)}" for name, value in _results(model).items() if name != "loss"
         )
         self._line.show(f"{self.stage.algo} {step:,}/{self.stage.steps:,}{pace}  {terms}", last)
+
+
+def _short(value: float) -> str:
+    """A term: shares and similarities need more digits than nats."""
+    return f"{value:.1f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def train_stage(
@@ -204,11 +225,28 @@ def train_stage(
             stream = tf.data.Dataset.from_tensors(nothing).repeat()
         return stream.take(stage.steps - start)
 
-    model.fit(
-        team.batches(batches, batch_size),
-        epochs=1,
-        steps_per_epoch=stage.steps - start,
-        shuffle=False,
-        verbose=0,
-        callbacks=[Recorder(run, stage, data, signals, team, metrics_state(model))],
+    try:
+        model.fit(
+            team.batches(batches, batch_size),
+            epochs=1,
+            steps_per_epoch=stage.steps - start,
+            shuffle=False,
+            verbose=0,
+            callbacks=[Recorder(run, stage, data, signals, team, metrics_state(model))],
+        )
+    except LetGo as stopped:
+        if team.is_chief:
+            _go_back(run, model, stopped)
+        team.start_from_chief(model)
+
+
+def _go_back(run: Run, model: AVAE, stopped: LetGo) -> None:
+    """Takes the weights of the last measurement that kept embeddings where they were."""
+    kept = run.checkpoint_measured_before(stopped.step)
+    restore(model, kept.arrays)
+    use_averages(model)
+    say(
+        f"stopped: after step {stopped.step:,} the embeddings of held-out images have a cosine "
+        f"similarity of {stopped.cosine:.3f} to what they were, less than {run.config.keep:g}; "
+        f"taking the weights of step {kept.meta['step']:,}"
     )

@@ -19,7 +19,8 @@ SIGNATURE = "embed_bytes"
 """The signature of an export that takes image files, as the server's clients use it."""
 
 OUTPUTS = ("embedding", "variance", "inconsistency")
-"""The outputs of that signature: [N, D], [N, D] and [N] float32."""
+"""The outputs of that signature: [N, D], [N, D] and [N] float32; of encoders without a decoder
+fewer."""
 
 CERTIFY = "certify_bytes"
 """The signature that bounds the embeddings too, of exports that have it."""
@@ -116,22 +117,23 @@ def embed(
             return [fault(error)]
         half = len(files) // 2
         return embed(model, files[:half], certify) + embed(model, files[half:], certify)
-    names = OUTPUTS if certify is None else (*OUTPUTS, *ENDS)
+    names = [name for name in (*OUTPUTS, *ENDS) if name in outputs]
     arrays = [outputs[name].numpy() for name in names]
     return [dict(zip(names, row, strict=True)) for row in zip(*arrays, strict=True)]
 
 
-def check(model: SavedModel, certify: float | None = None) -> None:
-    """Raises `InputError` unless a model has the signature and its outputs, and where there is a
+def check(model: SavedModel, certify: float | None = None) -> tuple[str, ...]:
+    """The outputs of a model; raises `InputError` unless it has the signature, and where there is a
     radius, certificates."""
     given, taken = model.outputs(SIGNATURE), set(model.inputs(SIGNATURE))
-    if not set(OUTPUTS) <= given or taken != {"image_bytes"}:
+    if "embedding" not in given or taken != {"image_bytes"}:
         raise InputError(
             f"{SIGNATURE} of {model.path} takes {listed(taken)} and gives {listed(given)}; it must "
-            f"take image_bytes and give {listed(OUTPUTS)}, as exports of serving.export do"
+            "take image_bytes and give embedding, as exports of serving.export do"
         )
+    there = tuple(name for name in OUTPUTS if name in given)
     if certify is None:
-        return
+        return there
     float32_radii(certify)
     if CERTIFY not in model:
         raise InputError(
@@ -139,6 +141,7 @@ def check(model: SavedModel, certify: float | None = None) -> None:
             "(python -m serving.export), which says why if its encoder has none, or leave out "
             "--certify"
         )
+    return (*there, *ENDS)
 
 
 def _ignore(count: int) -> None:

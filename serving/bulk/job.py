@@ -64,10 +64,9 @@ def run(
     output = _free(job.output)
     matched = matching(job.input)
     saved = SavedModel(job.model, trust=job.trust)
-    check(saved, job.certify)
-    certified = job.certify is not None
-    model = {**_about(saved), **({"epsilon": job.certify} if certified else {})}
-    columns = schema(model, certified=certified)
+    outputs = check(saved, job.certify)
+    model = {**_about(saved), **({} if job.certify is None else {"epsilon": job.certify})}
+    columns = schema(model, outputs)
     encoder = Encoder(
         saved.path, model["sha256"], job.batch_size, trust=job.trust, certify=job.certify
     )

@@ -1,7 +1,7 @@
 """The steps for each picture: read, embed, write to Parquet; or write why it is refused."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -11,7 +11,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
 
-from serving.bulk.encoder import ENDS, Encoder, Prediction
+from serving.bulk.encoder import Encoder, Prediction
 from serving.bulk.options import Job
 from serving.bulk.sources import READERS, Found, listed
 
@@ -24,20 +24,17 @@ COUNTED = "serving.bulk"
 _ROWS_AT_ONCE = 1000  # in a row group: files of several shards are dealt these
 
 
-def schema(model: Mapping[str, Any], *, certified: bool = False) -> pa.Schema:
+def schema(model: Mapping[str, Any], outputs: Sequence[str]) -> pa.Schema:
     """The columns of the output, one row a picture, with the facts of `model` as JSON under the key
     "tf_avae" of the metadata.
 
     `path` string; `embedding` list of D float32, the posterior's mean; `variance` list of D
     float32; `inconsistency` float32; and where it is certified `lower` and `upper`, lists of D
-    float32.
+    float32; of these the `outputs`.
     """
     floats = pa.list_(pa.field("element", pa.float32(), nullable=False))
-    fields = {
-        "path": pa.string(), "embedding": floats, "variance": floats, "inconsistency": pa.float32(),
-    }  # fmt: skip
-    if certified:
-        fields |= dict.fromkeys(ENDS, floats)
+    kinds = {"inconsistency": pa.float32()}
+    fields = {"path": pa.string(), **{name: kinds.get(name, floats) for name in outputs}}
     columns = [pa.field(name, kind, nullable=False) for name, kind in fields.items()]
     return pa.schema(columns, metadata={"tf_avae": json.dumps(model)})
 

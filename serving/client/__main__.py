@@ -46,7 +46,8 @@ _PORTIONS: tuple[_Option, ...] = (
     ("concurrency", "N", int, 4, "requests at a time"),
 )
 _OUT = """FILE.npy: the embeddings [N, D]
-FILE.npz: embedding and variance [N, D], inconsistency and paths [N], version"""
+FILE.npz: embedding and variance [N, D], inconsistency and paths [N], version; of encoders without
+a decoder embedding, paths and version"""
 
 _BOXES_OUT = """FILE.npy: lower and upper, [2, N, D]
 FILE.npz: embedding, lower and upper [N, D], paths [N], epsilon, version"""
@@ -135,7 +136,8 @@ def _embed(given: argparse.Namespace) -> int:
     counter = Counter("embedding", len(paths))
     with _client(given) as client:
         found = client.embed_files(paths, lambda done, total: counter.update(done))
-    _write(out, found.embedding, paths, vars(found))
+    there = {name: value for name, value in vars(found).items() if value is not None}
+    _write(out, found.embedding, paths, there)
     _summary(found, paths, given.model)
     say(f"written: {given.out}")
     return 0
@@ -193,8 +195,9 @@ def _files(path: Path) -> list[Path]:
 
 
 def _summary(found: Embeddings, paths: Sequence[Path], model: str) -> None:
-    far = found.inconsistency
     say(_counts(found, model))
+    if (far := found.inconsistency) is None:
+        return
     say(f"inconsistency: median {np.median(far):.4g}, max {far.max():.4g}; the largest:")
     for index in np.argsort(-far, kind="stable")[:_NAMED]:
         say(f"  {far[index]:.4g}  {paths[index]}")

@@ -27,16 +27,18 @@ class Embeddings:
 
     Attributes:
         embedding: float32 [N, D]: the mean of q(z|x).
-        variance: float32 [N, D], of each dimension of the embedding.
+        variance: float32 [N, D], of each dimension of the embedding; None if the encoder gives
+            none.
         inconsistency: float32 [N], at least 0: how far an image is from what the model would
             encode had it generated the image (a squared 2-Wasserstein distance). Do not trust an
-            embedding whose inconsistency is far above that of other images.
+            embedding whose inconsistency is far above that of other images. None of an encoder
+            without a decoder.
         version: of the model.
     """
 
     embedding: np.ndarray
-    variance: np.ndarray
-    inconsistency: np.ndarray
+    variance: np.ndarray | None
+    inconsistency: np.ndarray | None
     version: int
 
     def __len__(self) -> int:
@@ -242,11 +244,18 @@ def outputs(
 
 def embeddings(reply: Any, rows: int, most_bytes: int) -> Embeddings:
     """The embeddings in the reply to `rows` images; raises `BadReply` for another reply."""
-    found = outputs(reply, rows, most_bytes, {"embedding": 2, "variance": 2, "inconsistency": 1})
-    there, spread = found["embedding"].shape, found["variance"].shape
-    if there != spread:
-        raise BadReply(f"embeddings {there} came with variances {spread}")
+    ranks = {"embedding": 2, **_there(reply, {"variance": 2, "inconsistency": 1})}
+    none = {"variance": None, "inconsistency": None}
+    found: dict[str, Any] = {**none, **outputs(reply, rows, most_bytes, ranks)}
+    there, spread = found["embedding"].shape, found["variance"]
+    if spread is not None and there != spread.shape:
+        raise BadReply(f"embeddings {there} came with variances {spread.shape}")
     return Embeddings(**found, version=version(reply))
+
+
+def _there(reply: Any, ranks: dict[str, int]) -> dict[str, int]:
+    """Those of some outputs that a reply has."""
+    return {name: rank for name, rank in ranks.items() if name in reply.outputs}
 
 
 def boxes(reply: Any, rows: int, most_bytes: int) -> Boxes:
@@ -274,9 +283,7 @@ def images(reply: Any, rows: int, most_bytes: int) -> Images:
 def classifications(reply: Any, rows: int, most_bytes: int) -> Classifications:
     """The classes in the reply to `rows` images; raises `BadReply` for another reply."""
     ranks = {"logits": 2, "probabilities": 2, "embedding": 2}
-    for name in ("inconsistency", "certified_radius"):
-        if name in reply.outputs:
-            ranks[name] = 1
+    ranks |= _there(reply, {"inconsistency": 1, "certified_radius": 1})
     found: dict[str, Any] = {"inconsistency": None, **outputs(reply, rows, most_bytes, ranks)}
     if found["logits"].shape != found["probabilities"].shape:
         raise BadReply(

@@ -132,14 +132,21 @@ def in_float32(network: keras.Model, made: dict[int, keras.Layer] | None = None)
         network: made of layers, or networks of layers, that have a config.
         made: new layers by the ids of the old ones; a layer that is used twice is made once.
     """
+    return in_policy(network, "float32", made)
+
+
+def in_policy(
+    network: keras.Model, policy: str, made: dict[int, keras.Layer] | None = None
+) -> keras.Model:
+    """As `in_float32`, but for the policy by which its layers compute."""
     known: dict[int, keras.Layer] = {} if made is None else made
 
     def clone(layer: keras.Layer) -> keras.Layer:
         if id(layer) not in known:
             known[id(layer)] = (
-                in_float32(layer, known)
+                in_policy(layer, policy, known)
                 if isinstance(layer, (private.Functional, keras.Sequential))
-                else type(layer).from_config(_float32_config(layer.get_config()))
+                else type(layer).from_config(_config_in(policy, layer.get_config()))
             )
         return known[id(layer)]
 
@@ -153,18 +160,30 @@ def in_float32(network: keras.Model, made: dict[int, keras.Layer] | None = None)
     return keras.models.clone_model(network, input_tensors=inputs, clone_function=clone)
 
 
-def _float32_config(config: Any) -> Any:
-    """A layer's config in which every floating-point type or policy is float32."""
+def saved_in(policy: str, network: keras.Model) -> dict[str, Any]:
+    """What Keras saves of a network that computes by a policy; its outputs are float32."""
+    if policy != "float32":
+        network = in_policy(network, policy)
+        outputs = {
+            name: keras.layers.Activation("linear", dtype="float32", name=name)(output)
+            for name, output in network.output.items()
+        }
+        network = keras.Model(network.inputs, outputs, name=network.name)
+    return keras.saving.serialize_keras_object(network)
+
+
+def _config_in(policy: str, config: Any) -> Any:
+    """A layer's config in which every floating-point type or policy is this one."""
     if isinstance(config, list | tuple):
-        return type(config)(_float32_config(value) for value in config)
+        return type(config)(_config_in(policy, value) for value in config)
     if not isinstance(config, Mapping):
         return config
     if "DTypePolicy" in str(config.get("class_name")):
         names = ("name", "source_name", "default_policy")  # of plain, quantised ones and of maps
-        known = _float32_config(config["config"])
-        return {**config, "config": {k: "float32" if k in names else known[k] for k in known}}
+        known = _config_in(policy, config["config"])
+        return {**config, "config": {k: policy if k in names else known[k] for k in known}}
     return {
-        key: "float32" if key == "dtype" and _is_float(value) else _float32_config(value)
+        key: policy if key == "dtype" and _is_float(value) else _config_in(policy, value)
         for key, value in config.items()
     }
 

@@ -7,14 +7,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tf_avae.attacks import BALLS, STARTS
-from tf_avae.backend import replicas
+from tf_avae.backend import keras, replicas
+from tf_avae.backend.float32 import saved_in
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
 from tf_avae.files import absolute
-from tf_avae.networks import ARCHITECTURES
-from tf_avae.objectives import ADVERSARIES, COUPLINGS, OBJECTIVES
+from tf_avae.networks import ARCHITECTURES, Architecture
+from tf_avae.objectives import ADVERSARIES, COUPLINGS, ENCODER, OBJECTIVES, Objective
 from tf_avae.registry import Registry
+from tf_avae.robustified.objectives import GIVEN, ROBUST
+from tf_avae.robustified.pixels import PIXELS
 from tf_avae.types import ImageShape
 
 if TYPE_CHECKING:
@@ -32,6 +35,11 @@ ROWS: dict[str, Registry[Any]] = {
 """The registries that fields of `Config` name rows of."""
 
 
+def rows_of(config: Config) -> dict[str, Registry[Any]]:
+    """As `ROWS`, for this config: there are other rows for an encoder that somebody has."""
+    return ROWS | ({"algo": ROBUST, "arch": GIVEN} if config.encoder else {})
+
+
 class Stage(NamedTuple):
     """One objective trained for so many steps; most runs have one stage, `avae_ss` has two."""
 
@@ -43,7 +51,7 @@ class Stage(NamedTuple):
 def stages(config: Config) -> list[Stage]:
     """What a run trains, in order. An objective that starts from another one trains that first,
     unless the run starts from a run that has done so."""
-    first = OBJECTIVES[config.algo].starts_from
+    first = rows_of(config)["algo"][config.algo].starts_from
     if first is None or config.init_from:
         return [Stage(0, config.algo, config.steps)]
     return [
@@ -58,9 +66,10 @@ def resolve(config: Config) -> Config:
     Raises:
         InputError: a name that no registry has, or intervals that do not fit one another.
     """
+    rows = rows_of(config)
     if not config.algo:
-        raise InputError(f"algo is not given; choose one of: {', '.join(OBJECTIVES)}")
-    objective = OBJECTIVES[config.algo]
+        raise InputError(f"algo is not given; choose one of: {', '.join(rows['algo'])}")
+    objective: Objective = rows["algo"][config.algo]
     COUPLINGS[config.coupling]
     STARTS[config.pgd_start].check(BALLS[config.pgd_norm], of_distance=True)
     if config.adversary:
@@ -77,7 +86,15 @@ def resolve(config: Config) -> Config:
                 f"{stage.algo} are {stage.steps}: the learning rate would never reach its value; "
                 "give fewer steps of warm-up"
             )
-    architecture = ARCHITECTURES[config.arch or DATASETS[config.dataset].architecture]
+    if config.pixels:
+        PIXELS[config.pixels]
+    if config.keep and config.checkpoint_every != config.eval_every:
+        raise InputError(
+            f"keep is {config.keep:g}, checkpoint_every {config.checkpoint_every} and eval_every "
+            f"{config.eval_every}; give the last two the same value: what is measured is kept"
+        )
+    usual = "given" if config.encoder else DATASETS[config.dataset].architecture
+    architecture: Architecture = rows["arch"][config.arch or usual]
     intervals = ("log_every", "checkpoint_every", "eval_every", "pictures_every")
     common = math.gcd(*(getattr(config, name) for name in intervals))
     if config.steps_per_execution is None:
@@ -101,7 +118,10 @@ def resolve(config: Config) -> Config:
     )
 
 
-def build_model(config: Config, image_shape: ImageShape, algo: str | None = None) -> AVAE:
+def build_model(
+    config: Config, image_shape: ImageShape, algo: str | None = None,
+    given: keras.Model | None = None,
+) -> AVAE:  # fmt: skip
     """The compiled model of a resolved config, with its optimiser's variables.
 
     Under several replicas each execution is one step: TensorFlow cannot loop over their input
@@ -111,15 +131,22 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
         config: from `resolve`.
         image_shape: (H, W, C).
         algo: the objective, where it is not the config's own (an earlier stage).
+        given: the encoder that the config names, which a copy is made of.
     """
     from tf_avae.model import AVAE
+    from tf_avae.robustified.model import Robustified
     from tf_avae.runs.optimizers import adam
 
     algo = algo or config.algo
     steps = next((s.steps for s in stages(config) if s.algo == algo), config.steps)
-    adversary = ADVERSARIES[config.adversary or OBJECTIVES[algo].adversary]
+    adversary = ADVERSARIES[config.adversary or rows_of(config)["algo"][algo].adversary]
     warmup = config.epsilon_warmup
-    model = AVAE(
+    kind: type[AVAE] = AVAE
+    networks: Any = None
+    if given is not None:
+        kind, networks = Robustified, {ENCODER: saved_in(config.precision, given)}
+    model = kind(
+        networks=networks,
         objective=algo,
         architecture=config.arch,
         image_shape=image_shape,
@@ -141,6 +168,8 @@ def build_model(config: Config, image_shape: ImageShape, algo: str | None = None
         seed=config.seed,
         dtype=config.precision,
     )
+    if isinstance(model, Robustified):
+        model.start_from(given)
     model.compile(
         optimizer=adam(config, steps),
         steps_per_execution=config.steps_per_execution if replicas.count() == 1 else 1,

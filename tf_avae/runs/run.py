@@ -14,6 +14,7 @@ import numpy as np
 
 from tf_avae import plugins
 from tf_avae.backend import keras
+from tf_avae.backend.float32 import in_float32
 from tf_avae.config import Config, read_json
 from tf_avae.datasets import open_data
 from tf_avae.errors import InputError, TrainingDiverged, reason
@@ -26,12 +27,13 @@ from tf_avae.files import (
     write_bytes,
     write_json,
 )
-from tf_avae.objectives import OBJECTIVES
+from tf_avae.graphs.saved_models import load_keras_model
 from tf_avae.provenance import accelerators, provenance, session
 from tf_avae.records import NUMBER, damage_told, damaged, read_record
 from tf_avae.runs import checkpoints
 from tf_avae.runs.checkpoints import Checkpoint, DamagedCheckpoint
-from tf_avae.runs.plan import ROWS, Stage, build_model, stages
+from tf_avae.runs.plan import Stage, build_model, rows_of, stages
+from tf_avae.types import ImageShape
 
 if TYPE_CHECKING:
     from tf_avae.model import AVAE
@@ -55,6 +57,7 @@ class Run:
             No times, so that a resumed run's file is that of an uninterrupted one, to the byte.
         model_path: the trained model, for `keras.saving.load_model`.
         encoder_path: the trained encoder alone: plain Keras, images to {"embedding", "variance"}.
+        original_path: the encoder that a robust copy is made of, as `robustified.given` opens it.
         result_path: terms on all held-out images; it is there when the run is complete.
     """
 
@@ -62,13 +65,17 @@ class Run:
         self.path, self.config = path, config
         self.metrics_path, self.result_path = path / "metrics.jsonl", path / "result.json"
         self.model_path, self.encoder_path = path / "model.keras", path / "encoder.keras"
+        self.original_path = path / "original.keras"
         self._lock: IO[bytes] | None = None
 
     # ------------------------------------------------------------------ opening
 
     @classmethod
-    def create(cls, path: str | Path, config: Config, data_checksums: dict[str, str]) -> Run:
-        """Makes a new run directory, whole or not at all.
+    def create(
+        cls, path: str | Path, config: Config, data_checksums: dict[str, str],
+        given: keras.Model | None = None,
+    ) -> Run:  # fmt: skip
+        """Makes a new run directory, whole or not at all, with the encoder that is given, if any.
 
         Raises:
             InputError: the directory exists and is not empty, or cannot be written.
@@ -87,6 +94,8 @@ class Run:
                 write_json(draft / "config.json", config.to_dict())
                 notes = provenance() | {"data": data_checksums, "sessions": []}
                 write_json(draft / "provenance.json", notes)
+                if given is not None:
+                    given.save(draft / "original.keras")
                 draft.chmod(0o755)  # mkdtemp's folders are private
                 draft.rename(path)
         except OSError as error:
@@ -110,7 +119,7 @@ class Run:
         if not holds_run(path):
             raise InputError(f"{path} holds no run: it has no config.json")
         run = cls(path, Config.from_dict(read_json(path / "config.json")))
-        for field, rows in ROWS.items():
+        for field, rows in rows_of(run.config).items():
             name = getattr(run.config, field)
             if name and name not in rows:
                 rows.find(name, plugins.of(run.provenance()["sessions"]))
@@ -177,6 +186,20 @@ class Run:
         shape = {"data": {str: str}, "sessions": [{"command": str, "started": str}]}
         return read_record(self.path / "provenance.json", shape, "put it back, or start a new run")
 
+    # ------------------------------------------------------------------ models
+
+    def given(self) -> keras.Model | None:
+        """The encoder that a robust copy is made of; None where there is none.
+
+        Raises:
+            InputError: its file is gone or damaged.
+        """
+        return load_keras_model(self.original_path) if self.config.encoder else None
+
+    def build(self, image_shape: ImageShape, algo: str | None = None) -> AVAE:
+        """The compiled model, with the weights that training begins with; see `build_model`."""
+        return build_model(self.config, image_shape, algo, self.given())
+
     # ------------------------------------------------------------------ metrics
 
     def append_metrics(self, row: dict[str, Any]) -> None:
@@ -215,7 +238,7 @@ class Run:
 
     def diverged(self, stage: Stage, step: int, what: str) -> TrainingDiverged:
         """The error for something that stopped being finite at a step."""
-        kept, uses = self.checkpoint_paths(), OBJECTIVES[stage.algo].uses
+        kept, uses = self.checkpoint_paths(), rows_of(self.config)["algo"][stage.algo].uses
         smaller = ["learning_rate", *(f for f in ("epsilon", "rho", "penalty_weight") if f in uses)]
         larger = ["obs_var", *(["epsilon_warmup", "steps"] if "epsilon" in uses else [])]
         less, more = (
@@ -252,6 +275,24 @@ class Run:
                 "back, or start a new run"
             )
         return None, []
+
+    def checkpoint_measured_before(self, step: int) -> Checkpoint:
+        """The newest checkpoint before a step at which held-out images were measured too.
+
+        Raises:
+            InputError: there is no whole one left.
+        """
+        for path in self.checkpoint_paths():
+            try:
+                found = checkpoints.load(path)
+            except DamagedCheckpoint:
+                continue
+            if found.meta["step"] < step and found.meta["step"] % self.config.eval_every == 0:
+                return found
+        raise InputError(
+            f"{self.path} has no whole checkpoint left of a measurement before step {step}; give a "
+            "new run a larger --keep-checkpoints"
+        )
 
     def rewind_metrics(self, checkpoint: Checkpoint | None) -> None:
         """Drops the rows that were written after a checkpoint (all of them, if there is none).
@@ -298,7 +339,7 @@ class Run:
 
     def save_encoder(self, model: AVAE) -> None:
         """Saves the encoder, atomically; it computes in float32 whatever the precision was."""
-        encoder = model.architecture.encoder(model.image_shape, model.latent_dim)
+        encoder = in_float32(model.encoder)
         encoder.set_weights(model.encoder.get_weights())
         with replacing(self.encoder_path) as temporary:
             encoder.save(temporary)
@@ -360,7 +401,7 @@ def load_trained(path: str | Path) -> AVAE:
         raise InputError(f"{run.path} has no weights yet; let it train first")
     config = run.config
     image_shape = open_data(config).image_shape
-    model = build_model(config, image_shape, stages(config)[checkpoint.meta["stage"]].algo)
+    model = run.build(image_shape, stages(config)[checkpoint.meta["stage"]].algo)
     checkpoints.restore(model, checkpoint.arrays)
     use_averages(model)
     return model

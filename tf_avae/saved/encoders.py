@@ -83,6 +83,7 @@ def _of_run(path: Path, name: str, trust: bool) -> Encoder:
     def decode(latents: Latents) -> Images:
         return model.decode(latents, float32=True)
 
+    whole = model.decoder is not None
     notes = {
         "kind": "run",
         "config": run.config.to_dict(),
@@ -96,10 +97,10 @@ def _of_run(path: Path, name: str, trust: bool) -> Encoder:
     return Encoder(
         name,
         embed=lambda images: posterior(images).mean,
-        posterior=posterior,
-        decode=decode,
+        posterior=posterior if whole or "variance" in model.encoder.output else None,
+        decode=decode if whole else None,
         image_shape=model.image_shape,
-        observation_variance=model.hyperparameters.observation_variance,
+        observation_variance=model.hyperparameters.observation_variance if whole else None,
         rho=model.hyperparameters.rho if "rho" in model.objective.uses else None,
         network=lambda: _embedding_alone(model.encoder, "embedding"),
         notes=notes,

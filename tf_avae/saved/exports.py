@@ -51,8 +51,9 @@ def served_encoder(model: AVAE, background: str = WHITE) -> Served:
         images = _random_images(model.image_shape)
         expected = model(images)
         yield Trial("serving_default", {"image": images}, expected)
-        latents = expected["embedding"]
-        yield Trial("decode", {"latent": latents}, decode(latents))
+        if model.decoder is not None:
+            latents = expected["embedding"]
+            yield Trial("decode", {"latent": latents}, decode(latents))
         if certify is not None:
             radii = tf.linspace(0.0, 0.1, _TRIED)
             yield Trial("certify", {"image": images, "epsilon": radii}, certify(images, radii))
@@ -68,16 +69,21 @@ def served_encoder(model: AVAE, background: str = WHITE) -> Served:
     functions: dict[str, Signature] = dict(
         zip(SIGNATURES, (images, files, (decode, latent)), strict=True)
     )
+    left_out = {}
+    if model.decoder is None:
+        del functions["decode"]
+        left_out["decode"] = "the encoder has no decoder"
     if certify is not None:
         both = _certifying(certify, model.image_shape, decoder)
         functions |= zip(CERTIFY_SIGNATURES, both, strict=True)
-    weights = (*model.encoder.weights, *model.decoder.weights)
+    weights = [*model.encoder.weights, *(model.decoder.weights if model.decoder else ())]
+    left_out |= dict.fromkeys(CERTIFY_SIGNATURES, why_not) if why_not else {}
     return Served(
         [weight.value for weight in weights],
         functions,
         model.image_shape,
         trials,
-        dict.fromkeys(CERTIFY_SIGNATURES, why_not) if why_not else None,
+        left_out or None,
     )
 
 

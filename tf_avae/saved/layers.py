@@ -50,6 +50,11 @@ def keras_encoder(path: str | Path, *, trust: bool = False) -> keras.Model:
             f"{path} does not say what was trained, so its layers cannot be built anew; give the "
             "run, or what serving.export made of it"
         )
+    if config.get("encoder"):
+        raise InputError(
+            f"{path} is of an encoder that somebody had, whose layers are in the run alone; give "
+            "the run"
+        )
     layer = load_encoder(path, outputs=("embedding",), trust=trust, trainable=True)
     shape = image_shape_of(layer.image_shape)
     model = build_model(resolve(Config.from_dict(config)), shape).encoder

@@ -1,0 +1,1 @@
+"""Encoders that somebody has, made robust without labels: `python -m training.robustify`."""
