@@ -21,7 +21,7 @@ from tf_avae.errors import InputError
 from training.rates import spread
 
 COMMANDS = (
-    *(f"training.{name}" for name in ("fit", "evaluate", "compare", "classify")),
+    *(f"training.{name}" for name in ("fit", "robustify", "evaluate", "compare", "classify")),
     *(f"training.{name}" for name in ("draw_faces", "sweep", "theory", "leaderboard")),
     *(f"serving.{name}" for name in ("export", "server", "client", "bulk")),
 )

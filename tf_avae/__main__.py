@@ -26,6 +26,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "fit": Command("training.fit", "train a model"),
+    "robustify": Command("training.robustify", "make an encoder that you have robust"),
     "evaluate": Command("training.evaluate", "measure how robust encoders are"),
     "compare": Command("training.compare", "draw what one attack does to encoders"),
     "leaderboard": Command("training.leaderboard", "put evaluations into one table"),

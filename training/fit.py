@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_avae import plugins
+from tf_avae.backend import keras
 from tf_avae.config import GIVEN, Config, check_keys, fields_of, read_json
 from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import note, say
@@ -19,21 +20,15 @@ from tf_avae.errors import InputError
 from tf_avae.files import absolute, shown, write_json
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import OBJECTIVES
-from tf_avae.robustified.given import open_with_data
 from tf_avae.runs import checkpoints
 from tf_avae.runs.plan import build_model, copy_networks, resolve, rows_of, stages
 from tf_avae.runs.run import Run, holds_run, load_trained
-from tf_avae.saved.encoders import weights_checksum
 from training.options import add_config_options, given_options, unused_data_options
 from training.signals import Interrupted, StopSignals, deterministic
 from training.strategies import STRATEGIES, WORKER_LOST, Team, gone
 
 if TYPE_CHECKING:
     from tf_avae.model import AVAE
-
-
-_ORIGINAL = "the encoder"
-"""What provenance calls the weights of an encoder that somebody has, among the data."""
 
 
 def parser() -> Parser:
@@ -180,21 +175,19 @@ def _open(
         for name in plugins.changed(noted[0].get("plugins", {}) if noted else {}):
             say(f"note: plugin {name} has changed since the last session of this run")
         team.check(run.config)
-        data, checksums = open_data(run.config), {}
-        if (original := run.given()) is not None:
-            checksums[_ORIGINAL] = weights_checksum(original)
+        data, original = open_data(run.config), run.given()
         run.lock()
         run.result()  # one that is damaged is told of before anything is written
     else:
-        config = Config.from_dict({**defaults, **given})
-        checksums, original = {}, None
-        if config.encoder:
-            config, data, original = open_with_data(config)
-            checksums[_ORIGINAL] = weights_checksum(original)
-        config = resolve(config)
+        config = resolve(Config.from_dict({**defaults, **given}))
         team.check(config)
         _warn_of_unused(flags, config)
-        if original is None:
+        original = None
+        if config.encoder:
+            from tf_avae.robustified.given import open_with_data  # needs Keras
+
+            config, data, original = open_with_data(config)
+        else:
             data = open_data(config)
             ARCHITECTURES[config.arch].check(data.image_shape)
         if config.init_from:
@@ -203,10 +196,20 @@ def _open(
             variance = initial.hyperparameters.observation_variance
             if variance != config.obs_var:
                 say(f"note: {config.init_from} has obs_var {variance:g}, here {config.obs_var:g}")
-        checksums = {**data.checksums, **checksums}
-        run = Run.create(_path(arguments.run_dir, given), config, checksums, original)
-    run.begin_session({**data.checksums, **checksums}, team.notes())
+        run = Run.create(
+            _path(arguments.run_dir, given), config, _digests(data, original), original
+        )
+    run.begin_session(_digests(data, original), team.notes())
     return run, data, initial
+
+
+def _digests(data: ImageData, original: keras.Model | None) -> dict[str, str]:
+    """Those of the data, and of the weights of an encoder that somebody has."""
+    if original is None:
+        return data.checksums
+    from tf_avae.saved.encoders import weights_checksum  # needs Keras
+
+    return {**data.checksums, "the encoder": weights_checksum(original)}
 
 
 def _path(given_path: str | None, given: dict) -> str | Path:

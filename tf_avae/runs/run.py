@@ -27,7 +27,6 @@ from tf_avae.files import (
     write_bytes,
     write_json,
 )
-from tf_avae.graphs.saved_models import load_keras_model
 from tf_avae.provenance import accelerators, provenance, session
 from tf_avae.records import NUMBER, damage_told, damaged, read_record
 from tf_avae.runs import checkpoints
@@ -194,6 +193,8 @@ class Run:
         Raises:
             InputError: its file is gone or damaged.
         """
+        from tf_avae.graphs.saved_models import load_keras_model
+
         return load_keras_model(self.original_path) if self.config.encoder else None
 
     def build(self, image_shape: ImageShape, algo: str | None = None) -> AVAE:
