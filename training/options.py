@@ -22,7 +22,10 @@ from tf_avae.runs.plan import ROWS
 
 def number(word: str) -> float:
     """A number, also as a fraction: 4/255."""
-    return float(Fraction(word)) if "/" in word else float(word)
+    try:
+        return float(Fraction(word)) if "/" in word else float(word)
+    except ZeroDivisionError as error:
+        raise ValueError(word) from error
 
 
 number.__name__ = "float"  # argparse says "invalid float value"

@@ -168,7 +168,7 @@ def saved_in(policy: str, network: keras.Model) -> dict[str, Any]:
             name: keras.layers.Activation("linear", dtype="float32", name=name)(output)
             for name, output in network.output.items()
         }
-        network = keras.Model(network.inputs, outputs, name=network.name)
+        network = keras.Model(network.input, outputs, name=network.name)
     return keras.saving.serialize_keras_object(network)
 
 

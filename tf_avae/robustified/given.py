@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from tf_avae.networks import OLD_NAME
 from tf_avae.robustified.objectives import ROBUST
 from tf_avae.robustified.pixels import PIXELS, as_pixels
 from tf_avae.saved.layers import keras_encoder
+from tf_avae.saved.shipped import located
 from tf_avae.types import ImageShape
 
 _TRIED = 4  # images that it must embed, twice alike
@@ -58,6 +60,12 @@ def open_given(
             raise InputError(
                 f"encoder weights are {weights!r}, and {encoder} has its own; leave them out, or "
                 f"name one of keras.applications: {', '.join(names)}"
+            )
+        if not located(encoder).exists():
+            close = difflib.get_close_matches(str(encoder), names, n=1)
+            raise InputError(
+                f"{encoder} is neither the path of a run, an export or a .keras file nor one of "
+                f"keras.applications{f' (did you mean {close[0]!r}?)' if close else ''}"
             )
         network, own = keras_encoder(encoder), PIXELS["unit"].of
     shape = _shape(network, encoder, image_shape)
