@@ -118,13 +118,18 @@ def test_more_steps_or_restarts_of_pgd_are_never_weaker(
 @pytest.mark.parametrize("name", BALLS)
 def test_the_top_of_a_quadratic_is_found_inside_and_at_the_edge(name, search):
     """The point of the ball nearest to a target: the target itself, or the projection on it."""
+
+    @tf.function
+    def attack(target):
+        return search(
+            lambda x: -tf.reduce_sum((x - target) ** 2, axis=[1, 2, 3]),
+            MIDDLE[:1], epsilon=0.05, steps=150, seed=SEED, ball=BALLS[name],
+        )  # fmt: skip
+
     inside = MIDDLE[:1] + 0.03 * np.sign(SLOPE) / (1.0 if name == "linf" else 8.0)
     beyond = MIDDLE[:1] + 0.3 * SLOPE
     for target in (inside, beyond):
-        found = search(
-            lambda x, t=target: -tf.reduce_sum((x - t) ** 2, axis=[1, 2, 3]),
-            MIDDLE[:1], epsilon=0.05, steps=150, seed=SEED, ball=BALLS[name],
-        )  # fmt: skip
+        found = attack(tf.constant(target))
         nearest = BALLS[name].project(tf.constant(target - MIDDLE[:1]), 0.05)
         np.testing.assert_allclose(found, MIDDLE[:1] + nearest, atol=0.011)
 
@@ -440,7 +445,8 @@ def test_square_needs_no_gradient():
 
     stuck = pgd(stairs, MIDDLE, epsilon=0.1, steps=20, seed=SEED, start="image")
     np.testing.assert_array_equal(stuck, MIDDLE)
-    found = square(stairs, MIDDLE, epsilon=0.1, queries=500, seed=SEED)
+    attack = tf.function(lambda x: square(stairs, x, epsilon=0.1, queries=500, seed=SEED))
+    found = attack(tf.constant(MIDDLE))
     assert (stairs(found) > stairs(MIDDLE) + 0.9 * 0.1 * np.abs(SLOPE).sum()).numpy().all()
 
 
