@@ -1,5 +1,6 @@
 """What goes wrong: servers that fail, options and replies that make no sense, TLS."""
 
+import json
 import threading
 import time
 
@@ -15,6 +16,7 @@ from serving.client import (
     ServingError,
     Unavailable,
 )
+from serving.client.base import _channel_options
 from tests.certificates import make_certificates
 from tests.client.predictable import AVAILABLE, END, Server, assert_all, images
 
@@ -43,9 +45,15 @@ def test_tries_again_where_the_server_is_unavailable(connect, server, mebibytes)
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
 def test_gives_up_after_five_attempts(connect, server, code):
+    """Whose number is the client's own; the waits between them are a tenth here."""
+    config = json.loads(_channel_options(0)["grpc.service_config"])
+    for wait in ("initialBackoff", "maxBackoff"):
+        policy = config["methodConfig"][0]["retryPolicy"]
+        policy[wait] = f"{float(policy[wait].removesuffix('s')) / 10}s"
+    sooner = [("grpc.service_config", json.dumps(config))]
     server.failures = [(code, QUEUE_FULL)] * 9
     with pytest.raises(Unavailable, match=QUEUE_FULL):
-        connect(server).embed(images(1))
+        connect(server, channel_options=sooner).embed(images(1))
     assert len(server.asked) == 5
 
 
