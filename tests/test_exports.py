@@ -29,7 +29,7 @@ from tf_avae.saved import exports, versions
 from tf_avae.saved.contract import CERTIFY_SIGNATURES, SIGNATURES
 from tf_avae.saved.encoders import open_encoder
 from tf_avae.saved.exports import _decoder, _of_files, export_run, served_encoder
-from tf_avae.saved.versions import Served, warm_up_requests
+from tf_avae.saved.versions import Served, Trial, warm_up_requests
 
 SHAPE = (12, 12, 3)
 
@@ -308,9 +308,23 @@ def test_an_encoder_without_bounds_is_exported_without_certificates(
     assert left_out["certify"].startswith("no bounds: layer")
 
 
-def test_a_failed_export_leaves_nothing(tmp_path, run, monkeypatch):
+def doubling():
+    """The least that can be served: how a version is published does not depend on what it is."""
+    factor, image = tf.Variable(2.0), tf.ones([1, 2, 2, 1])
+
+    def double(image):
+        return {"doubled": factor * image}
+
+    spec = tf.TensorSpec([None, *image.shape[1:]], tf.float32, "image")
+    return Served(
+        [factor], {"serving_default": (double, spec)}, image.shape[1:],
+        lambda: [Trial("serving_default", {"image": image}, double(image))],
+    )  # fmt: skip
+
+
+def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
     base = tmp_path / "encoder"
-    export_run(run, base, batch_sizes=(1,))
+    versions.publish(doubling(), base, {}, batch_sizes=(1,))
     seen = []
 
     def broken(model, draft):
@@ -319,27 +333,27 @@ def test_a_failed_export_leaves_nothing(tmp_path, run, monkeypatch):
 
     monkeypatch.setattr(versions, "_verify", broken)
     with pytest.raises(KeyboardInterrupt):
-        export_run(run, base, batch_sizes=(1,))
+        versions.publish(doubling(), base, {}, batch_sizes=(1,))
     # While it was written, no reader of integers could see it; afterwards it is gone.
     assert [name for name in seen[0] if name.isdigit()] == ["1"]
     assert [path.name for path in base.iterdir()] == ["1"]
 
 
-def test_a_graph_that_differs_is_not_published(tmp_path, run, monkeypatch):
+def test_a_graph_that_differs_is_not_published(tmp_path, monkeypatch):
     write = versions._write
 
     def other_weights(served, *rest):
         write(served, *rest)
-        kernel = served._model_variables[0]
-        kernel.assign(kernel + 0.01)
+        (factor,) = served._model_variables
+        factor.assign(factor + 0.01)
 
     monkeypatch.setattr(versions, "_write", other_weights)
     with pytest.raises(RuntimeError, match="differs from the model's"):
-        export_run(run, tmp_path / "encoder", batch_sizes=(1,))
+        versions.publish(doubling(), tmp_path / "encoder", {}, batch_sizes=(1,))
     assert not (tmp_path / "encoder").exists()
 
 
-def test_a_number_taken_meanwhile_is_not_overwritten(tmp_path, run, monkeypatch):
+def test_a_number_taken_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
     base = tmp_path / "encoder"
     verify = versions._verify
 
@@ -350,10 +364,10 @@ def test_a_number_taken_meanwhile_is_not_overwritten(tmp_path, run, monkeypatch)
 
     monkeypatch.setattr(versions, "_verify", somebody_else_is_faster)
     with pytest.raises(InputError, match="1 exists"):
-        export_run(run, base, version=1, batch_sizes=(1,))
+        versions.publish(doubling(), base, {}, version=1, batch_sizes=(1,))
     assert [path.name for path in (base / "1").iterdir()] == ["theirs"]
     monkeypatch.setattr(versions, "_verify", verify)
-    assert export_run(run, base, batch_sizes=(1,)).name == "2"
+    assert versions.publish(doubling(), base, {}, batch_sizes=(1,)).name == "2"
 
 
 @pytest.fixture
@@ -402,10 +416,10 @@ def test_a_file_that_takes_the_number_meanwhile(tmp_path, run, empty_versions, m
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o000])
-def test_a_server_run_by_another_user_reads_all_of_it(tmp_path, run, umask):
+def test_a_server_run_by_another_user_reads_all_of_it(tmp_path, umask):
     before = os.umask(umask)
     try:
-        export_run(run, tmp_path / "models" / "encoder", batch_sizes=(1,))
+        versions.publish(doubling(), tmp_path / "models" / "encoder", {}, batch_sizes=(1,))
     finally:
         os.umask(before)
     paths = [tmp_path / "models", *(tmp_path / "models").rglob("*")]
