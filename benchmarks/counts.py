@@ -22,7 +22,7 @@ from tf_avae.runs.plan import build_model, resolve
 from tf_avae.types import ImageShape
 
 SHAPES: dict[str, ImageShape] = {
-    "mlp": (28, 28, 3), "conv": (28, 28, 3), "celeba": (64, 64, 3),
+    "mlp": (28, 28, 3), "conv": (28, 28, 3), "celeba": (64, 64, 3), "resnet": (64, 64, 3),
     **dict.fromkeys(("shallow", "wide", "compact", "compact_bn", "leaky"), (28, 28, 3)),
 }  # fmt: skip
 """The images of each architecture: of the paper's experiments, and of ours."""

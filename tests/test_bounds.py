@@ -323,6 +323,65 @@ def test_bounds_are_those_of_auto_lirpa():
         np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+def affine_residual(rng, low):
+    """A residual network without activations, its weights at random from `low` to 1: a stem, a
+    block that is normalised and one that is not."""
+    images = keras.Input((4, 4, 2))
+    x = L.Conv2D(3, 3, padding="same")(images)
+    inner = L.BatchNormalization()(L.Conv2D(3, 3, padding="same", use_bias=False)(x))
+    x = L.Add()([x, L.Conv2D(3, 3, padding="same")(inner)])
+    x = L.Add()([L.Conv2D(4, 3, 2, padding="same")(x), L.Conv2D(4, 1, 2, padding="same")(x)])
+    model = keras.Model(images, {"embedding": L.Dense(3)(L.Flatten()(x))})
+    for weight in model.weights:
+        least = 0.5 if "variance" in weight.path else low
+        weight.assign(rng.uniform(least, 1, weight.shape) / 3)
+    return model
+
+
+def corners(model, images, epsilon):
+    """The ends of an affine network on a ball: its value, and the sum of its slopes' sizes."""
+    with tf.GradientTape() as tape:
+        x = tf.constant(images)
+        tape.watch(x)
+        value = model(x)["embedding"]
+    reach = epsilon * np.abs(tape.batch_jacobian(value, x).numpy()).sum((2, 3, 4))
+    return value - reach, value + reach
+
+
+def test_bounds_of_an_affine_residual_network_are_exact():
+    """Backward ones whatever the weights: the functions of both ways into an `Add` are added up.
+    Intervals forget that both ways see the same pixels: exact where no weight is below 0."""
+    rng = np.random.default_rng(3)
+    images = rng.uniform(0.3, 0.7, (2, 4, 4, 2)).astype(np.float32)
+    box = ball(images, 0.1)
+    for low in (-1.0, 0.0):
+        model = affine_residual(rng, low)
+        lower, upper = corners(model, images, 0.1)
+        found = Bounds(model)(box)["embedding"]
+        least = Bounds(model).least(box, np.concatenate([np.eye(3), -np.eye(3)]))
+        np.testing.assert_allclose(least, np.concatenate([lower, -upper], 1), rtol=1e-4, atol=1e-5)
+        if low == 0:
+            np.testing.assert_allclose(found.lower, lower, rtol=1e-4)
+            np.testing.assert_allclose(found.upper, upper, rtol=1e-4)
+        else:
+            assert ((found.lower < lower - 1e-3) & (found.upper > upper + 1e-3)).numpy().all()
+
+
+def test_nothing_leaves_the_bounds_of_the_residual_architecture():
+    """Points of the ball and its corners, statistics and weights as training may leave them."""
+    rng = np.random.default_rng(4)
+    encoder = ARCHITECTURES["resnet"].encoder((32, 32, 3), 2)
+    for weight in encoder.weights:
+        if "batch_normalization" in weight.path:
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    image, epsilon = rng.uniform(size=(1, 32, 32, 3)).astype(np.float32), 0.01
+    box = Bounds(encoder)(ball(image, epsilon, outward=True), outward=True)["embedding"]
+    moves = rng.uniform(-epsilon, epsilon, (64, 32, 32, 3))
+    moves[::2] = epsilon * np.sign(moves[::2])
+    seen = encoder(np.clip(image + moves, 0, 1).astype(np.float32))["embedding"].numpy()
+    assert outside(box, seen[:, None]) <= 0 and np.ptp(seen, 0).min() > 0
+
+
 # -------------------------------------------------------------------- rounding
 
 
@@ -528,7 +587,7 @@ def test_a_radius_of_0_gives_the_point():
 
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
 def test_encoders_have_bounds_and_under_mixed_precision_the_same(name):
-    shape = (16, 16, 1)
+    shape = (max(16, ARCHITECTURES[name].smallest),) * 2 + (1,)
     networks = [
         ARCHITECTURES[name].encoder(shape, 2, policy=policy)
         for policy in ("float32", "mixed_bfloat16")

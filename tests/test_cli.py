@@ -54,7 +54,7 @@ def content(folder):
     [
         ("", ["algo is not given", "vae, avae, se, se_avae, avae_ss"]),
         ("--algo avea", ["unknown objective 'avea'", "did you mean 'avae'", "se_avae"]),
-        ("--algo vae --arch resnet", ["unknown architecture 'resnet'", "mlp, conv"]),
+        ("--algo vae --arch vgg", ["unknown architecture 'vgg'", "mlp, conv"]),
         ("--algo vae --dataset cifar", ["unknown data set 'cifar'", "color_mnist"]),
         ("--algo vae --coupling exact", ["unknown coupling 'exact'", "analytic, sampled"]),
         ("--algo se --pgd-norm l1", ["unknown norm 'l1'", "linf, l2"]),

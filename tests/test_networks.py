@@ -57,6 +57,25 @@ def test_celeba_is_that_of_app_f():
     assert ARCHITECTURES["mlp"].pgd_steps == ARCHITECTURES["conv"].pgd_steps == 20
 
 
+def test_resnet_is_a_stem_and_three_residual_blocks():
+    encoder, decoder = build("resnet", (64, 64, 3))
+    convs = of_kind(encoder, layers.Conv2D)
+    # The stem; of each block two of 3x3, the first of stride 2, and one beside them of 1x1.
+    kinds = [(c.filters, c.kernel_size[0], c.strides[0]) for c in convs]
+    blocks = [(n, k, s) for n in (64, 128, 256) for k, s in ((3, 2), (3, 1), (1, 2))]
+    assert sorted(kinds) == sorted([(32, 3, 2), *blocks])
+    assert len(of_kind(encoder, layers.Add)) == 3
+    assert len(of_kind(encoder, layers.BatchNormalization)) == len(convs)
+    assert of_kind(encoder, layers.Flatten)[0].input.shape[1:] == (4, 4, 256)
+    assert [c.filters for c in of_kind(decoder, layers.Conv2DTranspose)] == [128, 64, 32, 3]
+    # By hand: what is next to the embedding sees the input of the block and what was made of it.
+    (last,) = (a for a in of_kind(encoder, layers.Add) if a.output.shape[1] == 4)
+    images = np.random.default_rng(0).uniform(size=(2, 64, 64, 3)).astype(np.float32)
+    ends = keras.Model(encoder.input, [*last.input, encoder.get_layer("mean").input])
+    inner, beside, features = (end.numpy() for end in ends(images))
+    np.testing.assert_array_equal(features, np.maximum(inner + beside, 0).reshape(2, -1))
+
+
 @pytest.mark.parametrize(
     ("name", "channels", "units", "normalised", "decoding"),
     [
@@ -93,7 +112,13 @@ def test_linear_is_affine_with_a_constant_variance():
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("mlp", (5, 7, 1)), ("linear", (3, 2, 4)), ("conv", (10, 14, 1)), ("celeba", (32, 48, 3))],
+    [
+        ("mlp", (5, 7, 1)),
+        ("linear", (3, 2, 4)),
+        ("conv", (10, 14, 1)),
+        ("celeba", (32, 48, 3)),
+        ("resnet", (32, 48, 3)),
+    ],
 )
 def test_any_size_that_fits(name, shape):
     encoder, decoder = build(name, shape, 6)
@@ -133,7 +158,7 @@ def test_heads_and_weights_are_float32_and_the_float32_view_takes_rounding_away(
     assert {layer.dtype_policy.name for layer in of_kind(mixed, layers.ReLU)} <= {policy}
 
 
-@pytest.mark.parametrize("name", ["conv", "celeba"])
+@pytest.mark.parametrize("name", ["conv", "celeba", "resnet"])
 def test_bfloat16_gradients_are_those_of_float32_at_the_smallest_size(name):
     """They are not where a kernel meets a single pixel: some are uninitialised memory there."""
     shape = (ARCHITECTURES[name].smallest,) * 2 + (3,)

@@ -18,6 +18,7 @@ from tf_avae import networks
 from tf_avae.attacks import BALLS
 from tf_avae.backend import replicas
 from tf_avae.model import AVAE
+from tf_avae.networks import layers
 from tf_avae.objectives import OBJECTIVES
 from training import fit, session, strategies
 
@@ -70,10 +71,10 @@ images = np.load(FOLDER / "images.npy")
 SMALL = networks.Architecture(
     name="small",
     summary="",
-    encoder_body=lambda x, build: networks._convolution_stack(
-        x, build, keras.layers.Conv2D, 3, (networks.Convolution(4, 2, batch_norm=True),)
+    encoder_body=lambda x, build: layers.convolution_stack(
+        x, build, keras.layers.Conv2D, 3, (layers.Convolution(4, 2, batch_norm=True),)
     ),
-    decoder_body=networks._dense_output,
+    decoder_body=layers.dense_output,
 )
 strategy = strategies.Team("mirrored", None, print).strategy
 

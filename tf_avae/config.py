@@ -217,7 +217,7 @@ class Config:
     pgd_start: str = _option("ball", "where PGD starts in training", ATTACK, source="the paper")
     pgd_steps: int | None = _option(
         None, "iterations of PGD", ATTACK, source=PAPER, low=1, below=2**20,
-        default="the architecture's: 20, celeba 5",
+        default="the architecture's: 20, celeba and resnet 5",
     )  # fmt: skip
     pgd_step_size: float | None = _option(
         None, "step of PGD, in units of epsilon's", ATTACK, above=0,
