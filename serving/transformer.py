@@ -158,26 +158,26 @@ class _Loaded:
     """An encoder in memory."""
 
     def __init__(self, path: str, trust: bool):
-        from tf_avae.colours import WHITE
         from tf_avae.evaluation.batches import compiled, image_spec
         from tf_avae.image_files.decoding import decode_images
-        from tf_avae.saved.encoders import open_encoder
+        from tf_avae.saved.encoders import OF_FILES, open_encoder
 
         encoder = open_encoder(path, trust=trust)
         if encoder.image_shape is None:
             raise ValueError(f"{path} takes images of any size; give an encoder of one size")
         self.path, shape = path, encoder.image_shape
         self.image_shape = shape
-        background = encoder.notes.get("background", WHITE)
+        how = {name: encoder.notes[name] for name in OF_FILES if name in encoder.notes}
         files = tf.TensorSpec([None], tf.string)
         self._of_images = compiled(image_spec(shape))(encoder.embed)
         self._of_files = compiled(files)(
-            lambda files: encoder.embed(decode_images(files, shape, background))
+            lambda files: encoder.embed(decode_images(files, shape, **how))
         )
         self._encoder = encoder  # holds the variables
 
     def embed(self, images: np.ndarray | list[bytes], batch_size: int) -> np.ndarray:
         from tf_avae.evaluation.batches import in_batches
+        from tf_avae.image_files.converting import readable
 
         if isinstance(images, np.ndarray):
             if images.shape[1:] != self.image_shape:
@@ -187,7 +187,7 @@ class _Loaded:
                 )
             return in_batches(self._of_images, images, batch_size=batch_size)
         try:
-            contents = np.array(images, object)
+            contents = np.array(list(map(readable, images)), object)
             return in_batches(self._of_files, contents, batch_size=batch_size)
         except tf.errors.InvalidArgumentError as error:
             raise ValueError(f"a file cannot be embedded: {error.message}") from error

@@ -121,7 +121,13 @@ def webp(sides_at, sides, **options):
 UNREADABLE = {
     "text.png": (b"not a picture", "neither PNG nor JPEG, WebP or BMP"),
     "empty.jpg": (b"", "an empty file"),
-    "gif.png": (file_of(COLOUR, "GIF"), "neither PNG nor JPEG, WebP or BMP"),
+    "cut.gif": (file_of(COLOUR, "GIF")[:-300], "a GIF that Pillow cannot read: image file"),
+    "start.gif": (b"GIF89a", "a GIF whose header is damaged"),
+    "bits.tiff": (file_of(GREY.convert("F"), "TIFF"), "32 bits a channel; save it with 8 or 16"),
+    "bomb.gif": (
+        file_of(COLOUR, "GIF")[:6] + b"\xff\x20" * 2 + file_of(COLOUR, "GIF")[10:],
+        "a GIF of 8447 x 8447 pixels; at most 16777216 are read",
+    ),
     "cut.jpg": (file_of(COLOUR, "JPEG")[:300], "Invalid JPEG data"),
     "cut.png": (file_of(COLOUR, "PNG")[:-60], "Invalid PNG data"),
     "cut.webp": (file_of(COLOUR, "WEBP")[:-40], "a WebP that is cut short"),
@@ -171,14 +177,14 @@ def test_files_that_cannot_be_read_are_named_or_left_out(tmp_path, capsys):
     with pytest.raises(InputError) as error:
         OPEN(tmp_path, image_size=SIDE)
     said = str(error.value)
-    assert "21 of 24 pictures cannot be read: bits.bmp (a BMP" in said
+    assert "24 of 27 pictures cannot be read: bits.bmp (a BMP" in said
     assert sum(f"{name} (" in said for name in found.unreadable) == 10
-    assert "and 11 more" in said and "--on-bad-image skip" in said
+    assert "and 14 more" in said and "--on-bad-image skip" in said
 
     data = OPEN(tmp_path, image_size=SIDE, on_bad_image="skip")
     assert data.train_size + data.held_out_size == 3
-    assert "21 of 24 pictures cannot be read: bits.bmp (" in capsys.readouterr().err
-    assert data.checksums["pictures left out"].startswith("bits.bmp, bomb.bmp, ")
+    assert "24 of 27 pictures cannot be read: bits.bmp (" in capsys.readouterr().err
+    assert data.checksums["pictures left out"].startswith("bits.bmp, bits.tiff, ")
 
 
 def test_files_beyond_the_limit_are_not_read(tmp_path, monkeypatch):
@@ -228,12 +234,12 @@ def test_subfolders_are_the_classes(tmp_path, capsys):
 
 
 def test_files_of_other_kinds_are_counted_and_named(tmp_path, capsys):
-    """So is a class that has no others: of a GIF its frames would be a guess."""
+    """So is a class that has no others."""
     folder_of(tmp_path, *(f"{kind}/{n}.png" for kind in ("cats", "dogs") for n in range(3)))
     for name in (
-        "frogs/1.gif",
-        "frogs/2.GIF",
-        "cats/9.tiff",
+        "frogs/1.svg",
+        "frogs/2.SVG",
+        "cats/9.avif",
         "README",
         "cats/b\n.heic",
         ".DS_Store",
@@ -243,8 +249,9 @@ def test_files_of_other_kinds_are_counted_and_named(tmp_path, capsys):
     assert data.class_names == {"folder": ("cats", "dogs")}
     said = capsys.readouterr().err
     assert (
-        "note: left out: 5 files whose names do not end with one of .bmp, .jpeg, .jpg, .png, "
-        ".webp: README, cats/9.tiff, cats/b?.heic, frogs/1.gif, frogs/2.GIF\n"
+        "note: left out: 5 files whose names do not end with one of .bmp, .gif, .jpeg, "
+        ".jpg, .png, .tif, .tiff, .webp: README, cats/9.avif, cats/b?.heic, frogs/1.svg, "
+        "frogs/2.SVG\n"
     ) in said
     assert "note: no classes, for want of a picture in them: frogs\n" in said
     # Nor is one a class whose pictures cannot be read.
@@ -256,14 +263,14 @@ def test_files_of_other_kinds_are_counted_and_named(tmp_path, capsys):
 def test_files_of_other_kinds_beside_the_splits_are_nobodys(tmp_path, capsys):
     folder_of(tmp_path, *(f"{split}/{kind}/1.png" for split in ("train", "test") for kind in "ab"))
     write(tmp_path / "notes.txt", b"")
-    write(tmp_path / "train" / "c" / "1.gif", b"")
+    write(tmp_path / "train" / "c" / "1.svg", b"")
     assert OPEN(tmp_path, image_size=SIDE).labels == {"folder": 2}
     said = capsys.readouterr().err
-    assert "left out: 1 files" in said and said.count("train/c/1.gif") == 1
+    assert "left out: 1 files" in said and said.count("train/c/1.svg") == 1
     assert "for want of a picture in them: train/c\n" in said
     # Where pictures are in no class, there are none at all, and none is missed.
     folder_of(tmp_path / "loose", "a.png", "b.png")
-    write(tmp_path / "loose" / "old" / "c.gif", b"")
+    write(tmp_path / "loose" / "old" / "c.svg", b"")
     assert OPEN(tmp_path / "loose", image_size=SIDE).labels == {}
     assert "for want" not in capsys.readouterr().err
 
@@ -329,13 +336,14 @@ def test_a_stream_goes_on_to_the_bit(tmp_path):
 @pytest.mark.parametrize(
     ("names", "options", "words"),
     [
-        ([], {}, "holds no picture; names of pictures end with one of .bmp, .jpeg"),
+        ([], {}, "holds no picture; names of pictures end with one of .bmp, .gif"),
         (["a.png"], {}, "has 0 pictures to train on and 1 to hold out"),
         (["a.png"], {"image_size": None}, "image_size is not given"),
         (["a.png"], {"image_size": 0}, "image_size is 0; it must be at least 1 and below 4096"),
         (["a.png"], {"on_bad_image": "ignore"}, "unknown on_bad_image 'ignore'"),
         (["a.png"], {"split_seed": -1}, "split_seed is -1"),
         (["a.png"], {"background": "pink"}, "background is 'pink'; it must be black, grey, white"),
+        (["a.png"], {"fit": "croop"}, "unknown fit 'croop' .did you mean 'crop'"),
         (["a.png"], {"data_dir": None}, "data_dir is not given"),
         (["a.png"], {"data_dir": "nowhere"}, "nowhere is not a folder"),
     ],
@@ -436,7 +444,7 @@ def test_damage_on_the_disk_is_said(tmp_path, cache, capsys):
     assert said.count("damaged on the disk; the pictures are decoded anew") == 1
 
 
-def test_another_decoding_and_another_background_are_other_pictures(
+def test_another_decoding_background_or_fit_makes_other_pictures(
     tmp_path, cache, outcomes, monkeypatch
 ):
     write(tmp_path / "a.png", READABLE["PNG all transparent"])
@@ -456,6 +464,9 @@ def test_another_decoding_and_another_background_are_other_pictures(
     assert len(outcomes) == 6 and old.checksums != white.checksums != grey.checksums
     assert white.checksums["pictures"].endswith(", decoding 2 on #ffffff")
     assert len(list(cache.rglob("pixels"))) == 2
+    padded = OPEN(tmp_path, image_size=SIDE, fit="pad")
+    assert len(outcomes) == 8 and len(list(cache.rglob("pixels"))) == 3
+    assert padded.checksums["pictures"].endswith(" on #ffffff, pad")
 
 
 def test_pictures_that_do_not_fit_are_decoded_for_each_batch(
@@ -542,7 +553,7 @@ def run(tmp_path_factory):
         patch.setenv("TF_AVAE_CACHE", str(root / "cache"))
         options = f"--algo vae --dataset image_folder --data-dir {root / 'pictures'} --arch mlp"
         options += f" --image-size {SIDE} --on-bad-image skip --latent-dim 3 --steps 2"
-        options += f" --background {BACKGROUND.upper()}"
+        options += f" --background {BACKGROUND.upper()} --fit pad"
         assert fit.main([*options.split(), "--run-dir", str(root / "run")]) == 0
     return root
 
@@ -550,6 +561,7 @@ def run(tmp_path_factory):
 def test_a_served_model_reads_files_as_training_does(run, tmp_path):
     """The embedding of each file, by the exported graph, is that of the data set's image of it."""
     options = {"image_size": SIDE, "on_bad_image": "skip", "background": BACKGROUND}
+    options["fit"] = "pad"
     data = OPEN(run / "pictures", **options)
     images = np.concatenate([held_out(data)[0], trained(data)[0]])
     files, _ = find_files(run / "pictures")
@@ -571,7 +583,7 @@ def test_a_run_on_altered_pictures_is_refused(run, capsys):
     said = capsys.readouterr().out
     assert "this run is complete" in said
     where = f"data_dir='{run / 'pictures'}', image_size={SIDE}, on_bad_image='skip'"
-    where += f", background='{BACKGROUND}'"
+    where += f", background='{BACKGROUND}', fit='pad'"
     assert f'DATASETS["image_folder"].open({where}).held_out(500)' in said
     write(path, file_of(waves(phase=1), "PNG"))
     try:
@@ -582,10 +594,11 @@ def test_a_run_on_altered_pictures_is_refused(run, capsys):
 
 
 def test_a_run_on_pictures_that_were_decoded_otherwise_is_refused(run, capsys):
-    """Its config has no background, and its checksum does not say how: that of an older version."""
+    """Its config has no background and no fit, and its checksum does not say how: that of an older
+    version."""
     kept = {name: (run / "run" / name).read_bytes() for name in ("config.json", "provenance.json")}
     config, notes = map(json.loads, kept.values())
-    del config["background"]
+    del config["background"], config["fit"]
     notes["data"]["pictures"] = notes["data"]["pictures"].partition(",")[0]
     try:
         write(run / "run" / "config.json", json.dumps(config).encode())

@@ -45,7 +45,8 @@ ALLOWED = {
     "objectives": FOUNDATIONS | {"distributions"},
     "model": FOUNDATIONS | {"bounds", "distributions", "networks", "attacks", "objectives"},
     "runs": FOUNDATIONS
-    | {"attacks", "datasets", "model", "networks", "objectives", "plots", "provenance"},
+    | {"attacks", "datasets", "image_files", "model", "networks", "objectives", "plots"}
+    | {"provenance"},
     "saved": FOUNDATIONS
     | {"bounds", "distributions", "evaluation", "graphs", "image_files", "model", "networks"}
     | {"probes", "provenance", "runs"},

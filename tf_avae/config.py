@@ -127,9 +127,14 @@ class Config:
         choices=("error", "skip"),
     )  # fmt: skip
     background: str = _option(
-        "white", "colour that transparent pictures are laid on, in training and by the served "
-        "model: black, grey, white, or a number such as #ffffff (image_folder)", DATA,
+        "white", "colour that transparent pictures are laid on, and that --fit pad puts around a "
+        "picture, in training and by the served model: black, grey, white, or a number such as "
+        "#ffffff (image_folder)", DATA,
         form=colour, metavar="COLOUR",
+    )  # fmt: skip
+    fit: str = _option(
+        "stretch", "how a picture that is not square becomes an image, in training and by the "
+        "served model (image_folder)", DATA,
     )  # fmt: skip
     split_seed: int = _option(
         0, "which tenth of the pictures is held out where no folder test/ says so (image_folder)",

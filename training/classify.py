@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_avae.backend import keras
-from tf_avae.colours import WHITE
 from tf_avae.config import Config, read_json
 from tf_avae.console.commands import Parser, add_trust, run_command, sigterm_unwinds
 from tf_avae.console.printing import say
@@ -26,7 +25,7 @@ from tf_avae.graphs.saved_models import PROVENANCE
 from tf_avae.probes import HEADS
 from tf_avae.registry import unknown
 from tf_avae.saved.classifiers import classifier
-from tf_avae.saved.encoders import locate
+from tf_avae.saved.encoders import OF_FILES, locate
 from training.evaluate import (
     RESULTS,
     Progress,
@@ -175,9 +174,9 @@ def _classify(arguments: argparse.Namespace) -> int:
             "accuracy": _accuracy(evaluation, arguments.task, arguments.head),
             "evaluation": figures(folder / RESULTS[0], encoder.notes["sha256"]),
         }
-        background = _background(data_config(arguments, [encoder]), encoder)
+        how = _of_files(data_config(arguments, [encoder]), encoder)
         with sigterm_unwinds():  # the draft is removed on the way out
-            _publish(model, arguments.to, notes, arguments.version, background, radius)
+            _publish(model, arguments.to, notes, arguments.version, how, radius)
     return 0
 
 
@@ -231,12 +230,12 @@ def _accuracy(evaluation: Evaluation, task: str, head: str) -> dict[str, Any]:
     }
 
 
-def _background(config: Config, encoder: Encoder) -> str:
-    """The colour under transparent image files: that of the data that the head was fitted to, or,
-    where those have none, that of the encoder's own."""
-    if "background" in DATASETS[config.dataset].options:
-        return config.background
-    return encoder.notes.get("background", WHITE)
+def _of_files(config: Config, encoder: Encoder) -> dict[str, str]:
+    """How image files become images: as those of the data that the head was fitted to do, or, where
+    those are no files, as the encoder's own did."""
+    if set(OF_FILES) <= set(DATASETS[config.dataset].options):
+        return {name: getattr(config, name) for name in OF_FILES}
+    return {name: encoder.notes[name] for name in OF_FILES if name in encoder.notes}
 
 
 def _publish(
@@ -244,16 +243,14 @@ def _publish(
     base: str,
     notes: dict[str, Any],
     version: int | None,
-    background: str,
+    how: dict[str, str],
     radius: CertifiedRadius | None,
 ) -> None:
     from tf_avae.saved.exports import export_classifier
     from tf_avae.saved.versions import serve_command
 
     say("exporting")
-    folder = export_classifier(
-        model, base, notes, version=version, background=background, radius=radius
-    )
+    folder = export_classifier(model, base, notes, version=version, radius=radius, **how)
     name = folder.parent.name
     say(
         f"version {folder.name} of {name}: {shown(folder)}, verified against the model\n"

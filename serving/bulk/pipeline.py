@@ -14,6 +14,8 @@ from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
 from serving.bulk.encoder import Encoder, Prediction
 from serving.bulk.options import Job
 from serving.bulk.sources import READERS, Found, listed
+from tf_avae.errors import InputError
+from tf_avae.image_files.converting import readable
 
 ROWS, REFUSED = "embeddings", "refused.jsonl"
 """Names in the output: a folder with Parquet files only, as their readers want it, and a file."""
@@ -90,10 +92,15 @@ class _Read(beam.DoFn):
             return
         read = READERS[self._job.format]
         for found in read(file.path, file.size_in_bytes, self._job.feature):
+            try:
+                content = readable(found.content)
+            except InputError as error:
+                yield _refused(found.path, str(error))
+                continue
             if found.fault:
                 yield _refused(found.path, found.fault)
             else:
-                yield found.path, found.content
+                yield found.path, content
 
 
 class _Sort(beam.DoFn):

@@ -48,7 +48,7 @@ DATASETS: Registry[DatasetRow] = Registry(
     ),
     DatasetRow(
         name="image_folder",
-        summary="one's own PNG, JPEG, WebP and BMP files: see docs/images.md",
+        summary="one's own PNG, JPEG, WebP, BMP, GIF and TIFF files: see docs/images.md",
         open=open_image_folder,
         architecture="conv",
         options=(
@@ -58,6 +58,7 @@ DATASETS: Registry[DatasetRow] = Registry(
             "on_bad_image",
             "split_seed",
             "background",
+            "fit",
         ),
     ),
 )

@@ -1,8 +1,9 @@
 """Image files to images inside a graph, with nothing decoded before its size is known.
 
 Served models and data sets of files share this decoding, so that an encoder gets the images that it
-was trained on. The content, not the name, decides the format: PNG, JPEG, WebP or BMP. Pixels differ
-from those of other decoders, such as Pillow's, by at most one level.
+was trained on. The content, not the name, decides the format: PNG, JPEG, WebP or BMP; others are
+turned into these by `converting`. Pixels differ from those of other decoders, such as Pillow's, by
+at most one level.
 """
 
 import re
@@ -12,6 +13,7 @@ from tf_avae.colours import WHITE, levels
 from tf_avae.image_files import headers as image_headers
 from tf_avae.image_files.exif import jpeg_segment, orientation, png_chunk, turned, webp_chunk
 from tf_avae.image_files.file_bytes import numbers
+from tf_avae.image_files.fitting import FITS, STRETCH
 from tf_avae.types import Images, ImageShape, Tensor
 
 DECODING = 2
@@ -33,13 +35,15 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG and Pillow make grey
 _BLENDED = 2**18  # pixels at once, which bounds the memory that this takes
 
 
-def decode_images(files: Tensor, image_shape: ImageShape, background: str = WHITE) -> Images:
+def decode_images(
+    files: Tensor, image_shape: ImageShape, background: str = WHITE, fit: str = STRETCH
+) -> Images:
     """Decodes and resizes a batch of files.
 
     Args:
         files: string [N], each a whole file.
         image_shape: (H, W, C), with C 1 or 3.
-        background: as `decode_pixels` takes it.
+        background, fit: as `decode_pixels` takes them.
 
     Returns:
         [N, H, W, C] float32 in [0, 1], in steps of 1/255.
@@ -48,7 +52,7 @@ def decode_images(files: Tensor, image_shape: ImageShape, background: str = WHIT
         InputError, tf.errors.InvalidArgumentError: as `decode_pixels`.
     """
     pixels = tf.map_fn(
-        lambda file: decode_pixels(file, image_shape, background),
+        lambda file: decode_pixels(file, image_shape, background, fit),
         files,
         fn_output_signature=tf.TensorSpec(image_shape, tf.uint8),
         parallel_iterations=_AT_ONCE,
@@ -58,24 +62,28 @@ def decode_images(files: Tensor, image_shape: ImageShape, background: str = WHIT
     return tf.cast(tf.cast(pixels, tf.float64) / 255.0, tf.float32)
 
 
-def decode_pixels(file: Tensor, image_shape: ImageShape, background: str = WHITE) -> Tensor:
+def decode_pixels(
+    file: Tensor, image_shape: ImageShape, background: str = WHITE, fit: str = STRETCH
+) -> Tensor:
     """Decodes and resizes one file.
 
     Transparent pictures are laid on a colour. The orientation that a camera notes in EXIF is
-    followed. A file of other proportions is stretched, not cropped; where it is shrunk, all its
-    pixels count (bilinear, antialiased). Grey files become colour and colour files grey as the
-    shape asks; of 16 bits a channel the upper 8 are kept.
+    followed. How a file of other proportions becomes an image is a row of `FITS`; where it is
+    shrunk, all its pixels count (bilinear, antialiased). Grey files become colour and colour files
+    grey as the shape asks; of 16 bits a channel the upper 8 are kept.
 
     Args:
         file: string [], a whole file.
         image_shape: (H, W, C), with C 1 or 3.
-        background: the colour under transparency, as `tf_avae.colours.colour` takes it.
+        background: the colour under transparency, and around a padded picture, as
+            `tf_avae.colours.colour` takes it.
+        fit: name of a row of `FITS`.
 
     Returns:
         uint8 [H, W, C].
 
     Raises:
-        InputError: `background` is no colour.
+        InputError: `background` is no colour, `fit` no row.
         tf.errors.InvalidArgumentError: the file is of another kind, damaged, animated, or has more
             than `MOST_PIXELS` pixels or `MOST_SCANS` scans; `fault` gives the reason in a line.
     """
@@ -96,7 +104,7 @@ def decode_pixels(file: Tensor, image_shape: ImageShape, background: str = WHITE
     pixels.set_shape([None, None, 3])
     # Turned before it is resized, so that it is to the bit what it would be, turned beforehand.
     upright = turned(pixels, orientation(exif))
-    resized = tf.image.resize(upright, (height, width), antialias=True)
+    resized = FITS[fit].resize(upright, (height, width), colour)
     if channels == 1:
         red, green, blue = tf.split(resized, 3, axis=2)
         resized = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
@@ -125,6 +133,10 @@ def fault(error: "tf.errors.InvalidArgumentError") -> str:
 def _check(file: Tensor, head: Tensor, kinds: Tensor) -> "tf.Operation":
     """Refuses files of an unknown format, files that are too large, and files that TensorFlow would
     misread."""
+    read = tf.debugging.Assert(
+        ~image_headers.is_converted(file),
+        ["image_bytes holds a GIF or TIFF, which no served model reads; send one picture as PNG"],
+    )
     known = tf.debugging.Assert(
         tf.reduce_any(kinds),
         [
@@ -132,7 +144,7 @@ def _check(file: Tensor, head: Tensor, kinds: Tensor) -> "tf.Operation":
             tf.strings.length(file),
         ],
     )
-    with tf.control_dependencies([known]):
+    with tf.control_dependencies([read, known]):
         sides, scans, found = tf.switch_case(
             tf.argmax(kinds, output_type=tf.int32),
             [

@@ -22,6 +22,12 @@ FAULTS = (
 )
 """What TensorFlow's decoders take and get wrong, or read in part without a word."""
 
+CONVERTED = {
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+}
+"""How files begin that `tf_avae.image_files.converting` turns into PNGs, and no graph reads."""
+
 SOUND = 0
 _ANIMATED, _CUT_SHORT, _UNUSUAL_BMP, _UNSURE_CMYK = range(1, 5)
 
@@ -48,6 +54,11 @@ def kinds(file: Tensor) -> Tensor:
     is_webp = starts(file, b"RIFF") & tf.equal(cut(file, 8, 4), b"WEBP")
     is_png = starts(file, _PNG) & (length(file) >= 24)
     return tf.stack([is_png, starts(file, _JPEG), is_webp, starts(file, b"BM")])
+
+
+def is_converted(file: Tensor) -> Tensor:
+    """Whether a file is of a kind of `CONVERTED`."""
+    return tf.reduce_any([starts(file, mark) for marks in CONVERTED.values() for mark in marks])
 
 
 def png(head: Tensor) -> Header:

@@ -13,6 +13,7 @@ from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
 from tf_avae.errors import InputError
 from tf_avae.files import absolute
+from tf_avae.image_files.fitting import FITS
 from tf_avae.networks import ARCHITECTURES, Architecture
 from tf_avae.objectives import ADVERSARIES, COUPLINGS, ENCODER, OBJECTIVES, Objective
 from tf_avae.registry import Registry
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 ROWS: dict[str, Registry[Any]] = {
     "algo": OBJECTIVES,
     "dataset": DATASETS,
+    "fit": FITS,
     "arch": ARCHITECTURES,
     "coupling": COUPLINGS,
     "adversary": ADVERSARIES,
@@ -71,6 +73,7 @@ def resolve(config: Config) -> Config:
         raise InputError(f"algo is not given; choose one of: {', '.join(rows['algo'])}")
     objective: Objective = rows["algo"][config.algo]
     COUPLINGS[config.coupling]
+    FITS[config.fit]
     STARTS[config.pgd_start].check(BALLS[config.pgd_norm], of_distance=True)
     if config.adversary:
         ADVERSARIES[config.adversary]

@@ -34,6 +34,10 @@ from tf_avae.runs.run import Run, holds_run, load_trained
 from tf_avae.saved.shipped import located
 from tf_avae.types import Images, ImageShape, Latents
 
+OF_FILES = ("background", "fit")
+"""The notes of an encoder that say how image files become images, where they are known: the
+arguments of `decode_pixels` of the same names."""
+
 _ANY_SIDE = 64  # where a model takes images of any size
 
 
@@ -87,7 +91,7 @@ def _of_run(path: Path, name: str, trust: bool) -> Encoder:
     notes = {
         "kind": "run",
         "config": run.config.to_dict(),
-        "background": run.config.background,
+        **{name: getattr(run.config, name) for name in OF_FILES},
         "step": int(model.step.numpy()),
         "complete": run.result() is not None,
         "sha256": weights_checksum(model),
@@ -141,7 +145,7 @@ def _of_saved_model(path: Path, name: str, trust: bool) -> Encoder:
 
 
 def _trained_as(path: Path) -> dict[str, Any]:
-    """The training config, background and plugins of an exported encoder, where they are noted."""
+    """What an exported encoder notes of its training: config, plugins, how it read files."""
     if not (path / PROVENANCE).is_file():
         return {}
     record = read_json(path / PROVENANCE)
@@ -149,8 +153,8 @@ def _trained_as(path: Path) -> dict[str, Any]:
     wrong = None if config is None else mismatch(config, {"dataset": str}, "config")
     if wrong:
         raise damaged(path / PROVENANCE, wrong, "export it again")
-    background = record.get("background") or (config or {}).get("background")
-    noted = {n: v for n, v in (("config", config), ("background", background)) if v}
+    of_files = {name: record.get(name) or (config or {}).get(name) for name in OF_FILES}
+    noted = {name: value for name, value in {"config": config, **of_files}.items() if value}
     return noted | _plugins((record.get("trained") or {}).get("sessions") or ())
 
 

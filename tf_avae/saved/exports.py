@@ -18,6 +18,7 @@ from tf_avae.errors import InputError
 from tf_avae.evaluation import table
 from tf_avae.files import absolute
 from tf_avae.image_files.decoding import decode_images
+from tf_avae.image_files.fitting import FITS, STRETCH
 from tf_avae.model import AVAE
 from tf_avae.provenance import provenance, session
 from tf_avae.runs.run import Run, load_trained
@@ -35,13 +36,13 @@ from tf_avae.types import Images, ImageShape, Latents, Tensor
 _TRIED = 8  # images that a graph must agree on
 
 
-def served_encoder(model: AVAE, background: str = WHITE) -> Served:
+def served_encoder(model: AVAE, background: str = WHITE, fit: str = STRETCH) -> Served:
     """A model's networks and its signatures. All compute in float32, whatever the precision of
     training; the weights are shared, not copied.
 
     Args:
         model: what is served.
-        background: the colour that transparent image files are laid on; training's.
+        background, fit: how image files become images, as `decode_pixels` takes them; training's.
     """
 
     def decode(latent: Latents) -> dict[str, Tensor]:
@@ -63,7 +64,8 @@ def served_encoder(model: AVAE, background: str = WHITE) -> Served:
         certify = certifier(model)
     except InputError as error:
         why_not = str(error)
-    images, decoder = _of_images(model, model.image_shape), _decoder(model.image_shape, background)
+    images = _of_images(model, model.image_shape)
+    decoder = _decoder(model.image_shape, background, fit)
     files = _of_files(model, decoder)
     latent = tf.TensorSpec([None, model.latent_dim], tf.float32, "latent")
     functions: dict[str, Signature] = dict(
@@ -91,6 +93,7 @@ def served_classifier(
     model: "keras.Model",
     image_shape: ImageShape,
     background: str = WHITE,
+    fit: str = STRETCH,
     radius: CertifiedRadius | None = None,
 ) -> Served:
     """A classifier of images and its signatures.
@@ -99,7 +102,7 @@ def served_classifier(
         model: images [N, H, W, C] in [0, 1] to a dict with "logits" and "probabilities", [N, K]
             each, "embedding" [N, D] and what else the encoder gives; all float32.
         image_shape: (H, W, C).
-        background: the colour that transparent image files are laid on; training's.
+        background, fit: how image files become images, as `decode_pixels` takes them; training's.
         radius: what gives the output "certified_radius", [N]; there is none unless given.
     """
 
@@ -115,7 +118,7 @@ def served_classifier(
             yield Trial(name, {"image": images}, model(images))
 
     images = _of_images(answer, image_shape)
-    files = _of_files(answer, _decoder(image_shape, background))
+    files = _of_files(answer, _decoder(image_shape, background, fit))
     functions = dict(zip(CLASSIFIER_SIGNATURES, (images, images, files, files), strict=True))
     weights = [*model.weights, *(radius.weights if radius else ())]
     return Served([weight.value for weight in weights], functions, image_shape, trials)
@@ -136,11 +139,11 @@ def _of_files(model: Any, decoder: Any) -> Signature:
 
 
 @functools.cache
-def _decoder(image_shape: ImageShape, background: str) -> Any:
+def _decoder(image_shape: ImageShape, background: str, fit: str) -> Any:
     """Files [N] to images: a graph of its own, which the signatures of files share, and exports of
     the same images too: it is most of what an export has to trace."""
     return tf.function(
-        lambda files: decode_images(files, image_shape, background),
+        lambda files: decode_images(files, image_shape, background, fit),
         input_signature=[tf.TensorSpec([None], tf.string)],
     )
 
@@ -186,7 +189,7 @@ def export_run(
     base = check_target(base, version, batch_sizes)
     model = load_trained(run)
     opened = Run.open(run)
-    served = served_encoder(model, opened.config.background)
+    served = served_encoder(model, opened.config.background, opened.config.fit)
     notes = {**_notes(opened, model, evaluation), "left_out": served.left_out}
     return publish(served, base, notes, version=version, batch_sizes=batch_sizes)
 
@@ -199,6 +202,7 @@ def export_classifier(
     version: int | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     background: str = WHITE,
+    fit: str = STRETCH,
     radius: CertifiedRadius | None = None,
 ) -> Path:
     """Publishes a classifier, encoder and head in one, as a new version.
@@ -207,14 +211,15 @@ def export_classifier(
         model: as `served_classifier` takes it.
         base, version, batch_sizes: those of `export_run`.
         notes: what is known of it: task, class names, its encoder, its accuracy.
-        background: the colour that transparent image files are laid on; training's.
+        background, fit: how image files become images, as `decode_pixels` takes them; training's.
         radius: what gives the output "certified_radius"; there is none unless given.
 
     Returns:
         The folder of the version.
 
     Raises:
-        InputError: the version exists, the model is no such classifier, the background no colour.
+        InputError: the version exists, the model is no such classifier, the background no colour or
+            the fit no row.
     """
     base = check_target(base, version, batch_sizes)
     shape, outputs = model.input_shape, model.output
@@ -229,6 +234,7 @@ def export_classifier(
         "image_shape": list(shape[1:]),
         **notes,
         "background": colour(background),
+        "fit": FITS[fit].name,
         "weights_sha256": weights_checksum(model),
         "exported": {**session(), **provenance()},
     }
@@ -236,7 +242,7 @@ def export_classifier(
         known["certified_radius"] = {
             "epsilons": radius.epsilons, "norm": "linf", "bounds": radius.proof.name
         }  # fmt: skip
-    served = served_classifier(model, shape[1:], background, radius)
+    served = served_classifier(model, shape[1:], background, fit, radius)
     return publish(served, base, known, version=version, batch_sizes=batch_sizes)
 
 

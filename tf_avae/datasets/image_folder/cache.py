@@ -1,8 +1,8 @@
 """Picture files as arrays: decoded once, in parallel, and kept in a cache where they fit.
 
 The cache is a folder of this user's, never that of the pictures. It holds one entry for each folder
-of pictures, size and background: the pixels, a footer with digests of the files and the names of
-those that could not be read, and a checksum. An entry that was changed is made anew.
+of pictures, size, background and fit: the pixels, a footer with digests of the files and the names
+of those that could not be read, and a checksum. An entry that was changed is made anew.
 """
 
 import errno
@@ -16,6 +16,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -27,7 +28,9 @@ from tf_avae.console.printing import note
 from tf_avae.console.progress import Counter
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, clear_drafts, exclusive, replacing
+from tf_avae.image_files.converting import readable
 from tf_avae.image_files.decoding import DECODING, decode_pixels, fault
+from tf_avae.image_files.fitting import FITS, STRETCH
 
 MOST_BYTES = 2**28
 """Larger files are not read: 16 million pixels take 134 MB at the most, uncompressed."""
@@ -35,7 +38,7 @@ MOST_BYTES = 2**28
 SPARE = 2**30
 """Bytes of the cache's disk that stay free; pictures that would leave less are not kept."""
 
-_FORMAT = 2  # of entries; part of their key
+_FORMAT = 3  # of entries; part of their key
 _MAGIC = b"tf_avae pictures"
 _LENGTH, _CHECKSUM = 8, 4  # bytes of the footer's length and of the checksum, before the magic
 _AT_ONCE = 2**20  # bytes read at a time
@@ -85,6 +88,18 @@ class Pictures(NamedTuple):
     checksum: str
 
 
+class _How(NamedTuple):
+    """How files become pixels."""
+
+    side: int
+    background: str
+    fit: str
+
+    def beside_stretch(self, lead: str) -> str:
+        """The fit in a name; none for the one that there was before there were others."""
+        return "" if self.fit == STRETCH else lead + self.fit
+
+
 class _Entry(NamedTuple):
     """An entry of the cache: the pixels, if they fit, and the footer's values."""
 
@@ -105,7 +120,11 @@ _Outcome = _Decoded | str
 
 
 def read_pictures(
-    folder: Path, files: Sequence[PictureFile], side: int, background: str = WHITE
+    folder: Path,
+    files: Sequence[PictureFile],
+    side: int,
+    background: str = WHITE,
+    fit: str = STRETCH,
 ) -> Pictures:
     """Decodes and resizes files, or takes what the cache has of them.
 
@@ -115,16 +134,16 @@ def read_pictures(
     Args:
         folder: holds the files.
         files: at least one.
-        side: N, to which each picture is stretched.
-        background: the colour that transparent pictures are laid on.
+        side: N, to which each picture is resized.
+        background, fit: as `decode_pixels` takes them.
 
     Raises:
-        InputError: the cache cannot be written, or `background` is no colour.
+        InputError: the cache cannot be written, `background` is no colour, or `fit` no row.
     """
     background = colour(background)
-    decode = functools.partial(_outcome, side=side, background=background)
-    place = _place(folder, side, background)
-    key = _key(folder, files, side, background)
+    how = _How(side, background, FITS[fit].name)
+    decode = functools.partial(_outcome, how=how)
+    place, key = _place(folder, how), _key(folder, files, how)
     room = len(files) * side * side * 3
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -157,7 +176,7 @@ def read_pictures(
     else:
         fetch = entry.pixels.__getitem__
     # In words, so that who is refused for it can see what differs.
-    checksum = f"{entry.checksum}, decoding {DECODING} on {background}"
+    checksum = f"{entry.checksum}, decoding {DECODING} on {background}{how.beside_stretch(', ')}"
     return Pictures([file.path for file in readable], fetch, entry.unreadable, checksum)
 
 
@@ -173,17 +192,19 @@ def cache_folder() -> Path:
     return absolute(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tf_avae"
 
 
-def _place(folder: Path, side: int, background: str) -> Path:
+def _place(folder: Path, how: _How) -> Path:
     mark = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
-    name = f"{folder.name[:_KEPT]}-{mark}-{side}"
     # Entries on white keep the name that all had, so that those of older versions are replaced.
-    return cache_folder() / "pictures" / (name if background == WHITE else name + background)
+    ground = "" if how.background == WHITE else how.background
+    name = f"{folder.name[:_KEPT]}-{mark}-{how.side}{ground}{how.beside_stretch('-')}"
+    return cache_folder() / "pictures" / name
 
 
-def _key(folder: Path, files: Sequence[PictureFile], side: int, background: str) -> str:
-    """Changes with all that decides the pixels, our decoding and TensorFlow's included."""
-    how = f"{_FORMAT} {DECODING} {tf.__version__} {side} {background}"
-    digest = hashlib.sha256(how.encode() + b"\0" + os.fsencode(folder))
+def _key(folder: Path, files: Sequence[PictureFile], how: _How) -> str:
+    """Changes with all that decides the pixels, our decoding, TensorFlow's and Pillow's
+    included."""
+    decoders = f"{_FORMAT} {DECODING} {tf.__version__} {metadata.version('pillow')}"
+    digest = hashlib.sha256(f"{decoders} {how}".encode() + b"\0" + os.fsencode(folder))
     for path, state in files:
         digest.update(b"\0" + os.fsencode(path) + f"\0{state}".encode())
     return digest.hexdigest()
@@ -270,7 +291,7 @@ def _make(
         out.write(len(text).to_bytes(_LENGTH, "big") + _MAGIC)
 
 
-def _outcome(path: Path, side: int, background: str) -> _Outcome:
+def _outcome(path: Path, how: _How) -> _Outcome:
     """A file's pixels, or why it has none."""
     try:
         about = path.stat()
@@ -287,16 +308,19 @@ def _outcome(path: Path, side: int, background: str) -> _Outcome:
         return "an empty file"
     try:
         with tf.device("/CPU:0"):
-            pixels = _decoder(side, background)(tf.constant(content)).numpy()
+            pixels = _decoder(how)(tf.constant(readable(content))).numpy()
+    except InputError as error:
+        return str(error)
     except tf.errors.InvalidArgumentError as error:
         return fault(error)
     return _Decoded(pixels, hashlib.md5(content, usedforsecurity=False).digest())
 
 
 @functools.cache
-def _decoder(side: int, background: str) -> "Callable[[tf.Tensor], tf.Tensor]":
+def _decoder(how: _How) -> "Callable[[tf.Tensor], tf.Tensor]":
+    shape = (how.side, how.side, 3)
     return tf.function(
-        lambda file: decode_pixels(file, (side, side, 3), background),
+        lambda file: decode_pixels(file, shape, how.background, how.fit),
         input_signature=[tf.TensorSpec([], tf.string)],
         autograph=False,
     )

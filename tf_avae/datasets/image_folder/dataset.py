@@ -14,8 +14,9 @@ from tf_avae.datasets.image_folder.cache import PictureFile, read_pictures, stat
 from tf_avae.datasets.indexed import Indexed, IndexedImages
 from tf_avae.errors import InputError, first_few
 from tf_avae.files import absolute
+from tf_avae.image_files.fitting import STRETCH
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Files with these endings, in small or capital letters, are taken for pictures; their content
 decides the format."""
 
@@ -36,6 +37,7 @@ def open_image_folder(
     on_bad_image: str = "error",
     split_seed: int = 0,
     background: str = WHITE,
+    fit: str = STRETCH,
 ) -> IndexedImages:
     """Pictures in a folder and its subfolders, resized to N x N, in colour.
 
@@ -53,6 +55,7 @@ def open_image_folder(
         split_seed: decides the order, and with it which tenth is held out where there is no `test`.
         background: the colour that transparent pictures are laid on: black, grey, white, or # and
             six hexadecimal digits.
+        fit: how a picture that is not square becomes one: a row of `FITS`.
 
     Raises:
         InputError: a value that `Config` does not take, no folder, too few pictures, pictures that
@@ -66,7 +69,7 @@ def open_image_folder(
         )
     Config(
         validation=validation, image_size=image_size, on_bad_image=on_bad_image,
-        split_seed=split_seed, background=background,
+        split_seed=split_seed, background=background, fit=fit,
     )  # fmt: skip
     folder = absolute(data_dir)
     if not folder.is_dir():
@@ -86,7 +89,7 @@ def open_image_folder(
         raise InputError(
             f"{folder} holds no picture; names of pictures end with one of {', '.join(SUFFIXES)}"
         )
-    pictures = read_pictures(folder, files, image_size, background)
+    pictures = read_pictures(folder, files, image_size, background, fit)
     paths, checksums = pictures.paths, {"pictures": pictures.checksum}
     if pictures.unreadable:
         _tell_of(pictures.unreadable, on_bad_image, len(files))
