@@ -70,7 +70,8 @@ def assert_same(one, other):
         (
             "avae", ("0:17",),
             "--precision mixed_float16 --log-every 10 --eval-every 20 --steps-per-execution 10 "
-            "--steps 25 --ema-momentum 0.9 --learning-rate-warmup 5 --learning-rate-decay cosine",
+            "--steps 25 --ema-momentum 0.9 --learning-rate-warmup 5 --learning-rate-decay cosine "
+            "--augment flip crop colour",
         ),
         pytest.param("avae", ("0:17",), "--jit on --steps 25", marks=pytest.mark.long),
         *[

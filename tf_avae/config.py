@@ -43,6 +43,7 @@ class Option:
         choices: the values allowed, where no registry has them.
         form: a text to its one normal form, which is kept; raises `InputError`.
         metavar: the name of the value in `--help`, where that of its type is too general.
+        several: it is several words, of which each names a row.
     """
 
     help: str
@@ -55,6 +56,7 @@ class Option:
     choices: tuple[str, ...] = ()
     form: Callable[[str], str] | None = None
     metavar: str = ""
+    several: bool = False
 
     def limit(self) -> str:
         """The range in words, for an error message."""
@@ -83,6 +85,11 @@ class Option:
             if not inside:
                 shown = value if isinstance(value, int) else f"{value:g}"
                 raise InputError(f"{name} is {shown}; it must be {self.limit() or 'finite'}")
+
+
+def words(text: str) -> str:
+    """The words of a text, with a space between them; commas count as spaces."""
+    return " ".join(text.replace(",", " ").split())
 
 
 def _option(value: Any, help: str, group: str, **limits: Any) -> Any:
@@ -143,7 +150,8 @@ class Config:
 
     arch: str = _option(
         "", "architecture", MODEL, source=PAPER,
-        default="the data set's: color_mnist mlp, celeb_a celeba, image_folder conv",
+        default="the data set's: color_mnist mlp, celeb_a celeba, image_folder resnet, or mlp "
+        "where that does not fit",
     )  # fmt: skip
     latent_dim: int = _option(64, "latent dimensions D", MODEL, source=AUTHORS, low=1, below=2**16)
     obs_var: float = _option(
@@ -239,6 +247,10 @@ class Config:
     batch_size: int = _option(
         64, "images per step", OPTIMISATION, source=AUTHORS, low=1, below=2**20
     )
+    augment: str = _option(
+        "", "random changes of training images, one after the other: several names; values stay "
+        "in [0, 1]", OPTIMISATION, default="none", form=words, several=True,
+    )  # fmt: skip
     learning_rate: float = _option(
         1e-4, "Adam's learning rate", OPTIMISATION, source=PAPER, above=0
     )

@@ -19,7 +19,7 @@ from tf_avae.datasets import DATASETS, ImageData, open_data
 from tf_avae.errors import InputError
 from tf_avae.files import absolute, shown, write_json
 from tf_avae.networks import ARCHITECTURES
-from tf_avae.objectives import OBJECTIVES
+from tf_avae.objectives import DATA, OBJECTIVES
 from tf_avae.runs import checkpoints
 from tf_avae.runs.plan import build_model, copy_networks, resolve, rows_of, stages
 from tf_avae.runs.run import Run, holds_run, load_trained
@@ -240,6 +240,8 @@ def _warn_of_unused(given: dict, config: Config) -> None:
         say(f"note: --{name.replace('_', '-')} has no effect on {config.algo}")
     for line in unused_data_options(given, config.dataset):
         say(line)
+    if "augment" in given and all(OBJECTIVES[s.algo].encodes != DATA for s in stages(config)):
+        say(f"note: --augment has no effect: {config.algo} trains on images of its own")
     if "pretrain_steps" in given and len(stages(config)) == 1:
         say("note: --pretrain-steps has no effect: nothing is pretrained here")
 

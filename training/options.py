@@ -65,6 +65,7 @@ def add_config_options(
             type=_TYPES.get(config.field_type(field.name), config.field_type(field.name)),
             default=argparse.SUPPRESS,
             metavar=_one_of(choices) if choices else _metavar(field.name),
+            **({"nargs": "+"} if option.several else {}),
             help=text.replace("%", "%%"),
         )
 
@@ -100,7 +101,11 @@ def _word(value: Any) -> str:
 def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of `Config` that were given on the command line."""
     names = {field.name for field in dataclasses.fields(Config)}
-    return {name: value for name, value in vars(arguments).items() if name in names}
+    return {
+        name: " ".join(value) if isinstance(value, list) else value
+        for name, value in vars(arguments).items()
+        if name in names
+    }
 
 
 def add_data_options(parser: Parser) -> None:

@@ -10,6 +10,7 @@ from tf_avae.config import Config
 from tf_avae.console.printing import say
 from tf_avae.console.progress import StatusLine, duration
 from tf_avae.datasets import ImageData
+from tf_avae.datasets.augmentation import augmented
 from tf_avae.datasets.base import Part
 from tf_avae.files import for_tensorflow, write_bytes
 from tf_avae.model import AVAE
@@ -24,6 +25,7 @@ from training.strategies import Team
 
 _PICTURE_COLUMNS = 12
 _HELD_OUT_BATCH = 250
+_SURE = 5.0  # seconds of steps whose rate tells how long the rest takes
 
 
 class LetGo(Exception):
@@ -61,7 +63,9 @@ class Recorder(keras.callbacks.Callback):
         super().__init__()
         self.run, self.stage, self.data, self.signals, self.team = run, stage, data, signals, team
         self._start_metrics = metrics
-        self._progress = Progress(stage)
+        sized = ", --image-size" if run.config.image_size else ""
+        asked_for = stage.steps != Config.steps
+        self._progress = Progress(stage, "" if asked_for else f"--steps, --arch{sized}")
         self._writer = tf.summary.create_noop_writer()
         if team.is_chief:
             folder = for_tensorflow(run.path / "tensorboard")
@@ -166,10 +170,16 @@ class Progress:
     On a terminal one line is rewritten about twice a second; in a log a line is added every ten
     seconds. Rates are those since 50 lines ago, without the first step, which includes
     tracing.
+
+    Args:
+        stage: what is trained.
+        shorter: the flags that make it shorter, where nobody chose its length: a note names them,
+            once, if the rest turns out to take more than an hour. None for no such note.
     """
 
-    def __init__(self, stage: Stage):
+    def __init__(self, stage: Stage, shorter: str = ""):
         self.stage = stage
+        self._shorter = shorter
         self.rate: float | None = None
         self._line = StatusLine(say, sys.stdout, 0.5)
         self._marks: deque[tuple[float, int]] = deque(maxlen=50)
@@ -183,6 +193,8 @@ class Progress:
         if self._marks:
             then, before = self._marks[0]
             self.rate = (step - before) / (now - then)
+            if self._shorter and now - then >= _SURE:
+                self._tell_of_hours(step, self.rate)
         self._marks.append((now, step))
         pace = ""
         if self.rate:
@@ -192,6 +204,16 @@ class Progress:
             f"{name} {_short(value)}" for name, value in _results(model).items() if name != "loss"
         )
         self._line.show(f"{self.stage.algo} {step:,}/{self.stage.steps:,}{pace}  {terms}", last)
+
+    def _tell_of_hours(self, step: int, rate: float) -> None:
+        hours = (self.stage.steps - step) / rate / 3600
+        if hours > 1:
+            self._line.show(
+                f"note: {self.stage.steps:,} steps, the default, take about {hours:.2g} hours more "
+                f"at {rate:.2g} steps/s; less with other {self._shorter}",
+                stays=True,
+            )
+        self._shorter = ""
 
 
 def _short(value: float) -> str:
@@ -217,7 +239,10 @@ def train_stage(
     def batches(part: Part) -> "tf.data.Dataset":
         if model.objective.encodes == "data":
             stream = data.train(batch_size, seed=run.config.seed, start=start, part=part)
-            stream = stream.map(lambda images, labels: images)
+            stream = augmented(
+                stream.map(lambda images, labels: images), run.config.augment.split(),
+                seed=run.config.seed, batch_size=batch_size, start=start, part=part,
+            )  # fmt: skip
         else:
             # The objective makes its own images; it is given their number, and nothing to learn
             # from.

@@ -21,7 +21,8 @@ class DatasetRow:
         summary: what it is, for `--help` and the docs.
         open: its options, by the names of the fields of `Config`, to the data; raises `InputError`
             on bad files. Each option has a default.
-        architecture: name of the architecture the paper uses with it.
+        architecture: name of its default architecture: the one that the paper uses with it.
+        otherwise: name of the default for images that this one does not fit.
         options: names of the fields of `Config` that `open` takes.
     """
 
@@ -30,6 +31,7 @@ class DatasetRow:
     open: Callable[..., ImageData]
     architecture: str
     options: tuple[str, ...] = ("data_dir", "validation")
+    otherwise: str = ""
 
 
 DATASETS: Registry[DatasetRow] = Registry(
@@ -50,7 +52,8 @@ DATASETS: Registry[DatasetRow] = Registry(
         name="image_folder",
         summary="one's own PNG, JPEG, WebP, BMP, GIF and TIFF files: see docs/images.md",
         open=open_image_folder,
-        architecture="conv",
+        architecture="resnet",
+        otherwise="mlp",
         options=(
             "data_dir",
             "validation",

@@ -11,6 +11,7 @@ from tf_avae.backend import keras, replicas
 from tf_avae.backend.float32 import saved_in
 from tf_avae.config import Config
 from tf_avae.datasets import DATASETS
+from tf_avae.datasets.augmentation import AUGMENTATIONS
 from tf_avae.errors import InputError
 from tf_avae.files import absolute
 from tf_avae.image_files.fitting import FITS
@@ -29,6 +30,7 @@ ROWS: dict[str, Registry[Any]] = {
     "dataset": DATASETS,
     "fit": FITS,
     "arch": ARCHITECTURES,
+    "augment": AUGMENTATIONS,
     "coupling": COUPLINGS,
     "adversary": ADVERSARIES,
     "pgd_norm": BALLS,
@@ -74,6 +76,8 @@ def resolve(config: Config) -> Config:
     objective: Objective = rows["algo"][config.algo]
     COUPLINGS[config.coupling]
     FITS[config.fit]
+    for name in config.augment.split():
+        AUGMENTATIONS[name]
     STARTS[config.pgd_start].check(BALLS[config.pgd_norm], of_distance=True)
     if config.adversary:
         ADVERSARIES[config.adversary]
@@ -96,8 +100,7 @@ def resolve(config: Config) -> Config:
             f"keep is {config.keep:g}, checkpoint_every {config.checkpoint_every} and eval_every "
             f"{config.eval_every}; give the last two the same value: what is measured is kept"
         )
-    usual = "given" if config.encoder else DATASETS[config.dataset].architecture
-    architecture: Architecture = rows["arch"][config.arch or usual]
+    architecture = _architecture(config)
     intervals = ("log_every", "checkpoint_every", "eval_every", "pictures_every")
     common = math.gcd(*(getattr(config, name) for name in intervals))
     if config.steps_per_execution is None:
@@ -119,6 +122,18 @@ def resolve(config: Config) -> Config:
         data_dir=config.data_dir and str(absolute(config.data_dir)),
         init_from=config.init_from and str(absolute(config.init_from)),
     )
+
+
+def _architecture(config: Config) -> Architecture:
+    """The one that was asked for, or the data set's; what stands for that of an encoder that
+    somebody has."""
+    if config.encoder:
+        return GIVEN[config.arch or "given"]
+    row, side = DATASETS[config.dataset], config.image_size
+    usual = ARCHITECTURES[config.arch or row.architecture]
+    if config.arch or not row.otherwise or side is None or usual.fits(side, side):
+        return usual
+    return ARCHITECTURES[row.otherwise]
 
 
 def build_model(

@@ -15,7 +15,7 @@ import numpy as np
 from tf_avae import plugins
 from tf_avae.backend import keras
 from tf_avae.backend.float32 import in_float32
-from tf_avae.config import Config, read_json
+from tf_avae.config import Config, option, read_json
 from tf_avae.datasets import open_data
 from tf_avae.errors import InputError, TrainingDiverged, reason
 from tf_avae.files import (
@@ -119,9 +119,10 @@ class Run:
             raise InputError(f"{path} holds no run: it has no config.json")
         run = cls(path, Config.from_dict(read_json(path / "config.json")))
         for field, rows in rows_of(run.config).items():
-            name = getattr(run.config, field)
-            if name and name not in rows:
-                rows.find(name, plugins.of(run.provenance()["sessions"]))
+            given = getattr(run.config, field)
+            for name in given.split() if option(field).several else [given]:
+                if name and name not in rows:
+                    rows.find(name, plugins.of(run.provenance()["sessions"]))
         return run
 
     def lock(self) -> None:
