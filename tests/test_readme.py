@@ -1,4 +1,4 @@
-"""What the README shows runs, as printed."""
+"""What the README and the pages show runs, as printed."""
 
 import os
 import re
@@ -21,6 +21,7 @@ from tf_avae.evaluation.section import SECTIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+START = (ROOT / "docs" / "quick_start.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # The same commands, shorter.
 SHORT = (
@@ -38,16 +39,20 @@ FEWER = {
     "data.held_out(500).take(2)": "data.held_out(100).take(1)",
     "steps_per_epoch=500": "steps_per_epoch=20",
     ".train_images(500)\n": ".train_images(500).take(2)\n",
+    "steps_per_epoch=1000": "steps_per_epoch=20",
+    "train_images(10_000)": "train_images(500)",
+    "held_out(200)": "held_out(20)",
 }
 
 
-def blocks(language, text=README):
+def blocks(language, text):
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def shell_commands():
-    lines = "".join(blocks("sh")).splitlines()
-    return [line.split("#")[0].strip() for line in lines if line.strip()]
+def shell_commands(text):
+    lines = "".join(blocks("sh", text)).replace("\\\n", " ").splitlines()
+    found = (" ".join(line.split("#")[0].split()) for line in lines)
+    return [command for command in found if command]
 
 
 def run(words, folder):
@@ -73,7 +78,12 @@ def of_page(name):
     return blocks("python", (ROOT / "docs" / name).read_text())
 
 
-PYTHON = [*blocks("python"), *of_page("objectives.md")]
+PYTHON = {
+    f"{page}-{number}": block
+    for page in ("quick_start", "python", "data", "theory", "evaluation", "objectives")
+    for number, block in enumerate(of_page(f"{page}.md"))
+}
+FIRST, LAYER = blocks("python", README)
 
 
 def asks_a_server(block):
@@ -93,37 +103,48 @@ def run_block(code):
 
 
 @pytest.mark.parametrize(
-    "number",
+    "name",
     [
         # A test of the data sets prepares the whole of it too.
-        pytest.param(n, marks=pytest.mark.long if "tfds.load" in block else [])
-        for n, block in enumerate(PYTHON)
-        if not asks_a_server(block) and not needs_an_encoder(block)
+        pytest.param(name, marks=pytest.mark.long if "tfds.load" in block else [])
+        for name, block in PYTHON.items()
+        if not asks_a_server(block)
     ],
 )
-def test_python_runs_as_printed(tmp_path, monkeypatch, number):
+def test_python_runs_as_printed(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    run_block(PYTHON[number])
+    run_block(PYTHON[name])
+
+
+def test_the_first_success_is_one(tmp_path, monkeypatch, capsys):
+    """The README's attack of two encoders, of fewer images after fewer steps."""
+    monkeypatch.chdir(tmp_path)
+    run_block(FIRST)
+    share, said = r"\d+\.\d(?=%)", capsys.readouterr().out
+    shown = blocks("text", README)[0]
+    assert re.sub(share, "", said) == re.sub(share, "", shown)
+    for text in (said, shown):
+        _, plain, _, robust = map(float, re.findall(share, text))
+        assert robust > plain + 50
 
 
 def test_what_is_made_less_is_printed():
     for much in FEWER:
-        assert any(much in block for block in blocks("python")), much
+        assert any(much in block for block in (*PYTHON.values(), *of_page("downstream.md"), FIRST))
 
 
 def test_export_server_and_client_run_as_printed(tmp_path, monkeypatch, capsys):
-    """On the README's run, untrained, and on other ports."""
-    commands = [c for c in shell_commands() if c.startswith("python -m serving")]
-    export, serve, bulk, *ask = [command for command in commands if "pictures" not in command]
+    """On the quick start's run, untrained, and on other ports."""
+    commands = [c for c in shell_commands(START) if c.startswith("python -m serving")]
+    export, serve, *ask, bulk = commands
     untrained_run(tmp_path / export.split()[3])
     monkeypatch.chdir(tmp_path)
     printed(export)
-    pages = (*blocks("python"), *(b for b in of_page("downstream.md") if "load_encoder(" in b))
-    on_the_encoder = list(filter(needs_an_encoder, pages))
+    on_the_encoder = list(filter(needs_an_encoder, (LAYER, *of_page("downstream.md"))))
     assert len(on_the_encoder) == 4
     for block in on_the_encoder:
         run_block(block)
-    (made,) = [block for block in blocks("python") if '"digits/{' in block]
+    (made,) = [block for block in blocks("python", START) if '"digits/{' in block]
     run_block(made)
     assert "100 embedded by encoder version 1, 0 refused" in printed(bulk)
     with Server(tmp_path, *serve.split()[3:], folder=tmp_path) as server:
@@ -133,15 +154,22 @@ def test_export_server_and_client_run_as_printed(tmp_path, monkeypatch, capsys):
             done = run(["bash", "-c", f"{words} --address {server.grpc}"], tmp_path)
             assert done.returncode == 0, f"{command}: {done.stderr}"
         assert "100 images, 8 dimensions, encoder version 1" in done.stdout
-        (block,) = filter(asks_a_server, blocks("python"))
+        (block,) = filter(asks_a_server, blocks("python", START))
         run_block(block.replace("localhost:8500", server.grpc))
         assert "(100, 8)" in capsys.readouterr().out
 
 
-def test_servers_have_ports_of_their_own():
+def test_the_readmes_commands_are_those_of_the_quick_start():
+    """Which run below."""
+    commands = [c for c in shell_commands(README) if not c.startswith("make")]
+    assert len(commands) >= 5 and set(commands) <= set(shell_commands(START))
+
+
+@pytest.mark.parametrize("page", [README, START], ids=["README", "quick_start"])
+def test_servers_have_ports_of_their_own(page):
     """And each client asks a server that a command before it starts."""
     started = set()
-    for command in shell_commands():
+    for command in shell_commands(page):
         words = shlex.split(command)
         if command.startswith("python -m serving.server"):
             (port,) = [w.split("=")[1] for w in words if w.startswith("--port=")] or ["8500"]
@@ -159,19 +187,21 @@ def test_training_and_evaluation_commands_run_in_order(tmp_path, few_digits, mon
         file = tmp_path / "pictures" / str(number % 2) / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((32, 32, 3), 10 * number, np.uint8)).save(file)
+    pictures = shell_commands((ROOT / "docs" / "images.md").read_text())[0]
     shorter = {
         "python -m training.fit": (SHORT, "encoder.keras", 5),
         "python -m training.evaluate": ([*BRIEF, "--data-dir", str(few_digits)], "report.html", 1),
     }
     for start, (options, words, least) in shorter.items():
-        commands = [c for c in shell_commands() if c.startswith(start)]
+        commands = [c for c in (*shell_commands(START), pictures) if c.startswith(start)]
         assert len(commands) >= least
         for command in commands:
             assert words in printed(command, *options)
 
 
 def test_make_targets_exist():
-    targets = [c.split()[1] for c in shell_commands() if c.startswith("make")]
+    pages = "".join((README, START, (ROOT / "CONTRIBUTING.md").read_text()))
+    targets = [c.split()[1] for c in shell_commands(pages) if c.startswith("make")]
     assert {"demo", "test", "lint", "serve", "conformance", "bench", "five", "robustness"} <= set(
         targets
     )

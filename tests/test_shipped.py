@@ -269,7 +269,7 @@ def test_the_readme_says_what_was_measured():
         assert row in readme
     before = accuracies("digit", "linear", FIRST)
     read, kept_1, kept_2 = (before[key].text for key in COLUMNS if key in before)
-    assert f"reads {read} %, and `strong` leaves {kept_1} and {kept_2}.)" in readme
+    assert f"reads {read} %, and `strong` leaves {kept_1} and {kept_2} at" in card_of(NAME)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
