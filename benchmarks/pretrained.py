@@ -69,12 +69,15 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
         for _ in range(3):  # magic number, version, machine
             _Tensors(file).load()
         described, keys = _Tensors(file).load(), _Tensors(file).load()
-        dtypes = {"FloatStorage": np.float32, "LongStorage": np.int64}
+        dtypes: dict[str, Any] = {
+            "FloatStorage": np.dtype("float32"),
+            "LongStorage": np.dtype("int64"),
+        }
         kinds = {key: dtypes[kind] for (kind, key), _ in described.values()}
         held = {}
         for key in keys:
             (count,) = struct.unpack("<q", file.read(8))
-            held[key] = np.frombuffer(file.read(count * kinds[key]().itemsize), kinds[key])
+            held[key] = np.frombuffer(file.read(count * kinds[key].itemsize), kinds[key])
         return {
             name: np.lib.stride_tricks.as_strided(
                 held[key][offset:], size, [held[key].itemsize * step for step in strides]
