@@ -92,6 +92,7 @@ def fit(
     arguments: argparse.Namespace,
     then: Callable[[Run], None],
     defaults: Mapping[str, Any] | None = None,
+    module: str = "training.fit",
 ) -> int:
     """Begins a run or goes on with it, as the command line says; the exit code.
 
@@ -99,7 +100,9 @@ def fit(
         arguments: what `add_run_options` and `add_config_options` have parsed.
         then: is given the run when it is complete.
         defaults: fields of `Config` that a new run has instead of the usual ones.
+        module: what `python -m` runs to go on.
     """
+    arguments.module = module
     flags = given_options(arguments)
     given = flags
     if arguments.config:
@@ -314,7 +317,7 @@ def _resume_command(run: Run, arguments: argparse.Namespace) -> str:
         words += ["--strategy", arguments.strategy]
     if arguments.virtual_devices is not None:
         words += ["--virtual-devices", str(arguments.virtual_devices)]
-    return f"{_python()} -m training.fit {' '.join(words)}"
+    return f"{_python()} -m {arguments.module} {' '.join(words)}"
 
 
 def _python() -> str:

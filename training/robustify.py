@@ -75,7 +75,7 @@ def _robustify(arguments: argparse.Namespace) -> int:
     defaults: dict[str, Any] = dict(DEFAULTS)
     if "data_dir" in given or config.get("data_dir"):
         defaults["dataset"] = "image_folder"
-    return fit(arguments, _tell, defaults)
+    return fit(arguments, _tell, defaults, "training.robustify")
 
 
 def _tell(run: Run) -> None:
