@@ -36,7 +36,7 @@ TENSORFLOW = [
     "threadpoolctl>=3.2,<4",
     # Pictures of a run and of reports: labelled grids of images, charts.
     "matplotlib>=3.10,<4",
-    # Draws faces in CelebA's format; matplotlib brings it too.
+    # Reads GIF and TIFF for training, draws faces in CelebA's format; matplotlib brings it too.
     "pillow>=11,<14",
     # The local server: gRPC with its health and reflection services, REST, metrics.
     *CLIENT,

@@ -113,5 +113,5 @@ def augmented(
     # One by one: Keras draws for a batch from one seed, and so for each of its rows by their
     # number.
     images = batches.unbatch().enumerate()
-    changed = images.map(change, num_parallel_calls=2, deterministic=True)
+    changed = images.map(change, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return changed.batch(rows, drop_remainder=True).prefetch(2)

@@ -62,7 +62,7 @@ class PictureFile(NamedTuple):
     state: tuple[int, int, int]
 
 
-def state_of(path: Path) -> tuple[int, int, int]:
+def state_of(path: Path | os.DirEntry) -> tuple[int, int, int]:
     """The state of a file, as `PictureFile` has it; -1 where there is none."""
     try:
         about = path.stat()

@@ -136,21 +136,29 @@ def find_files(folder: Path) -> tuple[list[PictureFile], list[str]]:
             if (about.st_dev, about.st_ino) in seen:
                 continue
             seen.add((about.st_dev, about.st_ino))
-            entries = [Path(entry) for entry in os.scandir(place)]
-            entries = [entry for entry in entries if not entry.name.startswith(".")]
-            folders = {entry for entry in entries if entry.is_dir()}
+            # Entries, not paths: those know what they are, and a folder may have 100,000.
+            entries = [entry for entry in os.scandir(place) if not entry.name.startswith(".")]
+            inner = [entry.name for entry in entries if _is_folder(entry)]
         except OSError as error:
             raise InputError(
                 f"cannot read the folder {place}: {error.strerror or error}; change its "
                 "permissions, or move it away"
             ) from error
-        ahead += [(f"{prefix}{entry.name}/", entry) for entry in sorted(folders, reverse=True)]
-        for entry in set(entries) - folders:
+        ahead += [(f"{prefix}{name}/", place / name) for name in sorted(inner, reverse=True)]
+        folders = set(inner)
+        for entry in entries:
+            if entry.name in folders:
+                continue
             if entry.name.lower().endswith(SUFFIXES):
                 found.append(PictureFile(prefix + entry.name, state_of(entry)))
             else:
                 others.append(prefix + entry.name)
     return sorted(found), sorted(others)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Whether it is a folder, or a link to one; an entry raises where links go in a circle."""
+    return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def _in_splits(folder: Path, files: list[PictureFile]) -> list[PictureFile]:
