@@ -102,6 +102,13 @@ def test_defaults_are_the_papers_and_the_authors():
     assert resolve(Config(algo="se", arch="celeba")).pgd_steps == 5
 
 
+def test_a_folders_architecture_is_the_first_that_its_size_fits():
+    folder = {"algo": "vae", "dataset": "image_folder"}
+    sizes = {24: "mlp", 32: "resnet", 50: "mlp", 64: "resnet", 224: "resnet"}
+    assert {n: resolve(Config(**folder, image_size=n)).arch for n in sizes} == sizes
+    assert resolve(Config(**folder, image_size=64, arch="conv")).arch == "conv"
+
+
 def test_resolving_twice_changes_nothing():
     once = resolve(Config(algo="avae_ss", steps=30, data_dir="relative"))
     assert resolve(once) == once

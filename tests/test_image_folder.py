@@ -620,5 +620,5 @@ def test_an_evaluation_says_that_there_are_no_labels(run, capsys, tmp_path):
 
 def test_sizes_that_do_not_fit_the_architecture_are_refused(run, capsys, tmp_path):
     options = f"--algo vae --dataset image_folder --data-dir {run / 'pictures'} --image-size 15"
-    assert fit.main([*options.split(), "--on-bad-image", "skip"]) == 2
+    assert fit.main([*options.split(), "--arch", "conv", "--on-bad-image", "skip"]) == 2
     assert "multiples of 2 and at least 10" in capsys.readouterr().err

@@ -230,7 +230,7 @@ def _accuracy(evaluation: Evaluation, task: str, head: str) -> dict[str, Any]:
     }
 
 
-def _of_files(config: Config, encoder: Encoder) -> dict[str, str]:
+def _of_files(config: Config, encoder: Encoder) -> dict[str, Any]:
     """How image files become images: as those of the data that the head was fitted to do, or, where
     those are no files, as the encoder's own did."""
     if set(OF_FILES) <= set(DATASETS[config.dataset].options):
@@ -243,7 +243,7 @@ def _publish(
     base: str,
     notes: dict[str, Any],
     version: int | None,
-    how: dict[str, str],
+    how: dict[str, Any],
     radius: CertifiedRadius | None,
 ) -> None:
     from tf_avae.saved.exports import export_classifier
