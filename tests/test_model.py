@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.conftest import SMALL_CONV
 from tf_avae import AVAE, BALLS
 from tf_avae import distributions as d
 from tf_avae.backend.normalisation import with_statistics
 from tf_avae.errors import InputError
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.objectives import COUPLINGS, OBJECTIVES
+from tf_avae.runs.optimizers import FusedAdam
 
 SEED = tf.constant([0, 5])
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -79,7 +81,7 @@ def test_reported_terms_are_the_means_over_the_epoch(make_model, small_images):
 
 
 def test_evaluation_is_repeatable_and_changes_nothing(make_model, small_images):
-    model = make_model("se_avae", arch="conv")
+    model = make_model("se_avae", arch=SMALL_CONV)
     before = [w.numpy() for w in model.weights]
     one = model.evaluate(small_images, batch_size=20, verbose=0, return_dict=True)
     two = model.evaluate(small_images, batch_size=20, verbose=0, return_dict=True)
@@ -145,7 +147,7 @@ def test_steps_per_execution_and_callbacks_change_nothing(make_model, small_imag
     batches = tf.data.Dataset.from_tensor_slices(small_images).batch(16).repeat(3)
     one, many = make_model("avae"), make_model("avae")
     one.fit(batches, shuffle=False, verbose=0)
-    many.compile(optimizer=keras.optimizers.Adam(1e-3), steps_per_execution=5)
+    many.compile(optimizer=FusedAdam(1e-3), steps_per_execution=5)
     many.fit(
         batches,
         shuffle=False,
@@ -192,7 +194,7 @@ def test_auxiliary_passes_are_normalised_by_the_clean_batch(make_model, small_im
     for batch_norm in ("data", "clean"):
         for precision in ("float32", "mixed_bfloat16"):
             model = make_model(
-                "certified_elbo", arch="conv", batch_norm=batch_norm, epsilon=0.0,
+                "certified_elbo", arch=SMALL_CONV, batch_norm=batch_norm, epsilon=0.0,
                 precision=precision, adversary="pgd",
             )  # fmt: skip
             found = model.terms(images, seed=SEED, training=True)
@@ -240,7 +242,7 @@ def test_which_passes_update_moving_statistics(make_model, small_images, batch_n
     """With "data", avae moves them as vae does: the pass over x~ leaves them alone."""
     moved = []
     for algo in ("vae", "avae"):
-        model = make_model(algo, arch="conv", batch_norm=batch_norm)
+        model = make_model(algo, arch=SMALL_CONV, batch_norm=batch_norm)
         model.terms(tf.constant(small_images), seed=SEED, training=True)
         moved.append(model.encoder.non_trainable_weights[0].numpy())
     assert (moved[0] == moved[1]).all() == same
@@ -421,7 +423,7 @@ def penalised(algo="vae", compiled=True, **options):
         objective=algo, architecture="mlp", image_shape=(12, 12, 3), latent_dim=4, **options
     )
     if compiled:
-        model.compile(keras.optimizers.Adam(1e-3))
+        model.compile(FusedAdam(1e-3))
     return model
 
 
@@ -537,7 +539,7 @@ def test_rows_of_ones_own_train_and_are_registered_to_be_saved(make_model, small
             "coupling": replace(COUPLINGS["sampled"], name="drawn"),
         },
     )  # fmt: skip
-    model.compile(keras.optimizers.Adam(1e-3))
+    model.compile(FusedAdam(1e-3))
     found = model.fit(small_images, verbose=0, shuffle=False).history
     plain = make_model("vae").fit(small_images, verbose=0, shuffle=False).history
     assert found.pop("spread") and found == plain
@@ -548,7 +550,7 @@ def test_rows_of_ones_own_train_and_are_registered_to_be_saved(make_model, small
 
 @pytest.mark.parametrize("algo", ["avae_ss", "vae"])
 def test_which_networks_train_is_the_objectives_affair(make_model, small_images, algo):
-    model = make_model(algo, arch="conv")
+    model = make_model(algo, arch=SMALL_CONV)
     trains = [model.encoder] if algo == "avae_ss" else [model.encoder, model.decoder]
     theirs = [id(v) for network in trains for v in network.trainable_variables]
     model.trainable = False

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.conftest import SMALL_CONV
 from tf_avae import distributions as d
 from tf_avae.config import Config
 from tf_avae.objectives import COUPLINGS, OBJECTIVES, Hyperparameters, Objective, Passes
@@ -145,7 +146,7 @@ def gradients(model, images, weights=None):
 
 @pytest.mark.parametrize("algo", OBJECTIVES)
 def test_each_objective_moves_exactly_the_networks_it_says(make_model, small_images, algo):
-    model = make_model(algo, arch="conv")
+    model = make_model(algo, arch=SMALL_CONV)
     before = {w.path: w.numpy() for w in model.weights}
     model.fit(small_images, batch_size=16, epochs=1, verbose=0)
     moved = {path for path, value in before.items()
@@ -313,7 +314,7 @@ def test_gradients_are_those_of_the_bound_with_the_auxiliary_images_held_fixed(
 
 @pytest.mark.parametrize("algo", ["se", "se_avae"])
 def test_attack_stays_in_the_ball_and_raises_its_loss(make_model, small_images, algo):
-    model = make_model(algo, arch="conv", epsilon=0.05, pgd_steps=5)
+    model = make_model(algo, arch=SMALL_CONV, epsilon=0.05, pgd_steps=5)
     statistics = [w.numpy() for w in model.weights]
     attacked = model.attack(tf.constant(small_images), seed=SEED).numpy()
     for before, now in zip(statistics, model.weights, strict=True):
