@@ -256,26 +256,28 @@ def test_one_altered_byte_makes_a_checkpoint_bad(tmp_path):
     np.testing.assert_array_equal(checkpoints.load(path).arrays["a"], np.arange(1000.0))
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_signal_saves_says_how_to_go_on_and_loses_nothing(tmp_path, straight, signum, monkeypatch):
-    """The signal is real; only the moment is arranged."""
+def test_signal_saves_says_how_to_go_on_and_loses_nothing(tmp_path, straight, monkeypatch):
+    """The signals are real; only the moments are arranged: one stops the run that the other did."""
     stopped = tmp_path / "stopped"
-    record = session.Recorder.on_train_batch_end
+    record, at = session.Recorder.on_train_batch_end, {20: signal.SIGINT, 34: signal.SIGTERM}
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._step() == 20:
-            os.kill(os.getpid(), signum)
+        if self._step() in at:
+            os.kill(os.getpid(), at[self._step()])
         record(self, batch, logs)
 
     monkeypatch.setattr(session.Recorder, "on_train_batch_end", on_train_batch_end)
-    begin = ("--algo", "vae", *OPTIONS, "--checkpoint-every", "1000")
-    done = fit(*begin, "--run-dir", stopped, check=False)
+    words = ["--algo", "vae", *OPTIONS, "--checkpoint-every", "1000"]
+    for step, signum in at.items():
+        done = fit(*words, "--run-dir", stopped, check=False)
+        assert done.returncode == 128 + signum, done.stderr
+        assert f"python -m training.fit --run-dir {stopped} --resume" in done.stdout
+        assert final_state(stopped).meta["step"] == step
+        lines = (stopped / "metrics.jsonl").read_text().splitlines()
+        rows = [row for row in map(json.loads, lines) if row["split"] == "train"]
+        assert [row["step"] for row in rows] == list(range(7, step + 1, 7))
+        words = ["--resume"]
     monkeypatch.undo()
-    assert done.returncode == 128 + signum, done.stderr
-    assert f"python -m training.fit --run-dir {stopped} --resume" in done.stdout
-    assert final_state(stopped).meta["step"] == 20
-    rows = [json.loads(line) for line in (stopped / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [7, 14]
     fit("--run-dir", stopped, "--resume")
     assert_same(straight, stopped)
 
