@@ -80,6 +80,16 @@ def make_model():
 
 
 @pytest.fixture(scope="session")
+def small_encoder(tmp_path_factory):
+    """A version of what `small_model()` is served as; exporting takes long, so others copy it."""
+    from tf_avae.saved.exports import served_encoder
+    from tf_avae.saved.versions import publish
+
+    base = tmp_path_factory.mktemp("small") / "encoder"
+    return publish(served_encoder(small_model(compiled=False)), base, {}, batch_sizes=(1,))
+
+
+@pytest.fixture(scope="session")
 def small_images():
     """64 smooth images [64, 12, 12, 3] in [0, 1]: blobs of random place and colour."""
     rng = np.random.default_rng(7)

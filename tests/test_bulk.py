@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -15,7 +16,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from conftest import small_model
 from PIL import Image
 
 from benchmarks import bulk as benchmark
@@ -24,8 +24,6 @@ from serving.bulk.__main__ import main
 from serving.server.servable import Servable
 from tf_avae.errors import InputError
 from tf_avae.graphs.saved_models import SavedModel
-from tf_avae.saved.exports import served_encoder
-from tf_avae.saved.versions import publish
 
 KINDS = ("PNG", "JPEG", "WEBP", "BMP")
 BATCH = 8
@@ -44,10 +42,9 @@ GOOD = {f"{'abc'[n % 3]}/{n:02d}.img": file_of(n) for n in range(21)}
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
+def base(small_encoder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "small"
-    publish(served_encoder(small_model(compiled=False)), folder, {}, version=3, batch_sizes=(1,))
-    return folder
+    return shutil.copytree(small_encoder, folder / "3").parent
 
 
 @pytest.fixture(scope="module")

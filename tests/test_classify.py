@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import small_model
 from scipy.special import softmax
 
 import tf_avae
@@ -24,9 +23,9 @@ from tf_avae.saved.certified import CertifiedRadius
 from tf_avae.saved.classifiers import classifier
 from tf_avae.saved.contract import CLASSIFIER_SIGNATURES
 from tf_avae.saved.encoders import open_encoder
-from tf_avae.saved.exports import export_classifier, served_classifier, served_encoder
+from tf_avae.saved.exports import export_classifier, served_classifier
 from tf_avae.saved.frozen import load_encoder
-from tf_avae.saved.versions import publish, warm_up_requests
+from tf_avae.saved.versions import warm_up_requests
 from training import classify
 from training.signals import Interrupted
 
@@ -296,11 +295,9 @@ def test_files_lie_on_the_background_of_the_heads_data(dataset, notes, expected)
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
+def small(small_encoder):
     """An encoder of 12x12 images."""
-    base = tmp_path_factory.mktemp("small") / "encoder"
-    publish(served_encoder(small_model(compiled=False)), base, {}, batch_sizes=(1,))
-    return base
+    return small_encoder.parent
 
 
 @pytest.mark.parametrize(

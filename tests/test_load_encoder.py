@@ -17,8 +17,6 @@ from conftest import small_model
 import tf_avae
 from tf_avae.errors import InputError
 from tf_avae.saved import frozen
-from tf_avae.saved.exports import served_encoder
-from tf_avae.saved.versions import publish
 
 CLASSES = 3
 
@@ -29,10 +27,10 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def base(model, tmp_path_factory):
+def base(small_encoder, tmp_path_factory):
     """Two versions, of which the second is the model's."""
     folder = tmp_path_factory.mktemp("models") / "small"
-    publish(served_encoder(model), folder, {}, version=2, batch_sizes=(1,))
+    shutil.copytree(small_encoder, folder / "2")
     (folder / "1").mkdir()
     (folder / "1" / "saved_model.pb").touch()
     return folder

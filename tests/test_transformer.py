@@ -40,14 +40,13 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def base(model, tmp_path_factory):
+def base(small_encoder, tmp_path_factory):
     """Of its encoder and a head, in one."""
     folder = tmp_path_factory.mktemp("models")
-    publish(served_encoder(model), folder / "encoder", {}, batch_sizes=(1,))
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(90, 4)).astype(np.float32)
     probe = fit_mlp(embeddings, np.arange(90) % 3).probe
-    whole = classifier(load_encoder(folder / "encoder"), probe)
+    whole = classifier(load_encoder(small_encoder), probe)
     notes = {"task": "blobs"}
     export_classifier(whole, folder / MODEL, notes, batch_sizes=(1, 2), background=BACKGROUND)
     return folder / MODEL
