@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 STEPS ?= 20000
 
-.PHONY: demo test test-long lint bench bench-gpu bench-peers five robustness serve conformance clean
+.PHONY: demo test test-long lint docs bench bench-gpu bench-peers five robustness serve conformance clean
 
 # A plain VAE, and an encoder that bounds train to hold; then both are attacked.
 DEMO := --arch shallow --obs-var 0.01 --learning-rate 0.002
@@ -36,6 +36,11 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/f*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config \
 	    .github/ISSUE_TEMPLATE/config.yml
+
+# The site, in build/site; a warning, such as of a link that leads nowhere, is an error.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
+	@echo "open build/site/index.html"
 
 # Training steps, attacks and input, beside other libraries where `make bench-peers` was made.
 bench: $(VENV)/.installed
@@ -104,6 +109,10 @@ $(VENV)/.installed-test: setup.py $(VENV)/bin/python
 
 $(VENV)/.installed-lint: setup.py $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet '.[lint]'
+	touch $@
+
+$(VENV)/.installed-docs: setup.py $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet '.[docs]'
 	touch $@
 
 .venv-bench/.installed: setup.py

@@ -129,6 +129,8 @@ setup(
             "torchattacks>=3.5.1,<3.6",
             "foolbox>=3.3.4,<3.4",
         ],
+        # The pages and the docstrings, which are imported, as a site.
+        "docs": [*TENSORFLOW, "sphinx>=9.0,<9.1", "furo>=2025.12,<2026", "myst-parser>=5.2,<6"],
         # Python, with the types of what it imports; the Dockerfile, its scripts, the compose file.
         "lint": [
             *TENSORFLOW,

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tf_avae
+from serving import client
 from tests.conformance.prepare import untrained_run
 from tests.in_process import run_module
 from tests.serving_process import Server
+from tf_avae import attacks, evaluation
 from tf_avae.attacks import SCHEDULES, STARTS
 from tf_avae.evaluation import BUDGETS, CHECKS
 from tf_avae.evaluation.section import SECTIONS
@@ -23,10 +26,10 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 START = (ROOT / "docs" / "quick_start.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# The same commands, shorter.
+# The same commands, shorter; and within a radius that a few steps can bear.
 SHORT = (
     "--steps 4 --pretrain-steps 4 --batch-size 8 --pgd-steps 2 --log-every 2 --checkpoint-every 2 "
-    "--eval-every 2 --eval-images 50 --pictures-every 4"
+    "--eval-every 2 --eval-images 50 --pictures-every 4 --epsilon 0.0001"
 ).split()
 BRIEF = (
     "--budget smoke --epsilon 0.1 --task digit --images 20 --head linear "
@@ -245,6 +248,13 @@ def test_tables_are_those_made_from_the_kept_results(monkeypatch, module, result
     monkeypatch.chdir(ROOT)
     table = printed(f"python -m {module} --from {results}")
     assert table.strip() and table.strip() in (ROOT / page).read_text()
+
+
+def test_the_reference_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text()
+    for module in (tf_avae, attacks, evaluation, client):
+        for name in module.__all__:
+            assert re.search(rf"\b{name}\b", page), f"{module.__name__}.{name}"
 
 
 def test_every_check_budget_and_start_is_in_its_page():
