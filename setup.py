@@ -53,6 +53,11 @@ BEAM = ["apache-beam>=2.77,<2.78", "pyarrow>=14.0.1,<26"]
 
 RAY = ["ray>=2.60,<2.61"]
 
+# Files for other runtimes: what Keras' exporters need, and the runtime that verifies each.
+ONNX = ["onnx>=1.23,<1.24", "tf2onnx>=1.17,<1.18", "onnxruntime>=1.32,<1.33"]
+OPENVINO = ["openvino>=2026.4,<2026.5"]
+LITERT = ["ai-edge-litert>=2.3,<2.4"]
+
 setup(
     name="tf-avae",
     version=VERSION,
@@ -103,10 +108,16 @@ setup(
         "beam": [*TENSORFLOW, *BEAM],
         # Sweeps and evaluations on the nodes of a cluster; it takes protobuf 6, as TensorFlow.
         "ray": [*TENSORFLOW, *RAY],
+        "onnx": [*TENSORFLOW, *ONNX],
+        "openvino": [*TENSORFLOW, *OPENVINO],
+        "litert": [*TENSORFLOW, *LITERT],
         "test": [
             *TENSORFLOW,
             *BEAM,
             *RAY,
+            *ONNX,
+            *OPENVINO,
+            *LITERT,
             # Two processes; attacks stay in their balls for any input; reports in a real browser.
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",

@@ -1,4 +1,5 @@
-"""`python -m serving.export RUN --to models/NAME`: a run as the next version of a served model."""
+"""`python -m serving.export RUN --to models/NAME`: a run as the next version of a served model, or
+as a file for another runtime."""
 
 import os
 
@@ -8,12 +9,21 @@ import argparse
 import shlex
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tf_avae.console.commands import Parser, run_command, sigterm_unwinds
 from tf_avae.console.printing import say
 from tf_avae.files import shown
-from tf_avae.saved.contract import BATCH_SIZES, CERTIFY_SIGNATURES, SIGNATURES
+from tf_avae.saved.contract import (
+    BATCH_SIZES,
+    CERTIFY_SIGNATURES,
+    OUTPUTS,
+    SAVED_MODEL,
+    SIGNATURES,
+)
+from tf_avae.saved.formats import FORMATS
 
 
 def parser() -> Parser:
@@ -24,13 +34,23 @@ def parser() -> Parser:
         "--to", required=True, metavar="DIR",
         help="the model's folder, for example models/encoder; its versions are folders in it",
     )  # fmt: skip
+    rows = "\n".join(f"- {name}: {row.summary}" for name, row in FORMATS.items())
+    made.add_argument(
+        "--format", default="savedmodel", metavar="{" + ",".join(FORMATS) + "}",
+        help=f"what a version is [savedmodel]\n{rows}",
+    )  # fmt: skip
+    made.add_argument(
+        "--outputs", nargs="+", default=[], metavar="NAME",
+        help="of a file, what it computes; inconsistency needs the decoder, and takes longer than "
+        f"all else [all: {' '.join(OUTPUTS)}, where there is a decoder]",
+    )  # fmt: skip
     made.add_argument(
         "--version", type=int, metavar="N", help="[one more than the largest version there]"
     )
     made.add_argument(
         "--batch-sizes", type=int, nargs="+", default=list(BATCH_SIZES), metavar="N",
         help="numbers of images that the server is warmed up for: the allowed_batch_sizes of its "
-        f"batching file [{' '.join(map(str, BATCH_SIZES))}]",
+        f"batching file, or a file is tried with [{' '.join(map(str, BATCH_SIZES))}]",
     )  # fmt: skip
     made.add_argument(
         "--evaluation", metavar="FILE",
@@ -46,15 +66,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    row = FORMATS[arguments.format]
+    row.check_installed()  # before what takes seconds to import
     from tf_avae.config import read_json
-    from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
+    from tf_avae.graphs.saved_models import PROVENANCE
     from tf_avae.saved.exports import export_run
-    from tf_avae.saved.versions import serve_command
 
     start = time.monotonic()
     folder = export_run(
         arguments.run,
         arguments.to,
+        format=arguments.format,
+        outputs=arguments.outputs,
         version=arguments.version,
         batch_sizes=arguments.batch_sizes,
         evaluation=arguments.evaluation,
@@ -62,15 +85,26 @@ def _export(arguments: argparse.Namespace) -> int:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     say(f"version {folder.name} of {folder.parent.name}: {shown(folder)}")
     say(f"  {size / 1e6:.1f} MB, verified against the model, {time.monotonic() - start:.1f} s")
+    notes = read_json(folder / PROVENANCE)
+    if row.file == SAVED_MODEL:
+        _say_signatures(folder, notes["left_out"])
+    else:
+        say(f"  {shown(folder / row.file)}: image -> {', '.join(notes['outputs'])}")
+    return 0
+
+
+def _say_signatures(folder: Path, left_out: Mapping[str, str]) -> None:
+    from tf_avae.graphs.saved_models import SavedModel
+    from tf_avae.saved.versions import serve_command
+
     saved = SavedModel(folder, trust=True)  # it was written here
     for name in filter(saved.__contains__, (*SIGNATURES, *CERTIFY_SIGNATURES)):
         takes = ", ".join(f"{k} {_spec(v)}" for k, v in sorted(saved.inputs(name).items()))
         say(f"  {name}: {takes} -> {', '.join(sorted(saved.outputs(name)))}")
-    for name, why in read_json(folder / PROVENANCE)["left_out"].items():
+    for name, why in left_out.items():
         say(f"  without {name}: {why}")
     ask = shlex.join(["python", "-m", "serving.client", "status", f"--model={folder.parent.name}"])
     say(f"\nServe it here:   {serve_command(folder)}\nAsk it:          {ask}")
-    return 0
 
 
 def _spec(spec: Any) -> str:

@@ -14,6 +14,7 @@ from serving import bulk
 from tests.test_readme import ROOT
 from tf_avae import backend
 from tf_avae.errors import InputError
+from tf_avae.saved.formats import FORMATS, OnnxFile
 
 CASES = [
     (lambda: importlib.reload(serving.transformer), "sklearn", "scikit-learn", "tf"),
@@ -28,6 +29,10 @@ CASES = [
     (backend.import_tensorflow, "PIL", "pillow", "tf"),
     (bulk.check_installed, "apache_beam", "Apache Beam", "beam"),
     (bulk.check_installed, "pyarrow", "pyarrow", "beam"),
+    (FORMATS["onnx"].check_installed, "tf2onnx", "tf2onnx", "onnx"),
+    (lambda: OnnxFile(ROOT), "onnxruntime", "onnxruntime", "onnx"),
+    (FORMATS["openvino"].check_installed, "openvino", "openvino", "openvino"),
+    (FORMATS["litert"].check_installed, "ai_edge_litert", "ai-edge-litert", "litert"),
 ]  # fmt: skip
 
 

@@ -39,6 +39,7 @@ from tf_avae.objectives import (
     Passes,
 )
 from tf_avae.registry import Registry
+from tf_avae.saved.contract import OUTPUTS
 from tf_avae.types import Images, ImageShape, Latents, PerExample, Tensor, Terms
 
 GAIN, ZERO_GRADIENTS = "attack_gain", "zero_gradients"
@@ -377,7 +378,15 @@ class AVAE(keras.Model):
 
     def call(self, images: Images) -> dict[str, Tensor]:
         images = _of_bits(images)
-        images = images_of(images, **self._looks_like, margin=MARGIN, none=True)
+        return self.outputs(images_of(images, **self._looks_like, margin=MARGIN, none=True))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What a call gives."""
+        return OUTPUTS
+
+    def outputs(self, images: Images) -> dict[str, Tensor]:
+        """What a call gives, of images [B, H, W, C] that are not checked."""
         q = self.encode(images, float32=True)
         again = self.encode(self.decode(q.mean, float32=True), float32=True)
         inconsistency = w2_squared(q, again)

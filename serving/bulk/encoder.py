@@ -14,13 +14,10 @@ from tf_avae.certificates import float32_radii
 from tf_avae.errors import InputError
 from tf_avae.graphs.saved_models import SavedModel, listed
 from tf_avae.image_files.decoding import fault
+from tf_avae.saved.contract import OUTPUTS
 
 SIGNATURE = "embed_bytes"
 """The signature of an export that takes image files, as the server's clients use it."""
-
-OUTPUTS = ("embedding", "variance", "inconsistency")
-"""The outputs of that signature: [N, D], [N, D] and [N] float32; of encoders without a decoder
-fewer."""
 
 CERTIFY = "certify_bytes"
 """The signature that bounds the embeddings too, of exports that have it."""

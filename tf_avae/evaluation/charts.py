@@ -25,6 +25,8 @@ def accuracy(results: dict[str, Any], task: str) -> plots.Figure:
     radius = "ε, pixel values" if results["settings"]["norm"] == "linf" else "ε"
     figure, axes = _axes(f"{task}: accuracy under attack", radius, "accuracy, %")
     for number, encoder in enumerate(results["encoders"]):
+        if "robustness" not in encoder:
+            continue
         rows = encoder["robustness"]["rows"]
         rows = [row for row in rows if (row["task"], row["head"]) == (task, head)]
         estimates = [rows[0]["nominal"], *(row["accuracy"] for row in rows)]
@@ -55,6 +57,8 @@ def shift(results: dict[str, Any]) -> plots.Figure:
     radii = sorted(results["settings"]["epsilons"])
     figure, axes = _radial_axes(radii, f"shift of the mean, by {task}", "distances between classes")
     for number, encoder in enumerate(results["encoders"]):
+        if "representation" not in encoder:
+            continue
         rows = [r for r in encoder["representation"]["rows"] if not r["targeted"]]
         rows = [r for r in rows if r["distance"] == rows[0]["distance"]]
         rows = [r for r in rows if r["tasks"][task]["shift"]]

@@ -18,7 +18,7 @@ Batches = Iterable[tuple[Images, Mapping[str, Tensor]]]
 @dataclass(frozen=True)
 class Encoder:
     """What is evaluated. All callables compute in float32 and in inference mode, and are
-    differentiable.
+    differentiable unless `gradients` says otherwise.
 
     Attributes:
         name: what it is called in tables.
@@ -30,6 +30,8 @@ class Encoder:
         observation_variance: v of p(x|z), for the bound on the likelihood.
         rho: the coupling it was trained with.
         network: gives its layers, for bounds: a Keras model of images to embeddings [B, D] alone.
+        gradients: whether TensorFlow has a gradient of what the callables compute. Without, all
+            that searches along gradients is left out.
         notes: where it comes from, for the result.
     """
 
@@ -41,6 +43,7 @@ class Encoder:
     observation_variance: float | None = None
     rho: float | None = None
     network: Callable[[], keras.Model] | None = None
+    gradients: bool = True
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property

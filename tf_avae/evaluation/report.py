@@ -74,9 +74,10 @@ def _introduction(results: dict[str, Any]) -> str:
 def _verdict(evaluation: Evaluation) -> str:
     if not evaluation.checked:
         asked = _asked(evaluation.results, "checks")
-        why = "could not be made" if asked else "were not asked for"
+        without = [e["name"] for e in evaluation.results["encoders"] if "checks" not in e]
+        why = f"could not be made of {', '.join(without)}" if asked else "were not asked for"
         return (
-            f'<p class="verdict bad">The honesty checks {why}: whether these figures can be '
+            f'<p class="verdict bad">The honesty checks {safe(why)}: whether these figures can be '
             "trusted is not known.</p>"
         )
     failed = evaluation.failed_checks
@@ -111,7 +112,7 @@ def _main_table(results: dict[str, Any]) -> list[str]:
 
 
 def _accuracy(results: dict[str, Any]) -> list[str]:
-    if not _asked(results, "robustness") or not results["settings"]["tasks"]:
+    if not any("robustness" in encoder for encoder in results["encoders"]):
         return []
     head = results["settings"]["heads"][0]
     verified = any(
@@ -167,7 +168,7 @@ def _checks(results: dict[str, Any]) -> list[str]:
         return []
     parts = ["<h2>Can these figures be trusted?</h2>"]
     for encoder in results["encoders"]:
-        for group in encoder["checks"]["groups"]:
+        for group in encoder.get("checks", {"groups": ()})["groups"]:
             rows = []
             for check in group["checks"]:
                 kind, word = ("pass", "passed") if check["passed"] else ("fail", "FAILED")

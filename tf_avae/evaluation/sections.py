@@ -223,7 +223,7 @@ for _section in (
     Section("probes", "nominal accuracy of the heads, and retrieval", probes, of_tasks=True),
     Section(
         "robustness", "accuracy under the budget, by task, head and ε", robustness, of_tasks=True,
-        pieces=attacks,
+        by_gradients=True, pieces=attacks,
     ),
     Section(
         certified.SECTION, "accuracy that bounds prove, by task, linear head and ε, beside that "
@@ -232,16 +232,17 @@ for _section in (
     ),
     Section(
         "checks", "whether the robustness figures can be trusted", checks, of_tasks=True,
-        pieces=attacks,
+        by_gradients=True, pieces=attacks,
     ),
     Section(
         "representation", "attacks on the representation, without labels", _representation,
-        _needs_two,
+        _needs_two, by_gradients=True,
     ),
     Section("consistency", "drift along the chain z -> g(z) -> z'", _consistency, _needs_model),
     Section(
         "detection", "whether inconsistency tells attacked images, by attackers who know of it too",
         detection, lambda evaluated: lacks(evaluated.encoder, evaluated.test), of_tasks=True,
+        by_gradients=True,
     ),
     Section("reconstruction", "squared errors", _reconstruction, _needs_decoder),
     Section("likelihood", "importance-weighted bound", _likelihood, _needs_likelihood),

@@ -35,7 +35,7 @@ from tf_avae.evaluation.inputs import (
     test_digest,
 )
 from tf_avae.evaluation.part_store import PartStore
-from tf_avae.evaluation.section import NO_TASKS, SECTIONS, Piece
+from tf_avae.evaluation.section import NO_GRADIENTS, NO_TASKS, SECTIONS, Piece
 from tf_avae.evaluation.sections import FARTHEST, allowed_distances, moved
 from tf_avae.evaluation.settings import Settings
 from tf_avae.evaluation.table import attack_of, failed
@@ -245,6 +245,7 @@ def _opened(
 ) -> _Opened:
     """Looks at all that `evaluate` is given."""
     check_encoders(encoders)
+    _must_search(encoders, settings)
     images = read_test_images(test, settings.tasks)
     for encoder in encoders:  # before the training split is read, which may take minutes
         check_shape(encoder, images.images.shape[1:])
@@ -263,7 +264,9 @@ def _opened(
         )
     work_progress = WorkProgress(progress)
     for encoder in encoders:
-        work_progress.planned |= planned_work(encoder.name, tasks, settings, images.images.shape[3])
+        if encoder.gradients:
+            channels = images.images.shape[3]
+            work_progress.planned |= planned_work(encoder.name, tasks, settings, channels)
         work_progress.planned |= planned_detection(encoder, images, tasks, settings)
         work_progress.planned |= planned_certified(encoder, tasks, settings)
     # All that decides every part's outcome, so that no part is taken for another's.
@@ -299,6 +302,16 @@ def _must_measure(tasks: dict[str, Task], left_out: dict[str, str], settings: Se
         )
 
 
+def _must_search(encoders: list[Encoder], settings: Settings) -> None:
+    """Raises `InputError` where only searches along gradients are asked for of an encoder that has
+    none."""
+    if not all(SECTIONS[name].by_gradients for name in settings.sections):
+        return
+    for encoder in encoders:
+        if not encoder.gradients:
+            raise InputError(f"nothing of {encoder.name} can be measured: {NO_GRADIENTS}")
+
+
 def _of_data(
     images: TestImages, tasks: dict[str, Task], left_out: dict[str, str]
 ) -> dict[str, Any]:
@@ -326,7 +339,11 @@ def _pictures(evaluated: EvaluatedEncoder, names: ClassNames | None) -> list[Pic
     """What attacks do to images that they broke, and to those that they moved farthest."""
     settings, head = evaluated.settings, evaluated.settings.heads[0]
     sheets = []
-    for task in evaluated.tasks if "robustness" in settings.sections else ():
+
+    def made(name: str) -> bool:
+        return name in settings.sections and not SECTIONS[name].cannot(evaluated)
+
+    for task in evaluated.tasks if made("robustness") else ():
         epsilon = telling_epsilon(evaluated, task, head)
         found = evaluated.outcomes(task, head, epsilon)
         broken = np.flatnonzero(found.broken_by[:SHOWN] >= 0)[:FARTHEST]
@@ -343,9 +360,7 @@ def _pictures(evaluated: EvaluatedEncoder, names: ClassNames | None) -> list[Pic
             captions: list[tuple[str, ...]] = list(zip(attacks, read, strict=True))
             what = f"broken for {task}, ε = {epsilon:g}"
             sheets.append(_before_and_after(evaluated, what, images[broken], attacked, captions))
-    section = SECTIONS["representation"]
-    moves = section.name in settings.sections and not section.cannot(evaluated)
-    for distance in allowed_distances(evaluated)[:1] if moves else ():
+    for distance in allowed_distances(evaluated)[:1] if made("representation") else ():
         epsilon = max(settings.epsilons)
         worst = moved(evaluated, distance, epsilon, False).arrays
         what = f"moved farthest by {distance.name}, ε = {epsilon:g}"

@@ -9,6 +9,7 @@ from tf_avae.backend import keras, tf
 from tf_avae.errors import InputError, reason
 from tf_avae.files import absolute, for_tensorflow
 from tf_avae.graphs.operations import IF_TRUSTED, check_saved_model
+from tf_avae.saved.contract import SAVED_MODEL
 from tf_avae.types import Tensor
 
 PROVENANCE = "assets.extra/provenance.json"
@@ -130,27 +131,28 @@ def _refused(error: Exception) -> str:
     return words.partition(". ")[0].partition("; if you trust")[0]
 
 
-def holds_saved_model(path: Path) -> bool:
-    """Whether a folder is a SavedModel, or one of numbered versions."""
-    return _newest(path) is not None
+def holds_saved_model(path: Path, file: str = SAVED_MODEL) -> bool:
+    """Whether a folder is a SavedModel, or one of numbered versions; or another format's, whose
+    versions hold this file."""
+    return _newest(path, file) is not None
 
 
-def newest_version(path: Path) -> Path:
-    """The SavedModel that a folder is, or the newest of its numbered versions.
+def newest_version(path: Path, file: str = SAVED_MODEL) -> Path:
+    """The SavedModel that a folder is, or the newest of its numbered versions; so of other formats.
 
     Raises:
         InputError: it is neither.
     """
-    found = _newest(path)
+    found = _newest(path, file)
     if found is None:
         raise InputError(
-            f"{path} holds no SavedModel: neither saved_model.pb nor a numbered version with one"
+            f"{path} holds no SavedModel: neither {file} nor a numbered version with one"
         )
     return found
 
 
-def _newest(path: Path) -> Path | None:
-    if (path / "saved_model.pb").is_file():
+def _newest(path: Path, file: str) -> Path | None:
+    if (path / file).is_file():
         return path
-    versions = [p.parent for p in path.glob("*/saved_model.pb") if p.parent.name.isdigit()]
+    versions = [p.parent for p in path.glob(f"*/{file}") if p.parent.name.isdigit()]
     return max(versions, key=lambda version: int(version.name), default=None)

@@ -11,7 +11,6 @@ from tf_avae.backend import keras, tf
 from tf_avae.backend.float32 import Float32View
 from tf_avae.bounds import ball
 from tf_avae.distributions import Posterior, PosteriorBox
-from tf_avae.inputs import MARGIN, images_of
 from tf_avae.model import AVAE, Met
 from tf_avae.networks import Architecture
 from tf_avae.objectives import ENCODER, Passes
@@ -74,10 +73,13 @@ class Robustified(AVAE):
         """q_0(z|x), as the encoder gave it before, in float32."""
         return _posterior(self._float32_original(images)).stop_gradient()
 
-    def call(self, images: Images) -> dict[str, Tensor]:
-        images = images_of(images, **self._looks_like, margin=MARGIN, none=True)
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return ("embedding", "variance") if self.gives_variance else ("embedding",)
+
+    def outputs(self, images: Images) -> dict[str, Tensor]:
         q = self.encode(images, float32=True)
-        return {"embedding": q.mean, **({"variance": q.variance} if self.gives_variance else {})}
+        return dict(zip(self.output_names, q, strict=False))
 
     def ascent(
         self, images: Images, *, seed: Tensor, q: Posterior | None = None,

@@ -1,4 +1,10 @@
-"""The signatures of an export, and the batch sizes of its warm-up."""
+"""The signatures and outputs of an export, its files, and the batch sizes of its warm-up."""
+
+SAVED_MODEL, ONNX = "saved_model.pb", "model.onnx"
+"""The files that versions of two formats are known by."""
+
+OUTPUTS = ("embedding", "variance", "inconsistency")
+"""Of an encoder: [N, D], [N, D] and [N]."""
 
 SIGNATURES = ("serving_default", "embed_bytes", "decode")
 """Of an encoder."""

@@ -1,4 +1,4 @@
-"""Encoders from disk, as callables: a run, a SavedModel or a Keras model."""
+"""Encoders from disk, as callables: a run, a SavedModel, a Keras model or an ONNX file."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ from tf_avae.graphs.saved_models import (
 from tf_avae.networks import OLD_NAME
 from tf_avae.records import damaged, mismatch
 from tf_avae.runs.run import Run, holds_run, load_trained
+from tf_avae.saved.contract import ONNX
+from tf_avae.saved.formats import OnnxFile
 from tf_avae.saved.shipped import located
-from tf_avae.types import Images, ImageShape, Latents
+from tf_avae.types import Images, ImageShape, Latents, Tensor
 
 OF_FILES = ("background", "fit")
 """The notes of an encoder that say how image files become images, where they are known: the
@@ -49,7 +51,8 @@ def open_encoder(path: str | Path, name: str | None = None, *, trust: bool = Fal
             signature `serving_default` takes `image` and gives `embedding` and perhaps `variance`,
             and whose signature `decode`, if there is one, takes `latent` and gives `image`; or a
             `.keras` file of a model whose output is the embedding, or a dict with "embedding" and
-            perhaps "variance"; or the name of a row of `SHIPPED`.
+            perhaps "variance"; or an `.onnx` file (or a folder of an export's versions of one) with
+            one input and such outputs, which has no gradients; or the name of a row of `SHIPPED`.
         name: what it is called; the last part of the path unless given.
         trust: whether to open a SavedModel or a Keras model that may do more than compute.
 
@@ -199,6 +202,48 @@ def _of_keras_model(path: Path, name: str, trust: bool) -> Encoder:
     )
 
 
+def _of_onnx(path: Path, name: str, trust: bool) -> Encoder:
+    file = OnnxFile(path)
+    # ONNX Runtime names a side that is free.
+    shape = _shape([side if isinstance(side, int) else None for side in file.shape], path)
+    key = "embedding" if "embedding" in file.outputs else next(iter(file.outputs))
+    if key != "embedding" and len(file.outputs) > 1:
+        raise InputError(
+            f"{path} gives {listed(file.outputs)}; an encoder gives embedding, or one tensor"
+        )
+
+    size = file.outputs[key][-1] if file.outputs[key] else None
+
+    def found(images: Images, *names: str) -> list[Tensor]:
+        def run(array: np.ndarray) -> list[np.ndarray]:
+            outputs = file(array, *names)
+            return [outputs[each] for each in names]
+
+        # Also within a graph; TensorFlow has no gradient of it.
+        found = tf.numpy_function(run, [images], [tf.float32] * len(names), stateful=False)
+        found = tf.nest.flatten(found)  # of one there is no list
+        for each in found:
+            each.set_shape((images.shape[0], size if isinstance(size, int) else None))
+        return found
+
+    return Encoder(
+        name,
+        embed=lambda images: found(images, key)[0],
+        posterior=(
+            (lambda images: Posterior(*found(images, key, "variance")))
+            if "variance" in file.outputs
+            else None
+        ),
+        image_shape=shape,
+        gradients=False,
+        notes={"kind": "ONNX", "sha256": files_checksum([path]), **_trained_as(path.parent)},
+    )
+
+
+def _newest_onnx(path: Path) -> Path:
+    return path if path.is_file() else newest_version(path, ONNX) / ONNX
+
+
 def _embedding_alone(network: keras.Model, key: str) -> keras.Model:
     """The network without what its other outputs need; the network where it has one output, or is
     of a kind whose layers are not known."""
@@ -227,6 +272,12 @@ _KINDS = (
     _Kind(holds_run, _of_run, _files_of_run),
     _Kind(holds_saved_model, _of_saved_model, saved_model_files, newest_version),
     _Kind(lambda p: p.is_file() and p.suffix == ".keras", _of_keras_model, lambda p: [p]),
+    _Kind(
+        lambda p: p.suffix == ".onnx" if p.is_file() else holds_saved_model(p, ONNX),
+        lambda p, name, trust: _of_onnx(_newest_onnx(p), name, trust),
+        lambda p: [p],
+        _newest_onnx,
+    ),
 )
 
 
@@ -235,8 +286,8 @@ def _kind(path: Path) -> _Kind:
         if kind.is_at(path):
             return kind
     raise InputError(
-        f"{path} is neither a run (config.json), a SavedModel (saved_model.pb) nor a Keras model "
-        "(.keras)"
+        f"{path} is neither a run (config.json), a SavedModel (saved_model.pb), a Keras model "
+        "(.keras) nor an ONNX file (.onnx)"
     )
 
 

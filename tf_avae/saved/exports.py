@@ -29,7 +29,8 @@ from tf_avae.saved.contract import (
     CLASSIFIER_SIGNATURES,
     SIGNATURES,
 )
-from tf_avae.saved.encoders import weights_checksum
+from tf_avae.saved.encoders import OF_FILES, weights_checksum
+from tf_avae.saved.formats import FORMATS
 from tf_avae.saved.versions import Served, Signature, Trial, check_target, publish
 from tf_avae.types import Images, ImageShape, Latents, Tensor
 
@@ -167,6 +168,8 @@ def export_run(
     run: str | Path,
     base: str | Path,
     *,
+    format: str = "savedmodel",
+    outputs: Sequence[str] = (),
     version: int | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     evaluation: str | Path | None = None,
@@ -176,22 +179,38 @@ def export_run(
     Args:
         run: a run's directory.
         base: the model's folder, which holds its versions; its name is the model's.
-        version: from 1 to 2^63 - 1; one more than the largest there unless given.
-        batch_sizes: what the server is warmed up for; its batching file's `allowed_batch_sizes`.
+        format: name of a row of `FORMATS`.
+        outputs: of a file for another runtime, those that it computes; all unless given.
+        version, batch_sizes: as `publish` takes them.
         evaluation: `results.json` of an evaluation of this run; its figures go into the provenance.
 
     Returns:
         The folder of the version.
 
     Raises:
-        InputError: there is no trained run, the version exists, the evaluation is of other weights.
+        InputError: there is no trained run, the version exists, the evaluation is of other weights,
+            the model has no such outputs, or the folder holds another format; `NotInstalled`: the
+            format needs more packages.
     """
-    base = check_target(base, version, batch_sizes)
+    row = FORMATS[format]
+    row.check_installed()
+    base = check_target(base, version, batch_sizes, row.file)
     model = load_trained(run)
     opened = Run.open(run)
-    served = served_encoder(model, opened.config.background, opened.config.fit)
-    notes = {**_notes(opened, model, evaluation), "left_out": served.left_out}
-    return publish(served, base, notes, version=version, batch_sizes=batch_sizes)
+    wanted = tuple(outputs or model.output_names)
+    if not set(wanted) <= set(model.output_names):
+        raise InputError(
+            f"outputs are {', '.join(wanted)}; the model gives {', '.join(model.output_names)}: "
+            "give some of these"
+        )
+    of_files = {name: getattr(opened.config, name) for name in OF_FILES}
+    content = row.content(model, of_files, wanted)
+    notes = {
+        **_notes(opened, model, evaluation),
+        "outputs": list(wanted),
+        "left_out": dict(content.left_out),
+    }
+    return publish(content, base, notes, version=version, batch_sizes=batch_sizes)
 
 
 def export_classifier(

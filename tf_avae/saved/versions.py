@@ -32,7 +32,8 @@ from tf_avae.files import (
 )
 from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
 from tf_avae.provenance import published
-from tf_avae.saved.contract import BATCH_SIZES, WARM_UP
+from tf_avae.saved.contract import BATCH_SIZES, SAVED_MODEL, WARM_UP
+from tf_avae.saved.formats import FORMATS, Content
 from tf_avae.types import ImageShape, Tensor
 
 _LARGEST = 2**63 - 1  # version that a server reads
@@ -56,7 +57,8 @@ Signature: TypeAlias = (
 
 
 class Served(tf.Module):
-    """What is served: signatures as functions of named tensors, and the variables they read.
+    """What is served: signatures as functions of named tensors, and the variables they read. It is
+    the `Content` of a SavedModel.
 
     Args:
         variables: all that the functions read.
@@ -65,6 +67,8 @@ class Served(tf.Module):
         trials: what the signatures must answer; made when the graph is verified.
         left_out: signatures that there might have been, by name, and why they are not there.
     """
+
+    file = SAVED_MODEL
 
     def __init__(
         self,
@@ -83,6 +87,11 @@ class Served(tf.Module):
             name: tf.function(function, input_signature=specs)
             for name, (function, *specs) in signatures.items()
         }
+
+    def fill(self, folder: Path, name: str, batch_sizes: Sequence[int]) -> None:
+        """As `Content` says; with warm-up requests of these sizes."""
+        _write(self, folder, name, batch_sizes)
+        _verify(self, folder)
 
     def warm_up_request(self, name: str, signature: str, size: int) -> predict_pb2.PredictRequest:
         """A request of `size` grey images, files of them, latents at the prior's mean, or radii
@@ -105,12 +114,20 @@ class Served(tf.Module):
 
 
 def check_target(
-    base: str | Path, version: int | None, batch_sizes: Sequence[int] = BATCH_SIZES
+    base: str | Path,
+    version: int | None,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    file: str = SAVED_MODEL,
 ) -> Path:
     """The model's folder, checked before the work of an export.
 
+    Args:
+        base, version, batch_sizes: as `publish` takes them.
+        file: what versions of the format are known by.
+
     Raises:
-        InputError: it is not, or the version is taken or out of range.
+        InputError: it is not, the version is taken or out of range, or there are versions of
+            another format: what reads the folder takes the newest.
     """
     if version is not None and not 1 <= version <= _LARGEST:
         raise InputError(f"version is {version}; it must be at least 1 and at most {_LARGEST}")
@@ -121,6 +138,12 @@ def check_target(
         raise InputError(f"{base} is a file; give the folder that holds the model's versions")
     if base.exists():
         _number(base, version)
+    for other in FORMATS.values():
+        if other.file != file and any(base.glob(f"*/{other.file}")):
+            raise InputError(
+                f"{base} holds versions in the format {other.name}, and what reads it would take "
+                "this one for a newer of those; give another folder"
+            )
     there = next(folder for folder in (base, *base.parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise InputError(f"{there} cannot be written; give another folder for the model's versions")
@@ -128,30 +151,31 @@ def check_target(
 
 
 def publish(
-    served: Served,
+    content: Content,
     base: str | Path,
     notes: Mapping[str, Any],
     *,
     version: int | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Path:
-    """Publishes what is served as a new version.
+    """Publishes a new version.
 
     Args:
-        served: the signatures.
+        content: what it holds: `Served`, or a file for another runtime.
         base: the model's folder, which holds its versions; its name is the model's.
         notes: where it comes from, and what is known of it.
         version: from 1 to 2^63 - 1; one more than the largest there unless given.
-        batch_sizes: what the server is warmed up for; its batching file's `allowed_batch_sizes`.
+        batch_sizes: what the server is warmed up for, its batching file's `allowed_batch_sizes`;
+            and what a file is tried with.
 
     Returns:
         The folder of the version.
 
     Raises:
-        InputError: the version exists, or the folder is none.
+        InputError: the version exists, or the folder is none, or of another format.
         RuntimeError: the graph gives other numbers than what it was made from.
     """
-    base = check_target(base, version, batch_sizes)
+    base = check_target(base, version, batch_sizes, content.file)
     made = [folder for folder in (base, *base.parents) if not folder.exists()]
     base.mkdir(parents=True, exist_ok=True)
     for folder in made:
@@ -161,9 +185,9 @@ def publish(
         # Servers read only folders whose names are integers.
         with drafting(base) as draft:
             try:
-                _write(served, draft, base.name, batch_sizes)
+                content.fill(draft, base.name, batch_sizes)
+                (draft / PROVENANCE).parent.mkdir(exist_ok=True)
                 write_json(draft / PROVENANCE, published(dict(notes)))
-                _verify(served, draft)
             except tf.errors.OpError as error:  # of a full disk, for one
                 why = re.sub(r"{{.*?}}|\[Op:.*?\]", "", reason(error)).rpartition("; ")[2].strip()
                 raise OSError(errno.EIO, why, str(base)) from error

@@ -1,0 +1,265 @@
+"""The formats of an export: what is served, and files for other runtimes.
+
+A file is written by Keras' own exporter and run in its runtime right after, beside the model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from tf_avae.backend import keras, need, tf
+from tf_avae.errors import InputError, reason
+from tf_avae.registry import Registry
+from tf_avae.saved.contract import ONNX, SAVED_MODEL
+
+if TYPE_CHECKING:
+    from tf_avae.model import AVAE
+
+SAME = 1e-4
+"""Largest difference of a runtime's numbers from the model's, over the largest of these where that
+is above 1: sums are taken in another order."""
+
+Runtime = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+"""Images [N, H, W, C] float32 to outputs by name."""
+
+
+class Content(Protocol):
+    """What a version holds.
+
+    Attributes:
+        file: the file that a version of this format is known by.
+        left_out: what there might have been, by name, and why it is not there.
+    """
+
+    file: str
+    left_out: Mapping[str, str]
+
+    def fill(self, folder: Path, name: str, batch_sizes: Sequence[int]) -> None:
+        """Writes all of it into an empty folder, and compares what it computes with the model.
+
+        Args:
+            folder: of the version.
+            name: the model's.
+            batch_sizes: numbers of images to try it with.
+
+        Raises:
+            RuntimeError: it gives other numbers than what it was made from.
+        """
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of an export.
+
+    Attributes:
+        name: the row's name.
+        summary: what it is, for `--help` and the docs.
+        file: the file that a version of this format is known by.
+        content: a model, how image files become images (by the options of `decode_pixels`) and
+            the names of outputs to what a version holds.
+        needs: modules that must be there, to the names of their distributions.
+        extra: the extra of this package that brings them.
+    """
+
+    name: str
+    summary: str
+    file: str
+    content: Callable[[AVAE, Mapping[str, str], Sequence[str]], Content]
+    needs: Mapping[str, str]
+    extra: str
+
+    def check_installed(self) -> None:
+        """Raises `NotInstalled` where what it needs is missing; the message names the extra."""
+        need(self.needs, self.extra)
+
+
+class EncoderFile:
+    """A model as a file for another runtime.
+
+    It takes "image", [N, H, W, C] float32 for any N, and refuses no pixels: a graph of these
+    formats cannot. It computes in float32, whatever the precision of training.
+
+    Args:
+        format: Keras' name of it.
+        file: what it is called.
+        model: what is written.
+        outputs: names among those of a call.
+        run: opens a file in its runtime.
+    """
+
+    left_out: Mapping[str, str] = {}
+
+    def __init__(
+        self, format: str, file: str, model: AVAE, outputs: Sequence[str],
+        run: Callable[[Path], Runtime],
+    ):  # fmt: skip
+        self.file, self._format = file, format
+        self._model, self._outputs, self._run = model, tuple(outputs), run
+
+    def fill(self, folder: Path, name: str, batch_sizes: Sequence[int]) -> None:
+        """As `Content` says."""
+        shape = self._model.image_shape
+        network = _unchecked(self._model, self._outputs)
+        network(tf.zeros((1, *shape)))  # Keras exports what was called
+        path = folder / self.file
+        signature = [keras.InputSpec("float32", (None, *shape), name="image")]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of how Keras mends tf2onnx
+                network.export(
+                    str(path), format=self._format, verbose=False, input_signature=signature
+                )
+            run = self._run(path)
+        except (OSError, tf.errors.OpError):
+            raise
+        except Exception as error:  # exporters and runtimes raise many kinds
+            raise InputError(
+                f"the model cannot be written as {self._format}, or not be run then "
+                f"({reason(error)}); give another format"
+            ) from error
+        random = np.random.default_rng(0)
+        for size in sorted(set(batch_sizes)):
+            images = random.uniform(size=(size, *shape)).astype(np.float32)
+            expected, found = self._model(tf.constant(images)), run(images)
+            for output in self._outputs:
+                value = np.asarray(expected[output])
+                most = SAME * max(1.0, float(np.abs(value).max()))
+                off = float(np.abs(value - found[output]).max())
+                if value.shape != found[output].shape or not off <= most:
+                    raise RuntimeError(
+                        f"{self.file} gives {output} {list(found[output].shape)} of {size} images "
+                        f"that differ by {off:g} from the model's {list(value.shape)}, more than "
+                        f"{most:g}; nothing was published"
+                    )
+
+
+def _unchecked(model: AVAE, names: Sequence[str]) -> keras.Model:
+    """What a call of the model gives, without its check of the images."""
+
+    class Unchecked(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(dtype="float32")
+            self.of = model
+
+        def call(self, image: Any) -> dict[str, Any]:
+            found = self.of.outputs(image)
+            return {name: found[name] for name in names}
+
+    return Unchecked()
+
+
+class OnnxFile:
+    """An ONNX file in ONNX Runtime, on the CPU.
+
+    Args:
+        path: of the file, which holds its weights.
+
+    Attributes:
+        shape: of its input; a name, or None, stands for any number.
+        outputs: their names, to their shapes.
+
+    Raises:
+        NotInstalled: there is no ONNX Runtime.
+        InputError: it is no such file, or it takes other than one float32 tensor.
+    """
+
+    def __init__(self, path: Path):
+        need({"onnxruntime": "onnxruntime"}, "onnx")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors alone
+        try:
+            # From bytes: what lies beside the file is not read, and decides nothing.
+            self._session = onnxruntime.InferenceSession(
+                path.read_bytes(), options, providers=["CPUExecutionProvider"]
+            )
+        except OSError:
+            raise
+        except Exception as error:  # ONNX Runtime raises many kinds
+            raise InputError(
+                f"{path} is no ONNX file that can be run ({reason(error)}); export it again, with "
+                "its weights in it"
+            ) from error
+        inputs = self._session.get_inputs()
+        kinds = [f"{each.name} {each.type} {each.shape}" for each in inputs]
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)":
+            raise InputError(
+                f"{path} takes {', '.join(kinds)}; an encoder takes one float32 tensor"
+            )
+        self._input, self.shape = inputs[0].name, list(inputs[0].shape)
+        self.outputs = {each.name: list(each.shape) for each in self._session.get_outputs()}
+
+        self._options = onnxruntime.RunOptions()
+        self._options.only_execute_path_to_fetches = True
+
+    def __call__(self, images: np.ndarray, *names: str) -> Mapping[str, np.ndarray]:
+        """Outputs of images [N, H, W, C] float32, by name; all unless some are named."""
+        wanted = names or tuple(self.outputs)
+        found = self._session.run(wanted, {self._input: images}, self._options)
+        return dict(zip(wanted, found, strict=True))
+
+
+def _openvino(path: Path) -> Runtime:
+    import openvino
+
+    # A CPU that has bfloat16 would round to that.
+    model = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(images: np.ndarray) -> Mapping[str, np.ndarray]:
+        found = model(images)
+        return {name: found[output] for output in model.outputs for name in output.names}
+
+    return run
+
+
+def _litert(path: Path) -> Runtime:
+    from ai_edge_litert.interpreter import Interpreter
+
+    run = Interpreter(str(path)).get_signature_runner()
+    return lambda images: run(image=images)
+
+
+def _served(model: AVAE, of_files: Mapping[str, str], outputs: Sequence[str]) -> Content:
+    from tf_avae.saved.exports import served_encoder
+
+    if set(outputs) != set(model.output_names):
+        raise InputError(
+            f"outputs are {', '.join(outputs)}; a SavedModel gives all of "
+            f"{', '.join(model.output_names)}, of which a request names those that it wants: leave "
+            "them out, or choose another format"
+        )
+    return served_encoder(model, **of_files)
+
+
+def _of_file(
+    name: str, summary: str, file: str, run: Callable[[Path], Runtime], needs: Mapping[str, str]
+) -> Format:
+    def content(model: AVAE, of_files: Mapping[str, str], outputs: Sequence[str]) -> Content:
+        return EncoderFile(name, file, model, outputs, run)
+
+    return Format(name, summary, file, content, needs, extra=name)
+
+
+FORMATS: Registry[Format] = Registry(
+    "format",
+    Format(
+        "savedmodel", "what serving.server and TensorFlow Serving serve", SAVED_MODEL, _served,
+        {"tensorflow_serving": "tensorflow-serving-api"}, "tf",
+    ),
+    _of_file(
+        "onnx", "for ONNX Runtime, and what else reads ONNX", ONNX, OnnxFile,
+        {"onnx": "onnx", "tf2onnx": "tf2onnx", "onnxruntime": "onnxruntime"},
+    ),
+    _of_file("openvino", "for OpenVINO (model.xml, model.bin)", "model.xml", _openvino,
+             {"openvino": "openvino"}),
+    _of_file("litert", "for LiteRT, formerly TensorFlow Lite", "model.tflite", _litert,
+             {"ai_edge_litert": "ai-edge-litert"}),
+)  # fmt: skip
+"""The formats of an export."""
