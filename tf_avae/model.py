@@ -381,8 +381,8 @@ class AVAE(keras.Model):
         return self.outputs(images_of(images, **self._looks_like, margin=MARGIN, none=True))
 
     @property
-    def output_names(self) -> tuple[str, ...]:
-        """What a call gives."""
+    def answers(self) -> tuple[str, ...]:
+        """The names of what a call gives."""
         return OUTPUTS
 
     def outputs(self, images: Images) -> dict[str, Tensor]:

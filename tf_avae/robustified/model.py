@@ -74,12 +74,12 @@ class Robustified(AVAE):
         return _posterior(self._float32_original(images)).stop_gradient()
 
     @property
-    def output_names(self) -> tuple[str, ...]:
+    def answers(self) -> tuple[str, ...]:
         return ("embedding", "variance") if self.gives_variance else ("embedding",)
 
     def outputs(self, images: Images) -> dict[str, Tensor]:
         q = self.encode(images, float32=True)
-        return dict(zip(self.output_names, q, strict=False))
+        return dict(zip(self.answers, q, strict=False))
 
     def ascent(
         self, images: Images, *, seed: Tensor, q: Posterior | None = None,

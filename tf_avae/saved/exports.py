@@ -197,10 +197,10 @@ def export_run(
     base = check_target(base, version, batch_sizes, row.file)
     model = load_trained(run)
     opened = Run.open(run)
-    wanted = tuple(outputs or model.output_names)
-    if not set(wanted) <= set(model.output_names):
+    wanted = tuple(outputs or model.answers)
+    if not set(wanted) <= set(model.answers):
         raise InputError(
-            f"outputs are {', '.join(wanted)}; the model gives {', '.join(model.output_names)}: "
+            f"outputs are {', '.join(wanted)}; the model gives {', '.join(model.answers)}: "
             "give some of these"
         )
     of_files = {name: getattr(opened.config, name) for name in OF_FILES}

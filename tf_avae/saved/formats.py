@@ -229,10 +229,10 @@ def _litert(path: Path) -> Runtime:
 def _served(model: AVAE, of_files: Mapping[str, str], outputs: Sequence[str]) -> Content:
     from tf_avae.saved.exports import served_encoder
 
-    if set(outputs) != set(model.output_names):
+    if set(outputs) != set(model.answers):
         raise InputError(
             f"outputs are {', '.join(outputs)}; a SavedModel gives all of "
-            f"{', '.join(model.output_names)}, of which a request names those that it wants: leave "
+            f"{', '.join(model.answers)}, of which a request names those that it wants: leave "
             "them out, or choose another format"
         )
     return served_encoder(model, **of_files)
