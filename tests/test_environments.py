@@ -249,7 +249,7 @@ def test_exports_and_evaluations_in_threads_and_notebooks(run, tmp_path, monkeyp
     monkeypatch.setattr(sys, "stdout", stream("ascii"))
     before = state()
     name = "a 'model"
-    assert where(lambda: called("serving.export", run[0], "--to", name)) == 0
+    assert where(lambda: called("serving.export", run[0], "--to", name, "--batch-sizes", 1)) == 0
     short = ("--section", "probes", "--head", "linear", "--task", "color", "--images", 20)
     words = (f"ε={run[0]}", *short, "--free-images", 20, "--out", "here")
     assert where(lambda: called("training.evaluate", *words)) == 0
