@@ -1,10 +1,6 @@
 """`python -m serving.export RUN --to models/NAME`: a run as the next version of a served model, or
 as a file for another runtime."""
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notices of TensorFlow's
-
 import argparse
 import shlex
 import sys

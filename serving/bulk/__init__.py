@@ -8,9 +8,6 @@ model for Beam's RunInference. Needs the extra `tf_avae[beam]`; see docs/bulk.md
 """
 
 import logging
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notices of TensorFlow's
 
 from tf_avae.backend import need
 

@@ -7,10 +7,6 @@ A request goes `grpc_api` or `rest` -> `core` (which model, which version, is it
 `batching` -> `servable` (one version's graph). `manager` decides which versions there are.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notices of TensorFlow's
-
 from tf_avae.backend import need
 
 need({

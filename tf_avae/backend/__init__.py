@@ -11,11 +11,13 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -41,10 +43,19 @@ that its import takes."""
 for_a_command = False
 """Whether this process runs a command of this package, which uses neither."""
 
-# TensorFlow reads this when it is imported, whoever imports it. By itself it uses oneDNN only on
+# TensorFlow reads these when it is imported, whoever imports it. By itself it uses oneDNN only on
 # CPUs with AVX-512 VNNI or more; without it, gradients of convolutions take several times as long
-# on others too (docs/performance.md).
+# on others too (docs/performance.md). It logs a dozen lines before its first result: who wants
+# those has set the level.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+_NOTICE = re.compile(
+    rb"WARNING: All log messages before absl::|To enable the following|[IWE]\d{4} "
+)
+"""How lines of TensorFlow's log begin."""
+
+_turn = threading.Lock()
 
 
 class Lazy(ModuleType):
@@ -79,42 +90,57 @@ else:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow and Keras; without notices (oneDNN, no CUDA) if
-    `TF_CPP_MIN_LOG_LEVEL` is 2 or 3.
-
-    Notices are written by C++ before that level is read, so the descriptor itself is held back for
-    the time of the import; if the import fails, what was held back is shown.
+    """Imports TensorFlow and Keras, without notices of how that starts: see `without_notices`.
 
     Raises:
         NotInstalled: TensorFlow, or what comes with it, is missing: only the client needs none.
         InputError: Keras is set to another backend, or its settings cannot be used.
     """
     _check_backend()
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("2", "3"):
+    with without_notices():
         _import()
+        sys.modules["tensorflow"].config.list_physical_devices()
+
+
+@contextmanager
+def without_notices() -> Iterator[None]:
+    """Within the block TensorFlow's notices (oneDNN, no CUDA) do not reach standard error, if
+    `TF_CPP_MIN_LOG_LEVEL` is 2 or 3.
+
+    They are written by C++ before that level is read, so the descriptor itself is held back. What
+    else was written there meanwhile is shown after the block, and all of it if the block fails.
+    """
+    # A block within another, or in another thread, is left to the one that holds back.
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("2", "3") or not _turn.acquire(False):
+        yield
         return
-    if sys.stderr is not None:  # as it is where a process starts with the descriptor closed
-        sys.stderr.flush()
-    try:
-        kept = os.dup(2)
-    except OSError:
-        # Left closed, it would be that of the next file opened, with TensorFlow's messages in it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    left_out: re.Pattern[bytes] | None = _NOTICE
+    with ExitStack() as after:
+        after.callback(_turn.release)
+        if sys.stderr is not None:  # as it is where a process starts with the descriptor closed
+            sys.stderr.flush()
+        try:
+            kept = os.dup(2)
+        except OSError:
+            # Left closed, it would be that of the next file opened, with messages in it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            kept = os.dup(2)
+        after.callback(os.close, kept)
+        held = after.enter_context(tempfile.TemporaryFile())
         os.dup2(held.fileno(), 2)
         try:
-            _import()
-            sys.modules["tensorflow"].config.list_physical_devices()
+            yield
         except InputError:
             raise
         except BaseException:
-            held.seek(0)
-            os.write(kept, held.read())
+            left_out = None
             raise
         finally:
             os.dup2(kept, 2)
-            os.close(kept)
+            held.seek(0)
+            for line in held:
+                if not (left_out and left_out.match(line)):
+                    os.write(kept, line)
 
 
 @contextmanager

@@ -9,13 +9,17 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from tf_avae.backend import without_notices
+
 _WAITING = {
     # Their classes are in files of models.
     "keras": ("backend.layers", "model", "runs.optimizers", "saved.frozen"),
     # Builders, for `tfds.load`.
     "tensorflow_datasets": ("datasets.celeb_a.tfds", "datasets.color_mnist.tfds"),
+    "tensorflow": (),
 }
-"""Name of a library to the modules that register something with it."""
+"""Name of a library that is imported without notices, to the modules that register something with
+it."""
 
 
 class _Finder(MetaPathFinder):
@@ -34,7 +38,8 @@ class _Finder(MetaPathFinder):
             execute = loader.exec_module
 
             def exec_module(module: ModuleType) -> None:
-                execute(module)
+                with without_notices():
+                    execute(module)
                 _register(fullname)
 
             loader.exec_module = exec_module
