@@ -190,8 +190,6 @@ _BOUNDED: Fields = {"obs_var": 0.03, "learning_rate_decay": "cosine", "pgd_steps
 
 _NORMALISED: Fields = {"arch": "compact_bn", "batch_norm": "clean"}
 
-_RISING: Fields = {"learning_rate": 2e-3, "learning_rate_warmup": 400}
-
 _ATTACKING = tuple(name for name in PAPER if OBJECTIVES[name].attack)
 
 GRIDS: Registry[Grid] = Registry(
@@ -370,29 +368,6 @@ GRIDS: Registry[Grid] = Registry(
         own={"certified_elbo": {"epsilon": 0.2}},
         radii=(0.1, 0.2),
         attacks=(Attacks("strong", 300),),
-        heads=("linear", "mlp"),
-        sections=("probes", "robustness", "certified", "latents"),
-        tasks=("digit",),
-        dots=True,
-    ),
-    Grid(
-        "candidates",
-        "which training the encoder that ships is to have, on validation images",
-        title="Candidates for the encoder that ships: ColorMNIST",
-        text="Trainings of the length of the one that ships, with what helped most in the grid "
-        "`recipes`: a learning rate that rises first. What was looked at are the last 10,000 "
-        "training images, which no model was trained on; no test image was.",
-        common={**_NORMALISED, "obs_var": 0.01, "penalty_weight": 0.5, "epsilon": 0.2,
-                "learning_rate": 1e-3, "steps": 14_000, "validation": 10_000,
-                "eval_every": 50_000},
-        blocks=(
-            Block(("certified_elbo",), (
-                {}, {"learning_rate_warmup": 400}, _RISING, {**_RISING, "penalty_weight": 1.0},
-                {**_RISING, "penalty_weight": 1.0, "arch": "compact", "batch_norm": "data"},
-            )),
-        ),
-        radii=(0.1, 0.2),
-        attacks=(Attacks("strong", 500),),
         heads=("linear", "mlp"),
         sections=("probes", "robustness", "certified", "latents"),
         tasks=("digit",),
