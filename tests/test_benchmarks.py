@@ -1,15 +1,29 @@
 """The benchmarks' arithmetic, their processes, and what they do with peers that are not there."""
 
+import io
 import itertools
 import json
+import pickle
+import struct
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import attack, bounds, budgets, counts, cross_check, data, pairing, train
+from benchmarks import (
+    attack,
+    bounds,
+    budgets,
+    counts,
+    cross_check,
+    data,
+    pairing,
+    pretrained,
+    train,
+)
 from benchmarks.ceiling import Supervised
 from benchmarks.evaluation import probed
 from benchmarks.network_file import ACTIVATIONS, arrays_of, probe_of
@@ -534,3 +548,66 @@ def test_bad_options_are_told_in_a_line(capsys, benchmark, words, named):
     said = capsys.readouterr()
     assert code == 2 and said.out == ""
     assert named in said.err and said.err.count("\n") == 1
+
+
+def pytorch_file(tensors, monkeypatch):
+    """A file as PyTorch before 1.6 wrote it, of (values, shape, strides, offset) by name."""
+
+    class FloatStorage:
+        pass
+
+    def _rebuild_tensor_v2():
+        pass
+
+    for name, module, of in (
+        ("torch", "torch", FloatStorage), ("torch._utils", "torch._utils", _rebuild_tensor_v2)
+    ):  # fmt: skip
+        of.__module__, of.__qualname__ = module, of.__name__
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**{of.__name__: of}))
+
+    class Named:
+        def __init__(self, *arguments):
+            self.arguments = arguments
+
+        def __reduce__(self):
+            return _rebuild_tensor_v2, self.arguments
+
+    class Stored(str):
+        pass
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            if isinstance(value, Stored):
+                return "storage", FloatStorage, str(value), "cpu", 0, None
+            return None
+
+    file = io.BytesIO()
+    for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+        pickle.dump(value, file, 2)
+    described = {
+        name: Named(Stored(name), offset, shape, strides)
+        for name, (_, shape, strides, offset) in tensors.items()
+    }
+    Pickler(file, 2).dump(described)
+    pickle.dump(list(tensors), file, 2)
+    for values, *_ in tensors.values():
+        file.write(struct.pack("<q", len(values)) + np.array(values, "<f4").tobytes())
+    return file.getvalue()
+
+
+def test_weights_of_pytorch_are_read_without_it(tmp_path, monkeypatch):
+    """By their strides too: what was transposed before it was saved lies so in the file."""
+    path = tmp_path / "weights.pth"
+    tensors = {
+        "plain": (range(6), (2, 3), (3, 1), 0), "turned": (range(10), (2, 3), (1, 2), 4),
+        "number": ([7], (), (), 0),
+    }  # fmt: skip
+    path.write_bytes(pytorch_file(tensors, monkeypatch))
+    found = pretrained.tensors(path)
+    np.testing.assert_array_equal(found["plain"], [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(found["turned"], [[4, 6, 8], [5, 7, 9]])
+    assert found["number"] == 7
+    for content in (b"", path.read_bytes()[:-3], pickle.dumps(print)):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="holds no weights of PyTorch"):
+            pretrained.tensors(path)
