@@ -2,6 +2,7 @@
 and the command that starts the container with them."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -70,9 +71,11 @@ def prepare(folder: Path, root: str | None = None) -> list[str]:
         The flags that the server needs, ports aside.
     """
     root = root or str(folder)
-    run = untrained_run(folder / "run")
-    for version in VERSIONS:
-        export_run(run, folder / "models" / MODEL, version=version, batch_sizes=(1, 4, 8))
+    run, base = untrained_run(folder / "run"), folder / "models" / MODEL
+    first, *others = VERSIONS
+    made = export_run(run, base, version=first, batch_sizes=(1, 4, 8))
+    for version in others:  # the same once more
+        shutil.copytree(made, base / str(version))
     # As a folder with leading zeros, whose number counts.
     kinds.save(folder / "models" / KINDS / "00000123")
     (folder / "models.txt").write_text(
