@@ -8,6 +8,21 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.findall(r'__version__ = "(.+)"', (HERE / "tf_avae/__init__.py").read_text())[0]
 
+HOME = re.findall(r"^repository-code: *(\S+)", (HERE / "CITATION.cff").read_text(), re.MULTILINE)
+"""Where the repository is, once CITATION.cff says so."""
+
+
+def readme() -> str:
+    """The README as an index shows it, where links into the repository lead nowhere: they lead to
+    its home, or where none is known pictures go and links are plain words."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    inside = r"\[([^\]]*)\]\((?!https?:|#)([^)]+)\)"
+    if HOME:
+        text = re.sub(f"!{inside}", rf"![\1]({HOME[0]}/raw/main/\2)", text)
+        return re.sub(inside, rf"[\1]({HOME[0]}/blob/main/\2)", text)
+    return re.sub(inside, r"\1", re.sub(f"!{inside}\n*", "", text))
+
+
 # The bounds are the releases that the test suite was run with: see docs/dependencies.md.
 NUMPY = ["numpy>=2,<3"]
 
@@ -62,11 +77,12 @@ setup(
     name="tf-avae",
     version=VERSION,
     description="Image representations that stay put under adversarial perturbation",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=readme(),
     long_description_content_type="text/markdown",
     author="The authors of tf_avae",
     license="Apache-2.0",  # of MNIST, which comes along: CC-BY-SA-3.0, as its README says
     license_files=["LICENSE", "tf_avae/datasets/color_mnist/mnist/README.md"],
+    project_urls={"Repository": HOME[0]} if HOME else {},
     keywords=[
         "adversarial robustness",
         "representation learning",

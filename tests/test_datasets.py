@@ -253,7 +253,7 @@ def test_damaged_package_data_is_named(monkeypatch, tmp_path, damage):
     (tmp_path / "mnist").mkdir()
     if damage == "cut short":
         packaged = importlib.resources.files("tf_avae.datasets.color_mnist") / "mnist"
-        name = "t10k-images-idx3-ubyte.gz"
+        name = "t10k-images-idx3-ubyte.xz"
         (tmp_path / "mnist" / name).write_bytes((packaged / name).read_bytes()[:1000])
     monkeypatch.setattr(importlib.resources, "files", lambda package: tmp_path)
     load_split.cache_clear()
