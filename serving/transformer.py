@@ -45,8 +45,8 @@ class RobustEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     hold it: the process that loads the pickle needs the same files, or the server.
 
     Args:
-        source: a run, a SavedModel or a folder of its versions, a Keras encoder; or a server's
-            gRPC address, "host:port" (a file of such a name is "./host:port").
+        source: a run, a SavedModel, a Keras encoder, an ONNX file, or a folder of versions; or a
+            server's gRPC address, "host:port" (a file of such a name is "./host:port").
         model: the model's name on the server.
         batch_size: images at once.
         trust: whether to open encoders that may do more than compute.

@@ -102,8 +102,8 @@ def parser() -> Parser:
     )
     made.add_argument(
         "encoder", nargs="+", metavar="[NAME=]PATH",
-        help="a run, a SavedModel, a Keras model (.keras), or the name of an encoder that comes "
-        "with the package",
+        help="a run, a SavedModel, a Keras model (.keras), an ONNX file (.onnx; without what needs "
+        "gradients), or the name of an encoder that comes with the package",
     )  # fmt: skip
     add_attack_options(made)
     made.add_argument("--task", nargs="+", metavar="NAME", help="labels to predict [all]")

@@ -216,7 +216,7 @@ def _of_onnx(path: Path, name: str, trust: bool) -> Encoder:
 
     def found(images: Images, *names: str) -> list[Tensor]:
         def run(array: np.ndarray) -> list[np.ndarray]:
-            outputs = file(array, *names)
+            outputs = file(array)
             return [outputs[each] for each in names]
 
         # Also within a graph; TensorFlow has no gradient of it.

@@ -196,14 +196,10 @@ class OnnxFile:
         self._input, self.shape = inputs[0].name, list(inputs[0].shape)
         self.outputs = {each.name: list(each.shape) for each in self._session.get_outputs()}
 
-        self._options = onnxruntime.RunOptions()
-        self._options.only_execute_path_to_fetches = True
-
-    def __call__(self, images: np.ndarray, *names: str) -> Mapping[str, np.ndarray]:
-        """Outputs of images [N, H, W, C] float32, by name; all unless some are named."""
-        wanted = names or tuple(self.outputs)
-        found = self._session.run(wanted, {self._input: images}, self._options)
-        return dict(zip(wanted, found, strict=True))
+    def __call__(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
+        """All outputs of images [N, H, W, C] float32, by name: naming some spares no time."""
+        found = self._session.run(None, {self._input: images})
+        return dict(zip(self.outputs, found, strict=True))
 
 
 def _openvino(path: Path) -> Runtime:
