@@ -294,6 +294,9 @@ def _add_time_factors(
             record["left_out"][_TIME_FACTOR] = "no run: nothing is known of its training"
             continue
         config = Config.from_dict(encoder.notes["config"])
+        if config.encoder:
+            record["left_out"][_TIME_FACTOR] = "made of an encoder: there is no vae of it"
+            continue
         if config.algo == "vae":
             record[_TIME_FACTOR] = {"value": 1.0, "low": 1.0, "high": 1.0}
             continue

@@ -243,7 +243,9 @@ def _warn_of_unused(given: dict, config: Config) -> None:
         say(f"note: --{name.replace('_', '-')} has no effect on {config.algo}")
     for line in unused_data_options(given, config.dataset):
         say(line)
-    if "augment" in given and all(OBJECTIVES[s.algo].encodes != DATA for s in stages(config)):
+    if "augment" in given and all(
+        rows_of(config)["algo"][s.algo].encodes != DATA for s in stages(config)
+    ):
         say(f"note: --augment has no effect: {config.algo} trains on images of its own")
     if "pretrain_steps" in given and len(stages(config)) == 1:
         say("note: --pretrain-steps has no effect: nothing is pretrained here")

@@ -102,7 +102,7 @@ def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of `Config` that were given on the command line."""
     names = {field.name for field in dataclasses.fields(Config)}
     return {
-        name: " ".join(value) if isinstance(value, list) else value
+        name: " ".join(value) if config.option(name).several else value
         for name, value in vars(arguments).items()
         if name in names
     }
