@@ -24,6 +24,7 @@ need({"sklearn": "scikit-learn"})  # isort: split
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 
+from tf_avae.errors import InputError
 from tf_avae.inputs import MARGIN, image_array
 
 if TYPE_CHECKING:
@@ -189,8 +190,8 @@ class _Loaded:
         try:
             contents = np.array(list(map(readable, images)), object)
             return in_batches(self._of_files, contents, batch_size=batch_size)
-        except tf.errors.InvalidArgumentError as error:
-            raise ValueError(f"a file cannot be embedded: {error.message}") from error
+        except (tf.errors.InvalidArgumentError, InputError) as error:
+            raise ValueError(f"a file cannot be embedded: {error}") from error
 
 
 _CACHE: dict[tuple[str, bool], tuple[str, _Loaded]] = {}

@@ -283,15 +283,16 @@ def test_stops_when_asked_to(run, few_digits, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("dataset", "notes", "expected"),
     [
-        ("image_folder", {"background": "#808080"}, "#000000"),
-        ("color_mnist", {"background": "#808080"}, "#808080"),
-        ("color_mnist", {}, "#ffffff"),
+        ("image_folder", {"background": "#808080"}, {"background": "#000000", "fit": "crop"}),
+        ("color_mnist", {"background": "#808080"}, {"background": "#808080"}),
+        ("color_mnist", {"fit": "pad"}, {"fit": "pad"}),
+        ("color_mnist", {}, {}),
     ],
 )
-def test_files_lie_on_the_background_of_the_heads_data(dataset, notes, expected):
-    """Where those have one; then on that of the encoder's, where that is known."""
-    config = Config(dataset=dataset, background="black")
-    assert classify._background(config, Encoder("e", lambda x: x, notes=notes)) == expected
+def test_files_are_read_as_those_of_the_heads_data(dataset, notes, expected):
+    """Where those are files; then as the encoder's own were, where that is known."""
+    config = Config(dataset=dataset, background="black", fit="crop")
+    assert classify._of_files(config, Encoder("e", lambda x: x, notes=notes)) == expected
 
 
 @pytest.fixture(scope="module")
