@@ -116,7 +116,7 @@ def test_resizing_is_pillows(decode, size):
         ),
         (jpeg_scans(MOST_SCANS + 1), rf"more than {MOST_SCANS} scans; .*\[{MOST_SCANS + 1}\]"),
         (jpeg_scans(2000), r"more than 100 scans; counted, up to 1000:\] \[1000\]"),
-        (b"GIF89a" + bytes(50), "neither PNG nor JPEG"),
+        (b"GIF89a" + bytes(50), "a GIF or TIFF, which no served model reads"),
         (b"BM" + bytes(60), r"not above 0 .* \[0 0\]"),
         (png_header(4097, 4096), "at most 16777216 pixels"),
         (png_header(2**31 - 1, 2**31 - 1), r"\[2147483647 2147483647\]"),
