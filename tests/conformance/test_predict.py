@@ -103,7 +103,7 @@ PREDICT_ROWS = {
         Code.INVALID_ARGUMENT, re.compile(r".*numbers of at least 0, one an image.*\[-1\]"),
     ),
     "no image file": (
-        request(NAMED + ' signature_name: "embed_bytes"', image_bytes=[b"GIF89a"]),
+        request(NAMED + ' signature_name: "embed_bytes"', image_bytes=[b"%PDF-1.7"]),
         Code.INVALID_ARGUMENT, re.compile(r".*neither PNG nor JPEG"),
     ),
     "empty file": (
