@@ -24,7 +24,8 @@ from training.fit import add_run_options, fit
 from training.options import add_config_options
 
 DEFAULTS = {
-    "algo": "fare", "steps": 3_000, "epsilon": 4 / 255, "checkpoint_every": 500, "eval_every": 500,
+    "algo": "fare", "steps": 3_000, "epsilon": 4 / 255, "pgd_start": "mixed", "checkpoint_every": 500,
+    "eval_every": 500,
 }  # fmt: skip
 """What a new run has in the place of the usual values; of the data set, see `_defaults`."""
 
