@@ -24,10 +24,10 @@ from training.fit import add_run_options, fit
 from training.options import add_config_options
 
 DEFAULTS = {
-    "algo": "fare", "steps": 3_000, "epsilon": 4 / 255, "pgd_start": "mixed", "checkpoint_every": 500,
-    "eval_every": 500,
+    "algo": "fare", "steps": 3_000, "epsilon": 4 / 255, "pgd_start": "mixed",
+    "checkpoint_every": 500, "eval_every": 500,
 }  # fmt: skip
-"""What a new run has in the place of the usual values; of the data set, see `_defaults`."""
+"""What a new run has in the place of the usual values."""
 
 KEPT = "kept.json"
 """The file of a run that holds what is printed when it is complete."""

@@ -39,8 +39,8 @@ def kept(
     is their own, as where an old index is searched; and, of each label that the data predict, the
     accuracy of a linear head that was fitted to the embeddings of before, on at most 10,000
     training images. Similarity and search are attacked by the run's own attack on the embedding,
-    heads by PGD on their cross-entropy (20 steps, one start), each encoder by itself. These are
-    quick looks, upper bounds of what a wider search would leave.
+    heads by PGD on their cross-entropy (20 steps, from the run's start), each encoder by itself.
+    These are quick looks, upper bounds of what a wider search would leave.
 
     Args:
         model: trained.
@@ -134,7 +134,7 @@ def _accuracy(
         if epsilon:
             images = pgd(
                 lambda x: cross_entropy(head(embed(x)), columns), images, epsilon=epsilon,
-                ball=model.ball, steps=STEPS, start="ball", seed=seed,
+                ball=model.ball, steps=STEPS, start=model.pgd_start, seed=seed,
             )  # fmt: skip
         return head(embed(images)).numpy().argmax(1) == columns
 
