@@ -12,13 +12,7 @@ from typing import Any
 from tf_avae.console.commands import Parser, run_command, sigterm_unwinds
 from tf_avae.console.printing import say
 from tf_avae.files import shown
-from tf_avae.saved.contract import (
-    BATCH_SIZES,
-    CERTIFY_SIGNATURES,
-    OUTPUTS,
-    SAVED_MODEL,
-    SIGNATURES,
-)
+from tf_avae.saved.contract import BATCH_SIZES, CERTIFY_SIGNATURES, OUTPUTS, SIGNATURES
 from tf_avae.saved.formats import FORMATS
 
 
@@ -82,10 +76,10 @@ def _export(arguments: argparse.Namespace) -> int:
     say(f"version {folder.name} of {folder.parent.name}: {shown(folder)}")
     say(f"  {size / 1e6:.1f} MB, verified against the model, {time.monotonic() - start:.1f} s")
     notes = read_json(folder / PROVENANCE)
-    if row.file == SAVED_MODEL:
-        _say_signatures(folder, notes["left_out"])
-    else:
+    if row.run:
         say(f"  {shown(folder / row.file)}: image -> {', '.join(notes['outputs'])}")
+    else:
+        _say_signatures(folder, notes["left_out"])
     return 0
 
 

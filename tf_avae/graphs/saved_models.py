@@ -9,8 +9,10 @@ from tf_avae.backend import keras, tf
 from tf_avae.errors import InputError, reason
 from tf_avae.files import absolute, for_tensorflow
 from tf_avae.graphs.operations import IF_TRUSTED, check_saved_model
-from tf_avae.saved.contract import SAVED_MODEL
 from tf_avae.types import Tensor
+
+SAVED_MODEL = "saved_model.pb"
+"""The file that a SavedModel is known by."""
 
 PROVENANCE = "assets.extra/provenance.json"
 """The file of an export with its origin."""
@@ -86,7 +88,7 @@ class SavedModel:
 
 def saved_model_files(path: Path) -> list[Path]:
     """The graph and the variables of the SavedModel in a folder."""
-    return [path / "saved_model.pb", *sorted((path / "variables").glob("*"))]
+    return [path / SAVED_MODEL, *sorted((path / "variables").glob("*"))]
 
 
 def files_checksum(files: Iterable[Path]) -> str:

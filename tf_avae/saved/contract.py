@@ -1,7 +1,7 @@
 """The signatures and outputs of an export, its files, and the batch sizes of its warm-up."""
 
-SAVED_MODEL, ONNX = "saved_model.pb", "model.onnx"
-"""The files that versions of two formats are known by."""
+ONNX = "model.onnx"
+"""The file that an ONNX version is known by."""
 
 OUTPUTS = ("embedding", "variance", "inconsistency")
 """Of an encoder: [N, D], [N, D] and [N]."""

@@ -30,7 +30,7 @@ from tf_avae.saved.contract import (
     SIGNATURES,
 )
 from tf_avae.saved.encoders import OF_FILES, weights_checksum
-from tf_avae.saved.formats import FORMATS
+from tf_avae.saved.formats import FORMATS, EncoderFile
 from tf_avae.saved.versions import Served, Signature, Trial, check_target, publish
 from tf_avae.types import Images, ImageShape, Latents, Tensor
 
@@ -203,8 +203,14 @@ def export_run(
             f"outputs are {', '.join(wanted)}; the model gives {', '.join(model.answers)}: "
             "give some of these"
         )
+    if not row.run and set(wanted) != set(model.answers):
+        raise InputError(
+            f"outputs are {', '.join(wanted)}; a SavedModel gives all of "
+            f"{', '.join(model.answers)}, of which a request names those that it wants: leave "
+            "them out, or choose another format"
+        )
     of_files = {name: getattr(opened.config, name) for name in OF_FILES}
-    content = row.content(model, of_files, wanted)
+    content = EncoderFile(row, model, wanted) if row.run else served_encoder(model, **of_files)
     notes = {
         **_notes(opened, model, evaluation),
         "outputs": list(wanted),

@@ -15,8 +15,9 @@ import numpy as np
 
 from tf_avae.backend import keras, need, tf
 from tf_avae.errors import InputError, reason
+from tf_avae.graphs.saved_models import SAVED_MODEL
 from tf_avae.registry import Registry
-from tf_avae.saved.contract import ONNX, SAVED_MODEL
+from tf_avae.saved.contract import ONNX
 
 if TYPE_CHECKING:
     from tf_avae.model import AVAE
@@ -61,18 +62,17 @@ class Format:
         name: the row's name.
         summary: what it is, for `--help` and the docs.
         file: the file that a version of this format is known by.
-        content: a model, how image files become images (by the options of `decode_pixels`) and
-            the names of outputs to what a version holds.
         needs: modules that must be there, to the names of their distributions.
         extra: the extra of this package that brings them.
+        run: opens the file in its runtime; None for what is served, with signatures.
     """
 
     name: str
     summary: str
     file: str
-    content: Callable[[AVAE, Mapping[str, str], Sequence[str]], Content]
     needs: Mapping[str, str]
     extra: str
+    run: Callable[[Path], Runtime] | None = None
 
     def check_installed(self) -> None:
         """Raises `NotInstalled` where what it needs is missing; the message names the extra."""
@@ -86,25 +86,21 @@ class EncoderFile:
     formats cannot. It computes in float32, whatever the precision of training.
 
     Args:
-        format: Keras' name of it.
-        file: what it is called.
+        row: its format, which has a runtime; its name is Keras' own.
         model: what is written.
         outputs: names among those of a call.
-        run: opens a file in its runtime.
     """
 
     left_out: Mapping[str, str] = {}
 
-    def __init__(
-        self, format: str, file: str, model: AVAE, outputs: Sequence[str],
-        run: Callable[[Path], Runtime],
-    ):  # fmt: skip
-        self.file, self._format = file, format
-        self._model, self._outputs, self._run = model, tuple(outputs), run
+    def __init__(self, row: Format, model: AVAE, outputs: Sequence[str]):
+        self.file, self._row = row.file, row
+        self._model, self._outputs = model, tuple(outputs)
 
     def fill(self, folder: Path, name: str, batch_sizes: Sequence[int]) -> None:
         """As `Content` says."""
-        shape = self._model.image_shape
+        row, shape = self._row, self._model.image_shape
+        assert row.run
         network = _unchecked(self._model, self._outputs)
         network(tf.zeros((1, *shape)))  # Keras exports what was called
         path = folder / self.file
@@ -112,15 +108,13 @@ class EncoderFile:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # of how Keras mends tf2onnx
-                network.export(
-                    str(path), format=self._format, verbose=False, input_signature=signature
-                )
-            run = self._run(path)
+                network.export(str(path), format=row.name, verbose=False, input_signature=signature)
+            run = row.run(path)
         except (OSError, tf.errors.OpError):
             raise
         except Exception as error:  # exporters and runtimes raise many kinds
             raise InputError(
-                f"the model cannot be written as {self._format}, or not be run then "
+                f"the model cannot be written as {row.name}, or not be run then "
                 f"({reason(error)}); give another format"
             ) from error
         random = np.random.default_rng(0)
@@ -222,40 +216,23 @@ def _litert(path: Path) -> Runtime:
     return lambda images: run(image=images)
 
 
-def _served(model: AVAE, of_files: Mapping[str, str], outputs: Sequence[str]) -> Content:
-    from tf_avae.saved.exports import served_encoder
-
-    if set(outputs) != set(model.answers):
-        raise InputError(
-            f"outputs are {', '.join(outputs)}; a SavedModel gives all of "
-            f"{', '.join(model.answers)}, of which a request names those that it wants: leave "
-            "them out, or choose another format"
-        )
-    return served_encoder(model, **of_files)
-
-
-def _of_file(
-    name: str, summary: str, file: str, run: Callable[[Path], Runtime], needs: Mapping[str, str]
-) -> Format:
-    def content(model: AVAE, of_files: Mapping[str, str], outputs: Sequence[str]) -> Content:
-        return EncoderFile(name, file, model, outputs, run)
-
-    return Format(name, summary, file, content, needs, extra=name)
-
-
 FORMATS: Registry[Format] = Registry(
     "format",
     Format(
-        "savedmodel", "what serving.server and TensorFlow Serving serve", SAVED_MODEL, _served,
+        "savedmodel", "what serving.server and TensorFlow Serving serve", SAVED_MODEL,
         {"tensorflow_serving": "tensorflow-serving-api"}, "tf",
     ),
-    _of_file(
-        "onnx", "for ONNX Runtime, and what else reads ONNX", ONNX, OnnxFile,
-        {"onnx": "onnx", "tf2onnx": "tf2onnx", "onnxruntime": "onnxruntime"},
+    Format(
+        "onnx", "for ONNX Runtime, and what else reads ONNX", ONNX,
+        {"onnx": "onnx", "tf2onnx": "tf2onnx", "onnxruntime": "onnxruntime"}, "onnx", OnnxFile,
     ),
-    _of_file("openvino", "for OpenVINO (model.xml, model.bin)", "model.xml", _openvino,
-             {"openvino": "openvino"}),
-    _of_file("litert", "for LiteRT, formerly TensorFlow Lite", "model.tflite", _litert,
-             {"ai_edge_litert": "ai-edge-litert"}),
+    Format(
+        "openvino", "for OpenVINO (model.xml, model.bin)", "model.xml",
+        {"openvino": "openvino"}, "openvino", _openvino,
+    ),
+    Format(
+        "litert", "for LiteRT, formerly TensorFlow Lite", "model.tflite",
+        {"ai_edge_litert": "ai-edge-litert"}, "litert", _litert,
+    ),
 )  # fmt: skip
 """The formats of an export."""

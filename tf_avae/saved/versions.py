@@ -30,9 +30,9 @@ from tf_avae.files import (
     sync_folder,
     write_json,
 )
-from tf_avae.graphs.saved_models import PROVENANCE, SavedModel
+from tf_avae.graphs.saved_models import PROVENANCE, SAVED_MODEL, SavedModel
 from tf_avae.provenance import published
-from tf_avae.saved.contract import BATCH_SIZES, SAVED_MODEL, WARM_UP
+from tf_avae.saved.contract import BATCH_SIZES, WARM_UP
 from tf_avae.saved.formats import FORMATS, Content
 from tf_avae.types import ImageShape, Tensor
 
