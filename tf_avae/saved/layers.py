@@ -13,6 +13,7 @@ from tf_avae.config import Config, read_json
 from tf_avae.errors import InputError
 from tf_avae.graphs.saved_models import (
     PROVENANCE,
+    SavedModel,
     holds_saved_model,
     load_keras_model,
     newest_version,
@@ -20,7 +21,7 @@ from tf_avae.graphs.saved_models import (
 from tf_avae.networks import image_shape_of
 from tf_avae.runs.plan import build_model, resolve
 from tf_avae.runs.run import holds_run, load_trained
-from tf_avae.saved.frozen import load_encoder
+from tf_avae.saved.frozen import as_layer, embedding_signature
 from tf_avae.saved.shipped import located
 
 
@@ -55,11 +56,15 @@ def keras_encoder(path: str | Path, *, trust: bool = False) -> keras.Model:
             f"{path} is of an encoder that somebody had, whose layers are in the run alone; give "
             "the run"
         )
-    layer = load_encoder(path, outputs=("embedding",), trust=trust, trainable=True)
+    saved = SavedModel(path, trust=trust)  # its variables live as long as it does
+    function = embedding_signature(saved)
+    # What the graph does not give would keep the weights that it is built with.
+    there = [name for name in ("embedding", "variance") if name in function.structured_outputs]
+    layer = as_layer(function, there, name="encoder", trainable=True)
     shape = image_shape_of(layer.image_shape)
-    model = build_model(resolve(Config.from_dict(config)), shape).encoder
-    weights = [w for layer in model.layers if layer.name != "variance" for w in layer.weights]
-    empty, full = _in_order(weights), _in_order(layer.weights)
+    built = build_model(resolve(Config.from_dict(config)), shape).encoder
+    model = keras.Model(built.inputs, {name: built.output[name] for name in there}, name=built.name)
+    empty, full = _in_order(model.weights), _in_order(layer.weights)
     if {n: [w.shape for w in of] for n, of in empty.items()} != {
         n: [w.shape for w in of] for n, of in full.items()
     }:
