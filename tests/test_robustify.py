@@ -189,12 +189,15 @@ def test_an_application_takes_its_own_pixels_and_weights(tmp_path):
     assert "ResNet50" in application_names()
 
 
-def test_an_export_gives_what_it_gave():
+def test_an_export_gives_what_it_gave_and_keeps_no_layer_beside_it():
     q = open_encoder("colormnist-robust").posterior
     images = tf.constant(RNG.uniform(size=(3, 28, 28, 3)), tf.float32)
     both = open_given("colormnist-robust", outputs=("embedding", "variance"))
     for name, expected in zip(("embedding", "variance"), q(images), strict=True):
         np.testing.assert_allclose(both(images)[name], expected, rtol=1e-4, atol=1e-5)
+    alone = open_given("colormnist-robust")
+    np.testing.assert_array_equal(alone(images)["embedding"], both(images)["embedding"])
+    assert len(alone.weights) == len(both.weights) - 2
 
 
 def integers():

@@ -140,6 +140,10 @@ def _wrapped(
             f"{name} takes {dtype}, through which no gradient goes; save it with a float input "
             "(keras.Input of float32, and pixels from 0 to 255 with --pixels bytes)"
         )
+    gives = getattr(network, "output", None)
+    if isinstance(gives, dict) and set(wanted) <= set(gives):
+        # The layers of its other outputs would be kept, and never trained.
+        network = keras.Model(network.inputs, {key: gives[key] for key in wanted})
     if not network.trainable_weights:
         raise InputError(
             f"{name} has no trainable weights; set `trainable = True` on it, or on the layers that "
