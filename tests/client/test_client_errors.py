@@ -5,6 +5,7 @@ import threading
 import time
 
 import grpc
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -137,7 +138,7 @@ def test_the_deadline_is_of_the_whole_call(connect, server):
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lambda reply: reply.outputs.pop("variance"), "no output 'variance'; it has: embedding, "),
+        (lambda r: r.outputs.pop("embedding"), "no output 'embedding'; it has: inconsistency, "),
         (lambda reply: reply.model_spec.ClearField("version"), "which version"),
         (lambda r: r.outputs["embedding"].CopyFrom(r.outputs["inconsistency"]), "2 dimensions"),
         (lambda r: r.outputs["variance"].CopyFrom(tf.make_tensor_proto([[1.0]] * 2)), "variances"),
@@ -149,6 +150,18 @@ def test_replies_that_make_no_sense(connect, server, edit, words):
     server.edit = edit
     with pytest.raises(BadReply, match=words):
         connect(server).embed(images(2))
+
+
+def test_an_encoder_without_a_decoder_gives_fewer_outputs(connect, server):
+    def edit(reply):
+        for name in ("variance", "inconsistency"):
+            reply.outputs.pop(name)
+
+    whole = connect(server).embed(images(5))
+    server.edit = edit
+    found = connect(server, batch_size=2).embed(images(5))
+    assert found.variance is None and found.inconsistency is None
+    np.testing.assert_array_equal(found.embedding, whole.embedding)
 
 
 @pytest.mark.parametrize(
