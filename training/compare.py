@@ -53,7 +53,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     encoders = open_all(arguments.encoder, trust=arguments.trust)
     for encoder in encoders:
         if encoder.decode is None:
-            raise InputError(f"{encoder.name} has no decoder; give a run or an export")
+            raise InputError(
+                f"{encoder.name} has no decoder; give a run of training.fit, or an export of one"
+            )
     data, _ = open_given(arguments, encoders)
     chosen = attack_settings(arguments)
     task = data.tasks[0]
