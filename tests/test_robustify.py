@@ -223,6 +223,11 @@ def random():
     return keras.Model(images, keras.layers.Dense(2)(Noise(name="noisy")(flat(images))))
 
 
+def by_the_batch():
+    x = keras.layers.BatchNormalization()(images := keras.Input(SMALL), training=True)
+    return keras.Model(images, keras.layers.Dense(2)(flat(x)))
+
+
 def flat(images):
     return keras.layers.Flatten()(images)
 
@@ -249,6 +254,7 @@ def blind():
         (integers, {}, "takes uint8, through which no gradient goes; save it with a float input"),
         (frozen, {}, "has no trainable weights; set `trainable = True`"),
         (random, {}, "otherwise each time; a layer draws numbers"),
+        (by_the_batch, {}, "otherwise each time; .* or normalises by the batch: save it without"),
         (maps, {}, r"shape \(None, 10, 10, 4\); they must be \[N, D\]: pool the map"),
         (two, {}, "gives 2 outputs; an encoder gives embedding"),
         (blind, {}, "embeds 4 images of noise alike; say with --pixels"),

@@ -185,7 +185,12 @@ def _try(encoder: keras.Model, name: str | Path) -> None:
     """Raises `InputError` unless it embeds images alike each time, as finite numbers that depend
     on them."""
     images = np.random.default_rng(0).uniform(size=(_TRIED, *encoder.input_shape[1:]))
-    once, again = (encoder(tf.constant(images, tf.float32))["embedding"].numpy() for _ in range(2))
+    # Together and two by two: an embedding must not depend on what is beside the image either.
+    once, again = (
+        np.concatenate([encoder(tf.constant(part, tf.float32))["embedding"].numpy()
+                        for part in np.split(images, parts)])
+        for parts in (1, 2)
+    )  # fmt: skip
     if not np.isfinite(once).all():
         raise InputError(
             f"{name} embeds images in [0, 1] as numbers that are not finite; say with --pixels "
@@ -195,7 +200,8 @@ def _try(encoder: keras.Model, name: str | Path) -> None:
         random = [layer.name for layer in layers_of(encoder) if hasattr(layer, "seed_generator")]
         raise InputError(
             f"{name} embeds the same images otherwise each time; a layer draws numbers in "
-            f"inference mode (perhaps {', '.join(random) or 'one of its own'}): save it without"
+            f"inference mode (perhaps {', '.join(random) or 'one of its own'}), or normalises by "
+            "the batch: save it without"
         )
     if not np.ptp(once, axis=0).max() > 1e-6 * np.abs(once).max():
         raise InputError(
