@@ -15,6 +15,7 @@ import tf_avae
 from tests.in_process import run_module
 from tests.test_resume import assert_same
 from tf_avae.backend.float32 import saved_in
+from tf_avae.config import Config
 from tf_avae.datasets import open_data
 from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError
@@ -24,6 +25,7 @@ from tf_avae.robustified.kept import _near
 from tf_avae.robustified.model import Robustified
 from tf_avae.robustified.objectives import ROBUST, cosine
 from tf_avae.robustified.pixels import PIXELS, as_pixels
+from tf_avae.runs.plan import resolve
 from tf_avae.runs.run import Run, load_trained
 from tf_avae.saved.encoders import open_encoder
 from tf_avae.saved.exports import served_encoder
@@ -410,6 +412,28 @@ def test_bad_words_are_refused(words, refusal, mine, tmp_path):
     words = [word.format(tmp_path, mine=mine) for word in words]
     code, _, err = run_module("training.robustify", *words, "--steps", "3", "--eval-every", "2")
     assert code == 2 and re.search(refusal, err) and "Traceback" not in err, err
+
+
+@pytest.mark.parametrize(
+    ("given", "refusal"),
+    [
+        ({"algo": "vae", "keep": 0.9, "pixels": "unit"}, "pixels, keep of no encoder; give"),
+        ({"algo": "fare", "encoder": "e", "init_from": "r"}, "robust copy .* leave init_from out"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(given, refusal):
+    with pytest.raises(InputError, match=refusal):
+        resolve(Config(**given))
+
+
+def test_a_robust_run_is_none_to_start_from(run, tmp_path):
+    folder, _ = run
+    code, out, err = run_module("training.fit", "--run-dir", folder, "--resume")
+    assert code == 0 and "encoder:  " in out and "--init-from" not in out, err
+    code, _, err = run_module(
+        "training.fit", "--algo", "vae", "--init-from", folder, "--run-dir", tmp_path / "vae"
+    )
+    assert code == 2 and "has no decoder to start from; give a run of training.fit" in err
 
 
 def test_nearness_is_that_of_numpy():

@@ -342,11 +342,14 @@ Next, look at the pictures, or embed images in Python:
   import tf_avae, keras{mine}
   encoder = keras.saving.load_model({shown(run.encoder_path)!r})
   images = tf_avae.DATASETS["{run.config.dataset}"].open({source}).held_out(500)
-  embedding = encoder.predict(images.map(lambda x, labels: x))["embedding"]
-or train another objective from its weights, with its other options:
+  embedding = encoder.predict(images.map(lambda x, labels: x))["embedding"]"""
+    )
+    if not run.config.encoder:  # of which there is no other
+        say(
+            f"""or train another objective from its weights, with its other options:
   {_python()} -m training.fit --config {here}/config.json --init-from {here} \\
       --algo avae --run-dir {here}-avae{more}"""
-    )
+        )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tf_avae.attacks import BALLS, STARTS
 from tf_avae.backend import keras, replicas
 from tf_avae.backend.float32 import saved_in
-from tf_avae.config import Config
+from tf_avae.config import GIVEN as GIVEN_GROUP
+from tf_avae.config import Config, fields_of
 from tf_avae.datasets import DATASETS
 from tf_avae.datasets.augmentation import AUGMENTATIONS
 from tf_avae.errors import InputError
@@ -93,6 +94,17 @@ def resolve(config: Config) -> Config:
                 f"{stage.algo} are {stage.steps}: the learning rate would never reach its value; "
                 "give fewer steps of warm-up"
             )
+    lone = [n for n in fields_of(GIVEN_GROUP) if n != "encoder" and getattr(config, n) is not None]
+    if lone and not config.encoder:
+        raise InputError(
+            f"{', '.join(lone)} of no encoder; give training.robustify an --encoder too, or leave "
+            "out what is said of one"
+        )
+    if config.encoder and config.init_from:
+        raise InputError(
+            f"init_from is {config.init_from}, and a robust copy starts from its encoder, "
+            f"{config.encoder}; leave init_from out"
+        )
     if config.pixels:
         PIXELS[config.pixels]
     if config.keep and config.checkpoint_every != config.eval_every:
@@ -200,8 +212,14 @@ def copy_networks(source: AVAE, target: AVAE, name: str = "the model") -> None:
     """Gives `target` the encoder and decoder weights of `source`.
 
     Raises:
-        InputError: they have different architectures, latent dimensions or image shapes.
+        InputError: they have different architectures, latent dimensions or image shapes, or
+            `source` has no decoder.
     """
+    if source.decoder is None:
+        raise InputError(
+            f"{name} is a robust copy of an encoder and has no decoder to start from; give a run "
+            "of training.fit"
+        )
     for what, of in (
         ("architecture", lambda m: m.architecture.name),
         ("latent dimension", lambda m: m.latent_dim),
