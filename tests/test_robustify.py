@@ -315,7 +315,7 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def run(mine, few_digits, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "robust"
+    folder = tmp_path_factory.mktemp("runs") / "a robust one"
     code, out, err = run_module(
         "training.robustify", "--encoder", mine, "--data-dir", few_digits, "--run-dir", folder,
         *OPTIONS, "--learning-rate", "0.001",
@@ -336,6 +336,7 @@ def test_the_command_keeps_heads_and_search_and_holds_more(run, mine):
     assert after["clean"]["cosine"]["mean"] > 0.95
     assert after["attacked"]["cosine"]["mean"] > before["attacked"]["cosine"]["mean"]
     assert after["attacked"]["heads"]["digit"] > before["attacked"]["heads"]["digit"] + 0.05
+    assert out.endswith(" --to 'models/a robust one'\n")
     # What is printed is what is in the file.
     line = next(line for line in out.splitlines() if line.startswith("digit, a head"))
     told = [float(word) for word in line.split()[-4:]]
@@ -401,6 +402,7 @@ def test_a_run_is_opened_as_any_other(run):
     ("words", "refusal"),
     [
         (["--run-dir", "{}/none"], "no encoder is given; say which with --encoder"),
+        (["--run-dir", "{}/none", "--begin-or-resume"], "no encoder is given; say which"),
         ([], "no encoder is given; say which with --encoder"),
         (["--encoder", "{}/none.keras"], "none.keras is neither the path of a run"),
         (["--encoder", "{mine}", "--dataset", "color_mnist", "--keep", "0.9"], "the same value"),

@@ -14,12 +14,12 @@ from tf_avae.console.commands import Parser, run_command
 from tf_avae.console.printing import say
 from tf_avae.datasets import open_data
 from tf_avae.errors import InputError
-from tf_avae.files import shown, write_json
+from tf_avae.files import absolute, shown, write_json
 from tf_avae.objectives import OBJECTIVES
 from tf_avae.robustified.objectives import ROBUST
 from tf_avae.robustified.pixels import PIXELS
 from tf_avae.runs.plan import ROWS
-from tf_avae.runs.run import Run, load_trained
+from tf_avae.runs.run import Run, holds_run, load_trained
 from training.fit import add_run_options, fit
 from training.options import add_config_options
 
@@ -71,7 +71,10 @@ def _robustify(arguments: argparse.Namespace) -> int:
                              "by --run-dir and --resume")  # fmt: skip
         algo, seed = (given.get(n, config.get(n, d)) for n, d in (("algo", "fare"), ("seed", 0)))
         arguments.run_dir = f"runs/{Path(encoder).stem}-{algo}-{seed}"
-    elif encoder is None and not (arguments.resume or arguments.begin_or_resume):
+    elif encoder is None and not (
+        arguments.resume
+        or (arguments.begin_or_resume and holds_run(absolute(arguments.run_dir)))
+    ):  # fmt: skip
         raise InputError("no encoder is given; say which with --encoder")
     defaults: dict[str, Any] = dict(DEFAULTS)
     if "data_dir" in given or config.get("data_dir"):
@@ -107,7 +110,7 @@ of before): by PGD, {STEPS} steps, one start. Quick looks; measure with
 
 run:      {shown(run.path)}
 encoder:  {shown(run.encoder_path)}
-serve it: python -m serving.export {here} --to models/{run.path.name}"""
+serve it: python -m serving.export {here} --to {shlex.quote(f"models/{run.path.name}")}"""
     )
 
 
