@@ -265,10 +265,10 @@ def test_without_beam(base, pictures, tmp_path, monkeypatch, capsys):
 def test_another_kind_of_model(tmp_path, pictures, capsys):
     module = tf.Module()
     spec = tf.TensorSpec([None], tf.string, "image_bytes")
-    module.f = tf.function(lambda image_bytes: {"embedding": image_bytes}, input_signature=[spec])
+    module.f = tf.function(lambda image_bytes: {"code": image_bytes}, input_signature=[spec])
     tf.saved_model.save(module, str(tmp_path / "model"), signatures={"embed_bytes": module.f})
     assert embed(tmp_path / "model", pictures / "**", tmp_path / "new") == 2
-    assert "takes image_bytes and gives embedding; it must" in capsys.readouterr().err
+    assert "takes image_bytes and gives code; it must" in capsys.readouterr().err
 
 
 def test_a_model_without_certificates(base, monkeypatch):

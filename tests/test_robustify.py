@@ -1,5 +1,6 @@
 """Encoders that somebody has, made robust without labels."""
 
+import dataclasses
 import json
 import math
 import re
@@ -25,7 +26,7 @@ from tf_avae.robustified.kept import _near
 from tf_avae.robustified.model import Robustified
 from tf_avae.robustified.objectives import ROBUST, cosine
 from tf_avae.robustified.pixels import PIXELS, as_pixels
-from tf_avae.runs.plan import resolve
+from tf_avae.runs.plan import Stage, resolve
 from tf_avae.runs.run import Run, load_trained
 from tf_avae.saved.encoders import open_encoder
 from tf_avae.saved.exports import served_encoder
@@ -357,7 +358,7 @@ def load_data(folder):
     return open_data(Run.open(folder).config)
 
 
-def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path):
+def test_a_resumed_run_ends_as_an_uninterrupted_one(run, mine, tmp_path):
     folder, _ = run
     other = tmp_path / "stopped"
     shutil.copytree(folder, other)
@@ -370,6 +371,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(run, tmp_path):
     assert_same(other, folder)
     # The encoder that it is held to is part of the run.
     (other / "original.keras").write_bytes(b"")
+    assert json.loads((folder / "config.json").read_text())["encoder"] == str(mine)
     code, _, err = run_module("training.robustify", "--run-dir", other, "--resume")
     assert code == 2 and "original.keras is not a Keras model" in err
 
@@ -404,6 +406,7 @@ def test_a_run_is_opened_as_any_other(run):
         (["--run-dir", "{}/none"], "no encoder is given; say which with --encoder"),
         (["--run-dir", "{}/none", "--begin-or-resume"], "no encoder is given; say which"),
         ([], "no encoder is given; say which with --encoder"),
+        (["--encoder", "{}"], "is neither the path of a run"),
         (["--encoder", "{}/none.keras"], "none.keras is neither the path of a run"),
         (["--encoder", "{mine}", "--dataset", "color_mnist", "--keep", "0.9"], "the same value"),
         (["--encoder", "{mine}", "--algo", "vae"], "unknown objective 'vae'.*fare, coupled"),
@@ -436,6 +439,21 @@ def test_a_robust_run_is_none_to_start_from(run, tmp_path):
         "training.fit", "--algo", "vae", "--init-from", folder, "--run-dir", tmp_path / "vae"
     )
     assert code == 2 and "has no decoder to start from; give a run of training.fit" in err
+
+
+def test_the_checkpoint_that_keep_may_go_back_to_is_not_dropped(run, tmp_path):
+    """Signals make checkpoints between measurements."""
+    folder = shutil.copytree(run[0], tmp_path / "run")
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    config = dataclasses.replace(Run.open(folder).config, keep=0.9, keep_checkpoints=1)
+    opened, model = Run(folder, config), load_trained(folder)
+    model.compile(keras.optimizers.Adam())
+    for step in (20, 23, 27):
+        model.step.assign(step)
+        opened.save_checkpoint(Stage(0, "fare", 60), model)
+    assert [path.stem[-2:] for path in opened.checkpoint_paths()] == ["27", "20"]
+    assert opened.checkpoint_measured_before(40).meta["step"] == 20
 
 
 def test_nearness_is_that_of_numpy():

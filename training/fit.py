@@ -139,6 +139,11 @@ def _fit_with(
     said = team.first(open_run)
     if opened is None:  # a worker that is not the chief; only that writes the run
         run = Run(Path(said["path"]), Config.from_dict(said["config"]))
+        if run.config.encoder and not run.original_path.is_file():
+            raise InputError(
+                f"{run.original_path} is not here: all workers read the encoder that a robust copy "
+                "is made of; put --run-dir on storage that they share"
+            )
         data, initial = open_data(run.config), None
         if data.checksums != said["data"]:
             raise InputError(

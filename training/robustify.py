@@ -76,6 +76,11 @@ def _robustify(arguments: argparse.Namespace) -> int:
         or (arguments.begin_or_resume and holds_run(absolute(arguments.run_dir)))
     ):  # fmt: skip
         raise InputError("no encoder is given; say which with --encoder")
+    if holds_run(absolute(arguments.run_dir)) and not Run.open(arguments.run_dir).config.encoder:
+        raise InputError(
+            f"{arguments.run_dir} holds no encoder that is made robust; go on with it by "
+            "python -m training.fit"
+        )
     defaults: dict[str, Any] = dict(DEFAULTS)
     if "data_dir" in given or config.get("data_dir"):
         defaults["dataset"] = "image_folder"
@@ -90,10 +95,7 @@ def _tell(run: Run) -> None:
     path = run.path / KEPT
     if not path.is_file():
         model = load_trained(run.path)
-        if not isinstance(model, Robustified):
-            raise InputError(
-                f"{run.path} holds no encoder that was made robust; training.fit goes on with it"
-            )
+        assert isinstance(model, Robustified)
         write_json(path, kept(model, open_data(run.config), run.config.eval_images, say))
     found = read_json(path)
     here, epsilon = shlex.quote(shown(run.path)), f"{run.config.epsilon:.6g}"

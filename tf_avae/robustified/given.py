@@ -17,9 +17,12 @@ from tf_avae.config import Config
 from tf_avae.datasets import DATASETS, ImageData, open_data
 from tf_avae.errors import InputError, reason
 from tf_avae.files import absolute
+from tf_avae.graphs.operations import IF_TRUSTED
+from tf_avae.graphs.saved_models import holds_saved_model
 from tf_avae.networks import OLD_NAME
 from tf_avae.robustified.objectives import ROBUST
 from tf_avae.robustified.pixels import PIXELS, as_pixels
+from tf_avae.runs.run import holds_run
 from tf_avae.saved.layers import keras_encoder
 from tf_avae.saved.shipped import located
 from tf_avae.types import ImageShape
@@ -61,13 +64,18 @@ def open_given(
                 f"encoder weights are {weights!r}, and {encoder} has its own; leave them out, or "
                 f"name one of keras.applications: {', '.join(names)}"
             )
-        if not located(encoder).exists():
+        path = located(encoder)
+        if not (path.is_file() or holds_run(path) or holds_saved_model(path)):
             close = difflib.get_close_matches(str(encoder), names, n=1)
             raise InputError(
                 f"{encoder} is neither the path of a run, an export or a .keras file nor one of "
                 f"keras.applications{f' (did you mean {close[0]!r}?)' if close else ''}"
             )
-        network, own = keras_encoder(encoder), PIXELS["unit"].of
+        try:
+            network, own = keras_encoder(encoder), PIXELS["unit"].of
+        except InputError as error:
+            remedy = "build it of layers that only compute, and save it again"
+            raise InputError(str(error).replace(IF_TRUSTED, remedy)) from error
     shape = _shape(network, encoder, image_shape)
     made = _wrapped(network, encoder, shape, PIXELS[pixels].of if pixels else own, outputs)
     _try(made, encoder)

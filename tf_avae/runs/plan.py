@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tf_avae.attacks import BALLS, STARTS
@@ -125,6 +126,7 @@ def resolve(config: Config) -> Config:
                 f"steps_per_execution is {execution}; it must divide {', '.join(intervals)}, "
                 f"so one of the divisors of {common}"
             )
+    encoder = config.encoder
     return replace(
         config,
         arch=architecture.name,
@@ -133,6 +135,8 @@ def resolve(config: Config) -> Config:
         steps_per_execution=execution,
         data_dir=config.data_dir and str(absolute(config.data_dir)),
         init_from=config.init_from and str(absolute(config.init_from)),
+        # A path, unless it is one of the names that an encoder may have.
+        encoder=str(absolute(encoder)) if encoder and Path(encoder).exists() else encoder,
     )
 
 

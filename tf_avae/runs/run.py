@@ -234,9 +234,17 @@ class Run:
         meta |= {"metrics_length": length, "metrics_sha256": digest}
         path.parent.mkdir(exist_ok=True)
         checkpoints.save(path, state, meta)
-        for old in self.checkpoint_paths()[self.config.keep_checkpoints :]:
+        for old in self._superseded():
             old.unlink()
         return path
+
+    def _superseded(self) -> list[Path]:
+        """All but the newest checkpoints, and the newest one of a measurement where `keep` may go
+        back to that."""
+        paths = self.checkpoint_paths()
+        measured = (p for p in paths if int(p.stem[-9:]) % self.config.eval_every == 0)
+        needed = next(measured, None) if self.config.keep else None
+        return [p for p in paths[self.config.keep_checkpoints :] if p != needed]
 
     def diverged(self, stage: Stage, step: int, what: str) -> TrainingDiverged:
         """The error for something that stopped being finite at a step."""
@@ -292,8 +300,8 @@ class Run:
             if found.meta["step"] < step and found.meta["step"] % self.config.eval_every == 0:
                 return found
         raise InputError(
-            f"{self.path} has no whole checkpoint left of a measurement before step {step}; give a "
-            "new run a larger --keep-checkpoints"
+            f"{self.path} has no whole checkpoint left of a measurement before step {step}; start "
+            "a new run"
         )
 
     def rewind_metrics(self, checkpoint: Checkpoint | None) -> None:
