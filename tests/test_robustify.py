@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -20,6 +21,7 @@ from tf_avae.config import Config
 from tf_avae.datasets import open_data
 from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError
+from tf_avae.evaluation import table
 from tf_avae.objectives import COUPLINGS, Hyperparameters, Passes
 from tf_avae.robustified.given import application_names, open_given
 from tf_avae.robustified.kept import _near
@@ -31,6 +33,7 @@ from tf_avae.runs.run import Run, load_trained
 from tf_avae.saved.encoders import open_encoder
 from tf_avae.saved.exports import served_encoder
 
+ROOT = Path(__file__).parent.parent
 RNG = np.random.default_rng(3)
 H = Hyperparameters(1.0, 0.9, 0.8, COUPLINGS["analytic"], 1.0, 0.7)
 
@@ -454,6 +457,36 @@ def test_the_checkpoint_that_keep_may_go_back_to_is_not_dropped(run, tmp_path):
         opened.save_checkpoint(Stage(0, "fare", 60), model)
     assert [path.stem[-2:] for path in opened.checkpoint_paths()] == ["27", "20"]
     assert opened.checkpoint_measured_before(40).meta["step"] == 20
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "task", "row"),
+    [
+        ("digits", "before", "digit", "before ([file](results/pictures/digits.json))"),
+        ("digits", "after", "digit", "after, 3,000 steps"),
+        ("digits-ball", "after", "digit", "`--pgd-start ball` ([file]({}/digits-ball.json))"),
+        ("scratch", "pixels", "folder", "raw pixels, 32 px ([file]({}/scratch.json))"),
+        ("scratch", "scratch", "folder", "a `vae` from nothing, `resnet`, 32 px, 1,000 steps"),
+        ("lite0", "before", "folder", "EfficientNet-Lite0, 96 px ([file]({}/lite0.json))"),
+        ("lite0", "after", "folder", "its robust copy, 200 steps"),
+    ],
+)
+def test_the_pages_figures_are_those_kept(file, name, task, row):
+    folder = ROOT / "docs/results/pictures"
+    results = json.loads((folder / f"{file}.json").read_text())
+    (record,) = (e for e in results["encoders"] if e["name"] == name)
+    (epsilon,) = results["settings"]["epsilons"]
+    shares = [
+        record["probes"][task]["linear"]["nominal"],
+        table.attacked(record["robustness"], task, "linear", epsilon)["accuracy"],
+    ]
+    cells = [table.percent(share).line for share in shares]
+    if "checks" in record:
+        passed = [c["passed"] for g in record["checks"]["groups"] for c in g["checks"]]
+        cells.append(f"{sum(passed)} of {len(passed)}")
+    line = f"{row.format('results/pictures')} | {' | '.join(cells)} |"
+    assert results["settings"]["budget"] == "strong"
+    assert line in (ROOT / "docs/pictures.md").read_text()
 
 
 def test_nearness_is_that_of_numpy():
