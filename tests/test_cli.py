@@ -249,7 +249,7 @@ def test_help_names_every_objective_default_and_source(capsys):
         assert f"- {name}: {row.summary}" in flat
     assert "latent dimensions D [64; authors' code]" in flat
     assert "optimiser steps [102000; authors' code]" in flat
-    assert "iterations of PGD [the architecture's: 20, celeba 5; App. F]" in flat
+    assert "iterations of PGD [the architecture's: 20, celeba and resnet 5; App. F]" in flat
 
 
 def test_not_a_number_stops_the_run_and_keeps_the_last_good_checkpoint(capsys, tmp_path):
