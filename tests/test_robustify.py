@@ -489,6 +489,17 @@ def test_the_pages_figures_are_those_kept(file, name, task, row):
     assert line in (ROOT / "docs/pictures.md").read_text()
 
 
+def test_what_is_left_at_a_quarter_of_the_radius_is_in_the_file():
+    results = json.loads((ROOT / "docs/results/pictures/lite0-1.json").read_text())
+    before, after = (
+        table.percent(table.attacked(e["robustness"], "folder", "linear", 0.00392)["accuracy"]).line
+        for e in results["encoders"]
+    )
+
+    sentence = f"leaves {after} % of the first 100, where it leaves {before} of the original"
+    assert sentence in (ROOT / "docs/pictures.md").read_text()
+
+
 def test_nearness_is_that_of_numpy():
     one, index = RNG.normal(size=(6, 3)), RNG.normal(size=(6, 3))
     index[0] = one[0]
