@@ -12,8 +12,9 @@ from typing import Any
 from tf_avae.console.commands import Parser, run_command, sigterm_unwinds
 from tf_avae.console.printing import say
 from tf_avae.files import shown
-from tf_avae.saved.contract import BATCH_SIZES, CERTIFY_SIGNATURES, OUTPUTS, SIGNATURES
+from tf_avae.saved.contract import BATCH_SIZES, CERTIFY_SIGNATURES, SIGNATURES
 from tf_avae.saved.formats import FORMATS
+from tf_avae.types import OUTPUTS
 
 
 def parser() -> Parser:

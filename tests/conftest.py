@@ -15,20 +15,20 @@ import keras
 import numpy as np
 import pytest
 
-from tf_avae import networks
+from tf_avae.networks import Architecture, layers
 from tf_avae.runs.optimizers import FusedAdam
 
 SMALL = (12, 12, 3)
 # Both networks have a normalised convolution; those of the paper take three times as long to trace.
-SMALL_CONV = networks.Architecture(
+SMALL_CONV = Architecture(
     name="small",
     summary="",
-    encoder_body=lambda x, build: networks._convolution_stack(
-        x, build, keras.layers.Conv2D, 3, (networks.Convolution(4, 2, batch_norm=True),)
+    encoder_body=lambda x, build: layers.convolution_stack(
+        x, build, keras.layers.Conv2D, 3, (layers.Convolution(4, 2, batch_norm=True),)
     ),
-    decoder_body=lambda z, build: networks._convolution_decoder(
+    decoder_body=lambda z, build: layers.convolution_decoder(
         z, build, shrink=2, start_channels=4, kernel=3,
-        stack=(networks.Convolution(4, 2, batch_norm=True),), last_stride=1,
+        stack=(layers.Convolution(4, 2, batch_norm=True),), last_stride=1,
     ),
     divisor=2,
 )  # fmt: skip

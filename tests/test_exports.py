@@ -177,7 +177,9 @@ def test_the_served_graph_makes_of_files_what_training_makes_of_them(tmp_path, m
     """To the bit, of every kind of file, by a graph that was written and read again."""
     monkeypatch.setenv("TF_AVAE_CACHE", str(tmp_path / "cache"))
     background = "#123456"
-    function, spec = _of_files(lambda images: {"image": images}, _decoder(SHAPE, background, "stretch"))
+    function, spec = _of_files(
+        lambda images: {"image": images}, _decoder(SHAPE, background, "stretch")
+    )
     served = Served([], {"embed_bytes": (function, spec)}, SHAPE, tuple)
     tf.saved_model.save(served, str(tmp_path / "served"), signatures=served.functions)
     (tmp_path / "pictures").mkdir()

@@ -22,11 +22,11 @@ from tf_avae.evaluation.report import page
 from tf_avae.evaluation.section import NO_GRADIENTS, SECTIONS
 from tf_avae.evaluation.table import text
 from tf_avae.graphs.saved_models import PROVENANCE
-from tf_avae.saved.contract import OUTPUTS
 from tf_avae.saved.encoders import open_encoder
 from tf_avae.saved.exports import export_run
 from tf_avae.saved.formats import FORMATS, EncoderFile
 from tf_avae.saved.versions import check_target, publish
+from tf_avae.types import OUTPUTS
 
 
 @pytest.fixture(scope="module")

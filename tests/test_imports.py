@@ -44,12 +44,14 @@ ALLOWED = {
     | {"attacks", "bounds", "distributions", "graphs", "plots", "probes", "provenance"},
     "objectives": FOUNDATIONS | {"distributions"},
     "model": FOUNDATIONS | {"bounds", "distributions", "networks", "attacks", "objectives"},
+    "robustified": FOUNDATIONS
+    | {"attacks", "bounds", "distributions", "model", "networks", "objectives"},
     "runs": FOUNDATIONS
-    | {"attacks", "datasets", "image_files", "model", "networks", "objectives", "plots"}
-    | {"provenance"},
+    | {"attacks", "datasets", "graphs", "image_files", "model", "networks", "objectives", "plots"}
+    | {"provenance", "robustified"},
     "saved": FOUNDATIONS
-    | {"bounds", "distributions", "evaluation", "graphs", "image_files", "model", "networks"}
-    | {"probes", "provenance", "runs"},
+    | {"bounds", "datasets", "distributions", "evaluation", "graphs", "image_files", "model"}
+    | {"networks", "probes", "provenance", "robustified", "runs"},
     "__main__": FOUNDATIONS | {"console", "tf_avae"},
 }
 

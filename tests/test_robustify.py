@@ -23,8 +23,6 @@ from tf_avae.distributions import Posterior
 from tf_avae.errors import InputError
 from tf_avae.evaluation import table
 from tf_avae.objectives import COUPLINGS, Hyperparameters, Passes
-from tf_avae.robustified.given import application_names, open_given
-from tf_avae.robustified.kept import _near
 from tf_avae.robustified.model import Robustified
 from tf_avae.robustified.objectives import ROBUST, cosine
 from tf_avae.robustified.pixels import PIXELS, as_pixels
@@ -32,6 +30,8 @@ from tf_avae.runs.plan import Stage, resolve
 from tf_avae.runs.run import Run, load_trained
 from tf_avae.saved.encoders import open_encoder
 from tf_avae.saved.exports import served_encoder
+from tf_avae.saved.given import application_names, open_given
+from training.kept import _near
 
 ROOT = Path(__file__).parent.parent
 RNG = np.random.default_rng(3)

@@ -17,6 +17,7 @@ from tf_avae.attacks.pgd import steps_uphill
 from tf_avae.backend import keras, replicas, tf
 from tf_avae.backend.float32 import Float32View, quantised_config
 from tf_avae.backend.normalisation import Statistics, normalises, with_statistics
+from tf_avae.backend.registered import register_above
 from tf_avae.bounds import Bounds, ball
 from tf_avae.distributions import Posterior, PosteriorBox, prior_sample, w2_squared
 from tf_avae.errors import InputError
@@ -39,8 +40,7 @@ from tf_avae.objectives import (
     Passes,
 )
 from tf_avae.registry import Registry
-from tf_avae.saved.contract import OUTPUTS
-from tf_avae.types import Images, ImageShape, Latents, PerExample, Tensor, Terms
+from tf_avae.types import OUTPUTS, Images, ImageShape, Latents, PerExample, Tensor, Terms
 
 GAIN, ZERO_GRADIENTS = "attack_gain", "zero_gradients"
 """Terms beside an objective's own: what the adversary adds to its aim, in nats, and the share of
@@ -745,5 +745,4 @@ def _use(seed: Tensor, use: int) -> Tensor:
     return tf.stack([seed[0], seed[1] * _USES + use])
 
 
-# It is registered with Keras where this is: files name its class, and it needs this one.
-import tf_avae.robustified.model  # noqa: E402, F401
+register_above("model")

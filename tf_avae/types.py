@@ -27,3 +27,6 @@ of which the first is climbed and the second decides which point is kept."""
 
 ImageShape: TypeAlias = tuple[int, int, int]
 """(H, W, C)."""
+
+OUTPUTS = ("embedding", "variance", "inconsistency")
+"""What a served encoder gives: [N, D], [N, D] and [N]; one without a decoder gives fewer."""

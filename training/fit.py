@@ -192,7 +192,7 @@ def _open(
         _warn_of_unused(flags, config)
         original = None
         if config.encoder:
-            from tf_avae.robustified.given import open_with_data  # needs Keras
+            from tf_avae.saved.given import open_with_data  # needs Keras
 
             config, data, original = open_with_data(config)
         else:

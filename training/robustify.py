@@ -89,8 +89,8 @@ def _robustify(arguments: argparse.Namespace) -> int:
 
 def _tell(run: Run) -> None:
     """Measures what is kept, where that is not done yet, and prints it."""
-    from tf_avae.robustified.kept import HEAD, STEPS, kept
     from tf_avae.robustified.model import Robustified
+    from training.kept import HEAD, STEPS, kept
 
     path = run.path / KEPT
     if not path.is_file():

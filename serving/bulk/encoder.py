@@ -14,7 +14,7 @@ from tf_avae.certificates import float32_radii
 from tf_avae.errors import InputError
 from tf_avae.graphs.saved_models import SavedModel, listed
 from tf_avae.image_files.decoding import fault
-from tf_avae.saved.contract import OUTPUTS
+from tf_avae.types import OUTPUTS
 
 SIGNATURE = "embed_bytes"
 """The signature of an export that takes image files, as the server's clients use it."""

@@ -61,3 +61,13 @@ def register_when_imported() -> None:
     for library in [name for name in _WAITING if name in sys.modules]:
         _register(library)
     sys.meta_path.insert(0, _Finder())
+
+
+_ABOVE = {"model": "robustified.model"}
+"""Modules to those that register a subclass of what they have."""
+
+
+def register_above(name: str) -> None:
+    """Registers what lies above a module, at its end: files name classes that need it whole, and
+    Keras may be imported in the middle of it."""
+    importlib.import_module(f"tf_avae.{_ABOVE[name]}")

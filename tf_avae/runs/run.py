@@ -56,7 +56,7 @@ class Run:
             No times, so that a resumed run's file is that of an uninterrupted one, to the byte.
         model_path: the trained model, for `keras.saving.load_model`.
         encoder_path: the trained encoder alone: plain Keras, images to {"embedding", "variance"}.
-        original_path: the encoder that a robust copy is made of, as `robustified.given` opens it.
+        original_path: the encoder that a robust copy is made of, as `saved.given` opens it.
         result_path: terms on all held-out images; it is there when the run is complete.
     """
 

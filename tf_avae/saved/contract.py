@@ -3,9 +3,6 @@
 ONNX = "model.onnx"
 """The file that an ONNX version is known by."""
 
-OUTPUTS = ("embedding", "variance", "inconsistency")
-"""Of an encoder: [N, D], [N, D] and [N]."""
-
 SIGNATURES = ("serving_default", "embed_bytes", "decode")
 """Of an encoder."""
 

@@ -200,8 +200,7 @@ def export_run(
     wanted = tuple(outputs or model.answers)
     if not set(wanted) <= set(model.answers):
         raise InputError(
-            f"outputs are {', '.join(wanted)}; the model gives {', '.join(model.answers)}: "
-            "give some of these"
+            f"outputs are {', '.join(wanted)}; give some of: {', '.join(model.answers)}"
         )
     if not row.run and set(wanted) != set(model.answers):
         raise InputError(
