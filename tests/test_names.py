@@ -63,7 +63,9 @@ def test_models_signatures_and_clients_give_the_same_names(small_images):
     model = small_model(compiled=False)
     found = model.predict(small_images, verbose=0)
     assert list(found) == NAMES
-    np.testing.assert_array_equal(model.encode(small_images, float32=True).mean, found["embedding"])
+    # On some processors a batch of another size is added up in another order.
+    embedding = model.encode(small_images, float32=True).mean
+    np.testing.assert_allclose(embedding, found["embedding"], rtol=1e-5, atol=1e-6)
     functions = served_encoder(model).functions
     for signature in ("serving_default", "embed_bytes"):
         made = functions[signature].get_concrete_function()
