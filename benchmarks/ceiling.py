@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.counts import SHAPES
+from benchmarks.encoder_file import encoder_path, save_encoder
 from tf_avae.attacks import cross_entropy, pgd
 from tf_avae.backend import keras, tf
 from tf_avae.bounds import Bounds, ball
 from tf_avae.bounds.logits import leads
 from tf_avae.config import check
 from tf_avae.console.commands import Parser, run_command
-from tf_avae.console.printing import say
 from tf_avae.datasets import DATASETS
-from tf_avae.errors import InputError
-from tf_avae.files import absolute, replacing, shown
 from tf_avae.networks import ARCHITECTURES
 from tf_avae.registry import unknown
 from tf_avae.runs.optimizers import FusedAdam
@@ -110,9 +108,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(given: argparse.Namespace) -> int:
-    out = absolute(given.out)
-    if out.suffix != ".keras":
-        raise InputError(f"--out is {given.out}; it must end in .keras")
+    out = encoder_path(given.out)
     names = ("epsilon", "pgd_steps", "steps", "batch_size", "learning_rate", "validation", "seed")
     check(**{name: getattr(given, name) for name in names})
     data: Any = DATASETS["color_mnist"].open(validation=given.validation)
@@ -127,10 +123,7 @@ def _main(given: argparse.Namespace) -> int:
     stream = data.train(given.batch_size, seed=given.seed)
     stream = stream.map(lambda images, labels: (images, tf.cast(labels[given.task], tf.int32)))
     model.fit(stream, epochs=1, steps_per_epoch=given.steps, shuffle=False)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as temporary:
-        encoder.save(temporary)
-    say(f"encoder: {shown(out)}")
+    save_encoder(encoder, out)
     return 0
 
 

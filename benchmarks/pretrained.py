@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.encoder_file import encoder_path, save_encoder
 from tf_avae.backend import keras
 from tf_avae.console.commands import Parser, run_command
-from tf_avae.console.printing import say
 from tf_avae.errors import InputError, reason
-from tf_avae.files import absolute, replacing, shown
+from tf_avae.files import absolute
 
 _STAGES = (
     # repeats, kernel, stride, expansion, channels
@@ -156,18 +156,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(given: argparse.Namespace) -> int:
-    out = absolute(given.out)
-    if out.suffix != ".keras":
-        raise InputError(f"--out is {given.out}; it must end in .keras")
+    out = encoder_path(given.out)
     if given.size < 32:
         raise InputError(
             f"--size is {given.size}; the network halves it five times: give 32 or more"
         )
     made = network(given.size, tensors(absolute(given.weights)), top=given.top)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as temporary:
-        made.save(temporary)
-    say(f"encoder: {shown(out)}")
+    save_encoder(made, out)
     return 0
 
 

@@ -48,8 +48,8 @@ def _fare_attack(q: d.Posterior, other: d.Posterior, h: Hyperparameters) -> PerE
 
 
 def _pair(q: d.Posterior, other: d.Posterior, h: Hyperparameters) -> PerExample:
-    """E log p_rho(z'|z) + H(z'), z ~ q_0 of the clean image and z' ~ `other`: at most
-    minus a KL divergence and a constant: largest where `other` is N(rho mu_0, 1 - rho^2)."""
+    """E log p_rho(z'|z) + H(z'), z ~ q_0 of the clean image and z' ~ `other`: minus a KL
+    divergence, up to a constant, and so largest where `other` is N(rho mu_0, 1 - rho^2)."""
     return d.couple(q, other, h.rho_se) + d.entropy(other)
 
 

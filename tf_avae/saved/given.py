@@ -92,14 +92,14 @@ def _application(
         )
     if weights != "imagenet" and not absolute(weights).is_file():
         raise InputError(f"encoder weights are {weights!r}; there is no such file")
-    make = getattr(keras.applications, name)
-    given = {"include_top": False, "pooling": "avg", "weights": None}
+    make, file = getattr(keras.applications, name), None if weights == "imagenet" else weights
     try:
-        if weights == "imagenet":
-            network = make(**{**given, "weights": weights}, input_shape=image_shape)
-        else:
-            network = make(**given, input_shape=image_shape)
-            network.load_weights(absolute(weights))
+        network = make(
+            include_top=False, pooling="avg", weights=None if file else weights,
+            input_shape=image_shape,
+        )  # fmt: skip
+        if file:
+            network.load_weights(absolute(file))
     except Exception as error:  # what Keras raises is of many kinds
         raise InputError(f"{name} cannot be made of {weights} ({reason(error)})") from error
     # The module that it comes from has the preprocessing beside it.
@@ -230,8 +230,10 @@ def open_with_data(config: Config) -> tuple[Config, ImageData, keras.Model]:
         "weights": config.encoder_weights, "pixels": config.pixels,
         "outputs": ROBUST[config.algo].outputs,
     }  # fmt: skip
+    encoder: Any = None
     if "image_size" in DATASETS[config.dataset].options and config.image_size is None:
-        height, width, _ = open_given(path, **how).input_shape[1:]
+        encoder = open_given(path, **how)
+        height, width, _ = encoder.input_shape[1:]
         if height != width:
             raise InputError(
                 f"{path} takes images of {height}x{width}; {config.dataset} gives square "
@@ -239,6 +241,6 @@ def open_with_data(config: Config) -> tuple[Config, ImageData, keras.Model]:
             )
         config = replace(config, image_size=height)
     data = open_data(config)
-    encoder = open_given(path, **how, image_shape=data.image_shape)
-    found: Any = encoder.output["embedding"].shape[1]
-    return replace(config, latent_dim=found), data, encoder
+    if encoder is None or encoder.input_shape[1:] != data.image_shape:
+        encoder = open_given(path, **how, image_shape=data.image_shape)
+    return replace(config, latent_dim=encoder.output["embedding"].shape[1]), data, encoder
