@@ -7,7 +7,7 @@ from training.signals import Interrupted
 from training.sweep.cells.declaration import Cell, Declaration, Kind
 
 # Counts its starts and its steps in files; ends after so many steps; a signal ends it at a step.
-SCRIPT = """
+SCRIPT = r"""
 import os, pathlib, signal, sys, time
 folder, steps, pause, code, *needs = sys.argv[1:]
 folder = pathlib.Path(folder)
@@ -17,11 +17,12 @@ for number in (signal.SIGINT, signal.SIGTERM):
 for need in needs:
     assert (pathlib.Path(need) / "result").exists(), need
 with (folder / "starts").open("a") as file:
-    file.write(f"{os.getpid()} {time.time()}\\n")
-count = folder / "count"
-for step in range(int(count.read_text()) if count.exists() else 0, int(steps)):
+    file.write(f"{os.getpid()} {time.time()}\n")
+# A line for each step, written at once: whenever it is killed, a step was made or was not.
+made = os.open(folder / "steps", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+for step in range(os.read(made, 1 << 20).count(b"\n"), int(steps)):
     time.sleep(float(pause))
-    count.write_text(str(step + 1))
+    os.write(made, f"{step}\n".encode())
     print(f"step {step + 1}/{steps}  0:{int(steps) - step - 1:02d} left", flush=True)
     if stopped:
         time.sleep(0.4)  # a second signal would end the saving, unless it came with the first
@@ -75,9 +76,14 @@ def wait_for(what, seconds=60.0):
         time.sleep(0.02)
 
 
+def steps(sweep, name):
+    """The numbers of the steps that were made, in their order."""
+    path = sweep.folder(name) / "steps"
+    return list(map(int, path.read_text().split())) if path.exists() else []
+
+
 def count(sweep, name):
-    path = sweep.folder(name) / "count"
-    return int(path.read_text() or 0) if path.exists() else 0
+    return len(steps(sweep, name))
 
 
 def alive(pid):

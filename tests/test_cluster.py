@@ -11,7 +11,7 @@ import pytest
 import ray
 import yaml
 from ray.cluster_utils import Cluster
-from scripted_cells import Signals, alive, count, declared, script, starts, wait_for
+from scripted_cells import Signals, alive, count, declared, script, starts, steps, wait_for
 from test_resume import assert_same
 
 from tf_avae.config import Config
@@ -50,11 +50,20 @@ def scripted(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def nodes():
-    """A cluster whose head does no cells."""
+def cluster():
+    """Its head does no cells."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     yield made
     made.shutdown()
+
+
+@pytest.fixture
+def nodes(cluster):
+    """That cluster; what a test adds to it is gone after the test, whatever it found."""
+    before = set(cluster.list_all_nodes())
+    yield cluster
+    for node in set(cluster.list_all_nodes()) - before:
+        cluster.remove_node(node)
 
 
 def run(sweep, address, signals=None, **options):
@@ -68,7 +77,7 @@ def test_a_node_killed_in_the_middle_loses_nothing_and_nothing_is_done_twice(
     tmp_path, nodes, scripted
 ):
     """Its cells go on, from what they saved, on a node that is left."""
-    first, second = (nodes.add_node(num_cpus=2) for _ in range(2))
+    first, _ = (nodes.add_node(num_cpus=2) for _ in range(2))
     made = [script(f"c{n}", steps=9_999, pause=0.05) for n in range(4)]
     made += [script("after", *(cell.name for cell in made)), script("bad", code=3)]
     sweep = SweepFolder.create(tmp_path / "s", declared(*made))
@@ -91,16 +100,15 @@ def test_a_node_killed_in_the_middle_loses_nothing_and_nothing_is_done_twice(
     for n in range(4):
         name = f"c{n}"
         # Each step is made once, whichever command made it.
-        steps = [line for line in sweep.log(name).open() if line.startswith("step ")]
-        assert sweep.done(name) and 3 < count(sweep, name) == len(steps) < 9_999
+        assert sweep.done(name) and 3 < count(sweep, name) < 9_999
+        assert steps(sweep, name) == list(range(count(sweep, name)))
         assert len(sweep.sessions(name)) == len(begun[name])
         assert not any(alive(int(line.split()[0])) for line in begun[name])
     assert sweep.state("bad").reason == "exit code 3: went wrong"
-    nodes.remove_node(second)
 
 
 def test_a_signal_ends_what_runs_and_nothing_more_is_begun(tmp_path, nodes, scripted):
-    node = nodes.add_node(num_cpus=2)
+    nodes.add_node(num_cpus=2)
     made = [script(name, steps=9_999, pause=0.05) for name in "abc"]
     sweep = SweepFolder.create(tmp_path / "s", declared(*made))
     signals = Signals()
@@ -125,7 +133,6 @@ def test_a_signal_ends_what_runs_and_nothing_more_is_begun(tmp_path, nodes, scri
             assert starts(sweep, cell.name) == []
         for line in starts(sweep, cell.name):
             assert not alive(int(line.split()[0]))
-    nodes.remove_node(node)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +148,7 @@ def test_cells_see_the_gpus_that_are_theirs(gpus, devices):
 
 
 def test_what_a_node_cannot_do_is_told(tmp_path, nodes, scripted, capsys, monkeypatch):
-    node = nodes.add_node(num_cpus=1)
+    nodes.add_node(num_cpus=1)
     sweep = SweepFolder.create(tmp_path / "s", declared(script("a")))
     monkeypatch.setattr(tasks.Path, "cwd", lambda: tmp_path / "elsewhere")
     assert run(sweep, nodes.address) == (["a"], [])
@@ -150,7 +157,6 @@ def test_what_a_node_cannot_do_is_told(tmp_path, nodes, scripted, capsys, monkey
     with place_of(argparse.Namespace(cluster=nodes.address, cell_cpus=64, cell_gpus=0.5)):
         said = capsys.readouterr().out
     assert "none of the cluster's 2 nodes has 64 cores and 0.5 GPUs" in said
-    nodes.remove_node(node)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +197,7 @@ def test_without_a_cluster_there_or_ray_it_says_so(monkeypatch):
 
 
 def test_a_training_on_the_cluster_is_the_one_here_bit_by_bit(tmp_path, few_digits, nodes):
-    node = nodes.add_node(num_cpus=1)
+    nodes.add_node(num_cpus=1)
     config = Config(
         algo="avae", dataset="color_mnist", data_dir=str(few_digits), steps=20, log_every=10,
         latent_dim=4, batch_size=16,
@@ -200,7 +206,6 @@ def test_a_training_on_the_cluster_is_the_one_here_bit_by_bit(tmp_path, few_digi
     sweeps = [SweepFolder.create(tmp_path / name, made) for name in ("here", "there")]
     assert run(sweeps[0], None) == run(sweeps[1], nodes.address) == ([], [])
     assert_same(*(sweep.output("a") for sweep in sweeps))
-    nodes.remove_node(node)
 
 
 def test_the_sweep_on_kubernetes():

@@ -177,7 +177,7 @@ def test_a_stopped_or_killed_sweep_leaves_no_process_and_goes_on(tmp_path, signu
         assert sweep.state(name).name == "stopped" and sweep.last_line(name) == "saved"
         assert 0 < sweep.state(name).seconds < 60
         assert 2 < count(sweep, name) < 400
-        (sweep.folder(name) / "count").write_text("398")  # not to wait for it
+        (sweep.folder(name) / "steps").write_text("0\n" * 398)  # not to wait for it
         # The command that was killed was last heard of an hour ago.
         sessions = sweep.folder(name) / "sessions.json"
         values = json.loads(sessions.read_text())
