@@ -11,12 +11,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # the last bits of results, which tests compare between this process and commands in their own.
 import tf_avae  # isort: split
 
+import hypothesis
 import keras
 import numpy as np
 import pytest
 
 from tf_avae.networks import Architecture, layers
 from tf_avae.runs.optimizers import FusedAdam
+
+# How long an example takes says what else the machine does.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
 
 SMALL = (12, 12, 3)
 # Both networks have a normalised convolution; those of the paper take three times as long to trace.

@@ -71,7 +71,7 @@ def searches():
     seed=st.integers(0, 2**31 - 1),
     ball=st.sampled_from(sorted(BALLS)),
 )
-@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.settings(max_examples=40)
 def test_any_attack_on_anything_stays_in_its_ball_and_in_the_bounds(
     name, search, image, slope, epsilon, steps, seed, ball
 ):
@@ -95,7 +95,7 @@ def test_any_attack_on_anything_stays_in_its_ball_and_in_the_bounds(
     more=st.integers(1, 6),
     restarts=st.integers(1, 3),
 )
-@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.settings(max_examples=25)
 def test_more_steps_or_restarts_of_pgd_are_never_weaker(
     ball, slope, epsilon, steps, more, restarts
 ):

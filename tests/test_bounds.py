@@ -143,7 +143,7 @@ def outside(box, values):
     return max((low - values).max(), (values - high).max())
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=10, derandomize=True)
 @given(PLANS)
 def test_nothing_leaves_the_bounds_of_any_network(plan):
     blocks, seed, epsilon = plan

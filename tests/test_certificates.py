@@ -50,7 +50,7 @@ numbers = st.floats(-1e6, 1e6)
     arrays(np.float64, (2, 3), elements=numbers),
     arrays(np.float64, 3, elements=numbers),
 )
-@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.settings(max_examples=40)
 def test_nothing_is_proven_that_does_not_hold(ends, weights, bias):
     """Whatever rounding does, ties and cancellation included."""
     ends = ends.reshape(2, 2, 2)

@@ -150,6 +150,7 @@ def trained(name, width, seed):
     return circle, train(circle, CIRCLE_OBJECTIVES[name], seed=seed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_avae_is_smoother_off_the_data_than_the_vae(seed):
     """Fig. 8, for the coupling of the paper and a wide one: where the data end, and beyond."""

@@ -107,6 +107,7 @@ def test_a_node_killed_in_the_middle_loses_nothing_and_nothing_is_done_twice(
     assert sweep.state("bad").reason == "exit code 3: went wrong"
 
 
+@pytest.mark.long
 def test_a_signal_ends_what_runs_and_nothing_more_is_begun(tmp_path, nodes, scripted):
     nodes.add_node(num_cpus=2)
     made = [script(name, steps=9_999, pause=0.05) for name in "abc"]

@@ -286,7 +286,7 @@ ATTACKS = {
     bounds=st.tuples(st.floats(-2, 2), st.floats(-2, 2)),
     epsilon=st.floats(0, 1),
 )
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=60)
 def test_an_attack_refuses_or_stays_in_its_ball_and_bounds(name, images, bounds, epsilon):
     legal = (
         images.ndim == 4

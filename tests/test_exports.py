@@ -145,7 +145,11 @@ def test_scans_are_counted_and_not_what_looks_like_them(decode):
 
 @pytest.mark.parametrize(
     ("arch", "precision"),
-    [("mlp", "float32"), ("mlp", "mixed_float16"), ("conv", "mixed_bfloat16")],
+    [
+        ("mlp", "float32"),
+        pytest.param("mlp", "mixed_float16", marks=pytest.mark.long),
+        ("conv", "mixed_bfloat16"),
+    ],
 )
 def test_graph_gives_the_models_numbers_in_float32(
     tmp_path, make_model, small_images, arch, precision

@@ -167,7 +167,7 @@ READ_ORIENTATION = compiled(orientation)
     st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=3),
     st.integers(0, 90),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_damaged_exif_is_read_as_far_as_it_goes(block, mark, damage, kept):
     content = bytearray(mark + block)
     for place, value in damage:
@@ -189,7 +189,7 @@ FIRST_EXIF = compiled(lambda file: jpeg_segment(file, 0xE1, b"Exif\0\0"))
         max_size=8,
     )
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_first_segment_is_found_among_others(parts):
     """Fillers, rubbish and what has no content are gone past."""
     found = FIRST_EXIF(b"\xff\xd8" + b"".join(parts) + b"\xff\xda\0\2")

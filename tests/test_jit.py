@@ -35,7 +35,10 @@ def trained(make_model, images, algo, jit):
     return model.get_weights()
 
 
-@pytest.mark.parametrize("algo", ["avae", "se_avae", "certified_elbo"])
+@pytest.mark.parametrize(
+    "algo",
+    ["avae", *(pytest.param(a, marks=pytest.mark.long) for a in ("se_avae", "certified_elbo"))],
+)
 def test_they_are_the_steps_that_they_are_without(make_model, small_images, monkeypatch, algo):
     """With the noise taken out: XLA draws other numbers, and so it is seen that it is there. A sign
     of a gradient that is almost zero turns with rounding."""

@@ -56,6 +56,7 @@ def assert_same(found, right):
         assert found[name].dtype == value.dtype, name
 
 
+@pytest.mark.long
 def test_other_settings_of_kerass_file_change_no_number(saved, right, tmp_path):
     home = settings(tmp_path / "keras", floatx="float16", image_data_format="channels_first")
     done = run("tests/keras_settings.py", saved, tmp_path / "out.npz", home=home)

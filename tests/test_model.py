@@ -55,6 +55,7 @@ def test_every_objective_takes_steps_in_every_precision(
     assert {value.dtype for value in terms.values()} == {tf.float32}
 
 
+@pytest.mark.long
 def test_mixed_precision_learns_as_float32_does(make_model, small_images):
     """Loss scaling that was not undone, or undone twice, would show."""
     bounds = {}

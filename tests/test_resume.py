@@ -67,11 +67,12 @@ def assert_same(one, other):
         # Between the stages, in the second of them, between training and results.
         ("avae_ss", ("0:40", "1:37", "1:60"), "--ema-momentum 0.9"),
         # Ten steps at a time, the last time five; with a scale of the loss that changes.
-        (
+        pytest.param(
             "avae", ("0:17",),
             "--precision mixed_float16 --log-every 10 --eval-every 20 --steps-per-execution 10 "
             "--steps 25 --ema-momentum 0.9 --learning-rate-warmup 5 --learning-rate-decay cosine "
             "--augment flip crop colour",
+            marks=pytest.mark.long,
         ),
         pytest.param("avae", ("0:17",), "--jit on --steps 25", marks=pytest.mark.long),
         *[
@@ -288,6 +289,7 @@ def test_resuming_a_complete_run_changes_nothing(straight):
     assert (straight / "model.keras").read_bytes() == before
 
 
+@pytest.mark.long
 def test_a_run_outlives_the_reader_of_its_output(tmp_path):
     run = tmp_path / "run"
     process = subprocess.Popen(

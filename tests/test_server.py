@@ -272,6 +272,7 @@ def test_a_message_over_the_limit_is_refused(running):
         assert len(client.embed(images(50)).embedding) == 50
 
 
+@pytest.mark.long
 def test_versions_come_and_go_under_load_and_the_end_is_orderly(base, tmp_path):
     """No request fails while versions are added, one of them broken, and removed; those under way
     when the server is told to stop are answered, or were turned away before they were begun."""

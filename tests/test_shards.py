@@ -34,7 +34,10 @@ def results(evaluation):
     return json.dumps(evaluation.results, sort_keys=True)
 
 
-@pytest.mark.parametrize(("encoders", "shards"), [([AFFINE, DEEP], 3), ([AFFINE], 12)])
+@pytest.mark.parametrize(
+    ("encoders", "shards"),
+    [([AFFINE, DEEP], 3), pytest.param([AFFINE], 12, marks=pytest.mark.long)],
+)
 def test_shards_make_the_parts_of_the_whole(tmp_path, encoders, shards):
     """Points and margins too; with more shards than batches, or than pieces of work."""
     how = replace(HOW, tasks="kind")

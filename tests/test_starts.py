@@ -27,7 +27,7 @@ def point(name, images, epsilon, seed=0, ball="linf"):
 
 @given(IMAGES, st.floats(0, 1), st.sampled_from([*STARTS, "flat number"]), st.integers(0, 7),
        st.sampled_from(list(BALLS)))  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_starts_lie_in_the_ball_and_in_the_bounds(images, epsilon, name, seed, ball):
     if name in STARTS and not knows(STARTS[name].balls, ball):
         return

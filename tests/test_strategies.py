@@ -283,6 +283,7 @@ class Workers:
         return "\n".join(log.read_text() for log in self.logs)
 
 
+@pytest.mark.long
 def test_two_processes_stop_together_and_one_goes_on(tmp_path, few_digits):
     alone, team = tmp_path / "alone", tmp_path / "team"
     vae = ["--algo", "avae"]

@@ -20,7 +20,10 @@ def short(monkeypatch):
     monkeypatch.setattr(ppca, "RHO", ppca.TABLE_RHO)
 
 
-@pytest.mark.parametrize("name", theory.CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] * (name == "ppca")) for name in theory.CASES],
+)
 def test_it_writes_page_numbers_and_figures(tmp_path, short, name, capsys):
     folder = tmp_path / "new"
     folder.mkdir()

@@ -221,7 +221,9 @@ def quantised(base, folder, model):
     [
         (constant, "embedding is made of no weights that can be trained: they are constants"),
         (as_a_classifier, "embedding is made of no weights.* frozen; export the run again"),
-        (quantised, "embedding is made of weights that are quantised"),
+        pytest.param(
+            quantised, "embedding is made of weights that are quantised", marks=pytest.mark.long
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_said(base, model, tmp_path, make, words):

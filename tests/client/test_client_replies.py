@@ -168,7 +168,7 @@ def test_parts_that_do_not_go_together(connect, server):
 sides = st.one_of(st.integers(-2, 5), st.sampled_from([2**24, 2**31, 2**33, 2**62, 2**63 - 1]))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     shapes=st.lists(st.lists(sides, max_size=12), min_size=3, max_size=3),
     dtype=st.integers(0, 24),
@@ -199,7 +199,7 @@ def test_any_reply_is_read_or_bad(shapes, dtype, content, floats, unknown):
     assert found.inconsistency.shape == (3,)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(content=st.binary(max_size=200), at=st.integers(0, 400), damage=st.binary(max_size=8))
 def test_any_bytes_are_read_or_bad(content, at, damage):
     """Arbitrary bytes, and a good reply with some of its bytes changed."""
