@@ -39,7 +39,7 @@ ALLOWED = {
     "theory": FOUNDATIONS | {"distributions"},
     "plots": FOUNDATIONS,
     # Probes and evaluation take callables and arrays, never the model class.
-    "probes": FOUNDATIONS,
+    "probes": FOUNDATIONS | {"bounds"},
     "evaluation": FOUNDATIONS
     | {"attacks", "bounds", "distributions", "graphs", "plots", "probes", "provenance"},
     "objectives": FOUNDATIONS | {"distributions"},

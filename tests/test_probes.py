@@ -14,7 +14,6 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from tf_avae import probes
 from tf_avae.errors import InputError
 from tf_avae.evaluation.neighbours import agreement, nearest
 from tf_avae.probes import (
@@ -22,11 +21,13 @@ from tf_avae.probes import (
     MARGIN_WEIGHTS,
     STRENGTHS,
     Probe,
+    fit_interval,
     fit_linear,
     fit_margin,
     fit_mlp,
     latent_radius,
 )
+from tf_avae.probes.probe import solve
 
 RNG = np.random.default_rng(0)
 
@@ -215,12 +216,77 @@ def test_mlp_solves_what_no_line_can():
         for name, head in HEADS.items()
     }
     assert scores["mlp"] > 0.93 and max(scores["linear"], scores["margin"]) < 0.7
+    assert scores["interval"] > 0.85
 
 
-def test_mlp_is_a_function_of_its_seed():
-    one, again, other = (fit_mlp(X, Y, s).probe(NEW[:5]).numpy() for s in (1, 1, 2))
+@pytest.mark.parametrize("fit", [fit_mlp, fit_interval])
+def test_a_head_of_two_layers_is_a_function_of_its_seed(fit):
+    one, again, other = (fit(X, Y, s).probe(NEW[:5]).numpy() for s in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert not np.allclose(one, other)
+
+
+def proven(probe, x, y, reach):
+    """Whether intervals, by numpy, prove the class of embeddings that move by up to `reach` in each
+    dimension, through a hidden layer."""
+    (into, offset), (out, offsets) = (map(np.float64, layer) for layer in probe.layers)
+    middle = (x - probe.mean) / probe.scale @ into + offset
+    reach = reach / probe.scale @ np.abs(into)
+    low, high = np.maximum(middle - reach, 0), np.maximum(middle + reach, 0)
+    ahead = out[:, y].T[:, :, np.newaxis] - out  # [N, units, K]: the last layer's rows are folded
+    least = np.where(ahead > 0, low[..., np.newaxis], high[..., np.newaxis])
+    least = (ahead * least).sum(1) + offsets[y][:, np.newaxis] - offsets
+    least[np.arange(len(y)), y] = np.inf
+    return least.min(1) > 0
+
+
+def test_interval_head_proves_what_mlp_does_not():
+    centres = np.random.default_rng(3).normal(size=(3, 6))
+    y = np.arange(900) % 3
+    x = centres[y] + 0.5 * np.random.default_rng(4).normal(size=(900, 6))
+    plain, bounded = fit_mlp(x[:600], y[:600]), fit_interval(x[:600], y[:600])
+    # All dimensions have one scale, and the radius is a share of it.
+    scale = bounded.probe.scale
+    assert np.ptp(scale) == 0 and scale[0] == pytest.approx(np.sqrt(x.var(0).mean()), rel=0.05)
+    radius = bounded.notes["radius"] * scale
+    shares = [proven(of.probe, x[600:], y[600:], radius).mean() for of in (plain, bounded)]
+    assert shares[1] > 0.5 and shares[1] > shares[0] + 0.15
+    right = [np.mean(of.probe(np.float32(x[600:])).numpy().argmax(1) == y[600:])
+             for of in (plain, bounded)]  # fmt: skip
+    assert right[1] > right[0] - 0.04
+
+
+def test_interval_head_takes_the_largest_radius_that_costs_little():
+    options = {"radii": (0.1, 1.0, 3.0)}
+    strict, lax = (
+        fit_interval(X * MILD, Y, most_lost=lost, **options).notes for lost in (0.05, 1.0)
+    )
+    radii, accuracy = zip(*lax["held_out_accuracy"], strict=True)
+    assert radii == (0.0, 0.1, 1.0, 3.0) and lax["radius"] == 3.0
+    assert accuracy[-1] < accuracy[0] - 0.05  # the radius has its price here
+    # The stricter one stops where it has lost too much, and takes the one before.
+    tried = strict["held_out_accuracy"]
+    assert tried == lax["held_out_accuracy"][: len(tried)] and len(tried) > 1
+    best = accuracy[0] - 0.05
+    assert accuracy[len(tried) - 1] < best <= min(accuracy[: len(tried) - 1])
+    assert strict["radius"] == tried[-2][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"radii": ()}, "give at least one"),
+        ({"radii": (0.0, 0.1)}, "above 0"),
+        ({"radii": (0.2, 0.1)}, "ascending"),
+        ({"radii": (0.1, np.inf)}, "finite"),
+        ({"radii": (np.nan,)}, r"radii are \[nan\]"),
+        ({"most_lost": -0.1}, "most_lost is -0.1"),
+        ({"most_lost": np.nan}, "most_lost is nan"),
+    ],
+)
+def test_radii_that_are_none_are_refused(options, words):
+    with pytest.raises(InputError, match=words):
+        fit_interval(X, Y, **options)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -291,5 +357,5 @@ def test_a_fit_takes_one_thread_and_leaves_the_others_as_they_were(monkeypatch):
     seen = []
     model = types.SimpleNamespace(fit=lambda x, y: seen.append(threads()), n_iter_=np.array([3]))
     with threadpool_limits(2):
-        assert probes._fit(model, np.zeros((2, 1)), np.zeros(2))
+        assert solve(model, np.zeros((2, 1)), np.zeros(2))
         assert seen == [{1}] and threads() == {2}

@@ -32,21 +32,11 @@ def lacks(evaluated: EvaluatedEncoder) -> str | None:
     norm = evaluated.settings.norm
     if norm != _BALL:
         return f"no bounds: they are of the ball {_BALL}, and the norm is {norm}"
-    if not _linear_heads(evaluated):
-        return "no bounds: no head is linear"
     try:
         evaluated.prover  # noqa: B018 - it is made, or it says why not
     except InputError as error:
         return str(error)
     return None
-
-
-def _linear_heads(evaluated: EvaluatedEncoder) -> list[str]:
-    return [
-        head
-        for head in evaluated.settings.heads
-        if all(len(evaluated.fitted(task, head).probe.layers) == 1 for task in evaluated.tasks)
-    ]
 
 
 def planned_certified(
@@ -72,16 +62,16 @@ def _work(encoder: Encoder, *of: Any) -> Work:
 
 
 def certified(evaluated: EvaluatedEncoder) -> dict[str, Any]:
-    """The share of images verified, for each task, linear head and radius.
+    """The share of images verified, for each task, head and radius.
 
     Raises:
         ProofContradicted: an attack broke an image that is verified.
     """
-    settings, heads = evaluated.settings, _linear_heads(evaluated)
+    settings = evaluated.settings
     attacked = "robustness" in settings.sections
     rows = []
     for task, of_task in evaluated.tasks.items():
-        for head in heads:
+        for head in settings.heads:
             leads = {e: lead(evaluated, task, head, e) for e in sorted(settings.epsilons)}
             if attacked:
                 _must_agree(evaluated, task, head, leads)
@@ -98,20 +88,17 @@ def certified(evaluated: EvaluatedEncoder) -> dict[str, Any]:
                     survived = evaluated.outcomes(task, head, epsilon).survived
                     row["unbroken"] = statistics.proportion(survived)
                 rows.append(row)
-    left_out = [head for head in settings.heads if head not in heads]
-    return {
-        "bounds": settings.certify, "outward": settings.outward, "rows": rows, "left_out": left_out
-    }  # fmt: skip
+    return {"bounds": settings.certify, "outward": settings.outward, "rows": rows}
 
 
 def proofs(evaluated: EvaluatedEncoder) -> list[Piece]:
-    """The proofs through linear heads, in batches."""
+    """The proofs through heads, in batches."""
     return [
         Piece(
             _work(evaluated.encoder, task, head, epsilon, of),
             partial(_lead, evaluated, task, head, epsilon, of),
         )
-        for task, head in itertools.product(evaluated.tasks, _linear_heads(evaluated))
+        for task, head in itertools.product(evaluated.tasks, evaluated.settings.heads)
         for epsilon in sorted(evaluated.settings.epsilons)
         for of in evaluated.batches(task, head)
     ]

@@ -1,4 +1,4 @@
-"""Bounds of what linear heads say of all images in a ball, through an encoder's layers."""
+"""Bounds of what heads say of all images in a ball, through an encoder's layers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REFUSED = "no bounds: "
 
 
 class Prover:
-    """Bounds of what linear heads say of all images in a ball around one, through an encoder.
+    """Bounds of what heads say of all images in a ball around one, through an encoder.
 
     Args:
         encoder: it must give its layers.
@@ -57,7 +57,7 @@ class Prover:
             raise InputError(f"{_REFUSED}its layers do not give its embeddings")
         self.digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in around)).hexdigest()
         self._shape = images.shape[1:]
-        self._heads: dict[int, _Head] = {}
+        self._heads: dict[tuple[int, ...], _Head] = {}
         self._graphs: dict[tuple, Callable] = {}
 
     def least(
@@ -66,21 +66,21 @@ class Prover:
         """What the logit of an image's label exceeds all others by, at least, wherever in the ball.
 
         Args:
-            probe: a linear head.
+            probe: a head.
             relaxed, outward: those of `Bounds.least`.
 
         Returns:
             a function of images [B, H, W, C], columns of their labels [B] and the L-infinity
             ball's radius, which is true until the next call of this one.
         """
-        classes = len(probe.layers[-1][1])
-        if classes not in self._heads:
-            self._heads[classes] = _Head(self._network, classes)
-        head = self._heads[classes]
+        units = tuple(len(bias) for _, bias in probe.layers)
+        if units not in self._heads:
+            self._heads[units] = _Head(self._network, units)
+        head = self._heads[units]
         head.take(probe)
-        key = (classes, relaxed, outward)
+        key = (units, relaxed, outward)
         if key not in self._graphs:
-            self._graphs[key] = _traced(head.bounds, self._shape, *key)
+            self._graphs[key] = _traced(head.bounds, self._shape, units[-1], relaxed, outward)
         graph = self._graphs[key]
         return lambda images, labels, epsilon: graph(
             images, labels, tf.constant(epsilon, tf.float32)
@@ -88,23 +88,29 @@ class Prover:
 
 
 class _Head:
-    """A linear head as layers on a network, so that one graph serves all heads of as many classes,
-    and rounding is allowed for in the head as in the network.
+    """A head as layers on a network, so that one graph serves all heads of as many units, and
+    rounding is allowed for in the head as in the network.
 
     Attributes:
         bounds: of the logits.
     """
 
-    def __init__(self, network: keras.Model, classes: int):
+    def __init__(self, network: keras.Model, units: tuple[int, ...]):
         # Names of their own: a model that was loaded may have any that Keras gives.
-        name = f"{network.name}_head_{classes}"
+        name = f"{network.name}_head_{'_'.join(map(str, units))}"
         self._scale = keras.layers.BatchNormalization(
             epsilon=0.0, center=False, dtype="float32", name=f"{name}_scale"
         )
-        self._logits = keras.layers.Dense(
-            classes, kernel_initializer="zeros", dtype="float32", name=f"{name}_logits"
-        )
-        outputs = self._logits(self._scale(network.outputs[0]))
+        self._layers = [
+            keras.layers.Dense(
+                count, activation="relu" if number < len(units) else None,
+                kernel_initializer="zeros", dtype="float32", name=f"{name}_{number}",
+            )
+            for number, count in enumerate(units, start=1)
+        ]  # fmt: skip
+        outputs = self._scale(network.outputs[0])
+        for layer in self._layers:
+            outputs = layer(outputs)
         self.bounds = Bounds(keras.Model(network.inputs, outputs))
 
     def take(self, probe: Probe) -> None:
@@ -112,8 +118,8 @@ class _Head:
         self._scale.gamma.assign(1.0 / probe.scale)
         self._scale.moving_mean.assign(probe.mean)
         self._scale.moving_variance.assign(np.ones_like(probe.scale))
-        for weight, value in zip(self._logits.weights, probe.layers[0], strict=True):
-            weight.assign(value)
+        for layer, weights in zip(self._layers, probe.layers, strict=True):
+            layer.set_weights(weights)
 
 
 def _traced(bounds: Bounds, shape: Any, classes: int, relaxed: int, outward: bool) -> Callable:

@@ -226,7 +226,7 @@ for _section in (
         by_gradients=True, pieces=attacks,
     ),
     Section(
-        certified.SECTION, "accuracy that bounds prove, by task, linear head and ε, beside that "
+        certified.SECTION, "accuracy that bounds prove, by task, head and ε, beside that "
         "under the budget", certified.certified, certified.lacks, of_tasks=True,
         pieces=certified.proofs,
     ),
