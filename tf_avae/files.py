@@ -155,6 +155,19 @@ def absolute(path: str | Path) -> Path:
         raise InputError(f"{str(path)!r} cannot be a path: {error}") from error
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $TF_AVAE_CACHE, or tf_avae in $XDG_CACHE_HOME or
+    ~/.cache. It need not be there.
+
+    Raises:
+        InputError: there is no such path on any disk.
+    """
+    given = os.environ.get("TF_AVAE_CACHE")
+    if given:
+        return absolute(given)
+    return absolute(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tf_avae"
+
+
 def for_tensorflow(path: Path) -> str:
     """A path as TensorFlow takes it: as UTF-8, whatever the locale makes of its bytes.
 

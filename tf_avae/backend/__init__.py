@@ -231,7 +231,8 @@ def need(modules: Mapping[str, str], extra: str = "tf") -> None:
     missing = [shown for name, shown in modules.items() if not _is_installed(name)]
     if missing:
         raise NotInstalled(
-            f"not installed: {', '.join(missing)}; in a checkout: pip install '.[{extra}]'"
+            f"not installed: {', '.join(missing)}; pip install 'tf-avae[{extra}]', or in a "
+            f"checkout: pip install '.[{extra}]'"
         )
 
 

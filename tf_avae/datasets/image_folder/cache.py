@@ -27,7 +27,7 @@ from tf_avae.colours import WHITE, colour
 from tf_avae.console.printing import note
 from tf_avae.console.progress import Counter
 from tf_avae.errors import InputError
-from tf_avae.files import absolute, clear_drafts, exclusive, replacing
+from tf_avae.files import cache_folder, clear_drafts, exclusive, replacing
 from tf_avae.image_files.converting import readable
 from tf_avae.image_files.decoding import DECODING, decode_pixels, fault
 from tf_avae.image_files.fitting import FITS, STRETCH
@@ -178,18 +178,6 @@ def read_pictures(
     # In words, so that who is refused for it can see what differs.
     checksum = f"{entry.checksum}, decoding {DECODING} on {background}{how.beside_stretch(', ')}"
     return Pictures([file.path for file in readable], fetch, entry.unreadable, checksum)
-
-
-def cache_folder() -> Path:
-    """Where decoded pictures are kept: $TF_AVAE_CACHE, or tf_avae in $XDG_CACHE_HOME or ~/.cache.
-
-    Raises:
-        InputError: there is no such path on any disk.
-    """
-    given = os.environ.get("TF_AVAE_CACHE")
-    if given:
-        return absolute(given)
-    return absolute(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tf_avae"
 
 
 def _place(folder: Path, how: _How) -> Path:
