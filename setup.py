@@ -73,6 +73,9 @@ ONNX = ["onnx>=1.23,<1.24", "tf2onnx>=1.17,<1.18", "onnxruntime>=1.32,<1.33"]
 OPENVINO = ["openvino>=2026.4,<2026.5"]
 LITERT = ["ai-edge-litert>=2.3,<2.4"]
 
+# The demo's page. Gradio changes its pages with each minor release; it takes Pillow up to 12.
+GRADIO = ["gradio>=6.31,<6.32"]
+
 setup(
     name="tf-avae",
     version=VERSION,
@@ -111,6 +114,7 @@ setup(
         "tf_avae.evaluation": ["report.css"],
         "tf_avae": ["py.typed"],
         "tf_avae.saved.shipped": ["**/*"],
+        "training.demo": ["page.css"],
         "training.sweep.table3": ["*.csv"],
         "training.theory": ["*.md"],
         "serving.protocol": ["*.proto", "*.binpb"],
@@ -127,6 +131,8 @@ setup(
         "onnx": [*TENSORFLOW, *ONNX],
         "openvino": [*TENSORFLOW, *OPENVINO],
         "litert": [*TENSORFLOW, *LITERT],
+        # A page on which anybody attacks two encoders: `tf-avae demo`.
+        "demo": [*TENSORFLOW, *GRADIO],
         "test": [
             *TENSORFLOW,
             *BEAM,
@@ -134,6 +140,7 @@ setup(
             *ONNX,
             *OPENVINO,
             *LITERT,
+            *GRADIO,
             # Two processes; attacks stay in their balls for any input; reports in a real browser.
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",

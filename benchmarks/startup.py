@@ -22,7 +22,7 @@ from training.rates import spread
 
 COMMANDS = (
     *(f"training.{name}" for name in ("fit", "robustify", "evaluate", "compare", "classify")),
-    *(f"training.{name}" for name in ("draw_faces", "sweep", "theory", "leaderboard")),
+    *(f"training.{name}" for name in ("demo", "draw_faces", "sweep", "theory", "leaderboard")),
     *(f"serving.{name}" for name in ("export", "server", "client", "bulk")),
 )
 """What is asked for its help."""

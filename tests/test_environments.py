@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = [
     *("training.fit", "training.evaluate", "training.classify", "training.draw_faces"),
     *("training.sweep.__main__", "training.sweep.timing", "training.theory.__main__"),
-    "training.leaderboard.__main__",
+    *("training.demo.__main__", "training.leaderboard.__main__"),
     *("serving.export", "serving.server.__main__", "serving.client.__main__"),
     *(f"benchmarks.{path.stem}" for path in sorted((ROOT / "benchmarks").glob("*.py"))
       if "\ndef main(" in path.read_text(encoding="utf-8")),

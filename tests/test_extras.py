@@ -15,6 +15,7 @@ from tests.test_readme import ROOT
 from tf_avae import backend
 from tf_avae.errors import InputError
 from tf_avae.saved.formats import FORMATS, OnnxFile
+from training import demo
 
 CASES = [
     (lambda: importlib.reload(serving.transformer), "sklearn", "scikit-learn", "tf"),
@@ -32,6 +33,7 @@ CASES = [
     (FORMATS["onnx"].check_installed, "tf2onnx", "tf2onnx", "onnx"),
     (lambda: OnnxFile(ROOT), "onnxruntime", "onnxruntime", "onnx"),
     (FORMATS["openvino"].check_installed, "openvino", "openvino", "openvino"),
+    (demo.check_installed, "gradio", "Gradio", "demo"),
     (FORMATS["litert"].check_installed, "ai_edge_litert", "ai-edge-litert", "litert"),
 ]  # fmt: skip
 

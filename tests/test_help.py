@@ -11,7 +11,10 @@ from benchmarks import startup
 from tests.test_readme import ROOT
 from tf_avae.errors import InputError
 
-HEAVY = {"tensorflow", "keras", "sklearn", "matplotlib", "tensorflow_datasets", "apache_beam"}
+HEAVY = {
+    *("tensorflow", "keras", "sklearn", "matplotlib", "tensorflow_datasets"),
+    *("apache_beam", "gradio"),
+}
 ASK = """
 import atexit, runpy, sys
 def tell():

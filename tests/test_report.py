@@ -141,6 +141,7 @@ UNREADABLE = """() => {
   };
   const words = e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
   return [...document.body.querySelectorAll("*")].filter(words).filter(e => {
+    if (!e.getClientRects().length) return false;
     const style = getComputedStyle(e);
     const [low, high] = [light(style.color), light(behind(e))].sort((a, b) => a - b);
     return (high + 0.05) / (low + 0.05) < 4.5 || parseFloat(style.fontSize) < 11;

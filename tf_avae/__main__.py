@@ -29,6 +29,7 @@ COMMANDS = {
     "robustify": Command("training.robustify", "make an encoder that you have robust"),
     "evaluate": Command("training.evaluate", "measure how robust encoders are"),
     "compare": Command("training.compare", "draw what one attack does to encoders"),
+    "demo": Command("training.demo", "open a page on which you attack digits that you draw"),
     "leaderboard": Command("training.leaderboard", "put evaluations into one table"),
     "classify": Command("training.classify", "train a head on a frozen encoder"),
     "sweep": Command("training.sweep", "run many trainings and evaluations"),
