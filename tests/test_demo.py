@@ -21,10 +21,11 @@ from tests.test_readme import ROOT
 from tests.test_report import CHROMIUM, UNREADABLE
 from tf_avae.datasets.color_mnist.dataset import COLORS
 from tf_avae.errors import InputError
+from tf_avae.saved.encoders import open_encoder
 from training.demo import __main__ as command
 from training.demo import kept, page
 from training.demo.digits import coloured, drawn, picked
-from training.demo.readers import FIRST, MOST, Reader
+from training.demo.readers import FIRST, MOST
 from training.demo.ready import ready
 
 FEW = {"steps": 4, "images": 500}
@@ -113,7 +114,7 @@ def test_a_drawing_becomes_an_image_as_mnist_makes_them(demo):
         assert found.shape == (28, 28) and found.dtype == np.uint8 and found.max() == 255
         assert np.corrcoef(found.ravel(), image.ravel())[0, 1] > 0.8
     line = np.zeros((280, 280), np.uint8)
-    line[100, 5:10] = 9  # thinner than a pixel of the image, and faint
+    line[100:103, 5:205] = 9  # thinner than a pixel of the image, and faint
     assert np.count_nonzero(drawn(line)) == 20
 
 
@@ -154,7 +155,7 @@ def test_what_is_kept_is_not_made_again_and_what_is_damaged_is(
 
     def make():
         path = kept.plain_vae(str(few_digits), steps=2)
-        return path, Reader("plain VAE", path, data, 200).heads, capsys.readouterr()
+        return path, kept.linear_heads(open_encoder(path), data, 200), capsys.readouterr()
 
     path, heads, (out, _) = make()
     assert "training a plain VAE" in out and "fitting heads" in out
@@ -252,7 +253,7 @@ def served(demo, monkeypatch):
     )  # fmt: skip
     listening = socket.create_server(("127.0.0.1", 0))
     app = page.application(page.page(*demo))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     yield f"http://127.0.0.1:{listening.getsockname()[1]}", looked_up

@@ -85,8 +85,9 @@ def _serve(app: Any, listening: socket.socket, browser: bool) -> None:
     """Serves an application, and shows it to a browser, until a signal ends it."""
     import uvicorn
 
+    # Its configuration of logging would close what others log to.
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=_GRACE)
+        uvicorn.Config(app, log_config=None, log_level="critical", timeout_graceful_shutdown=_GRACE)
     )
     host, port = listening.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
