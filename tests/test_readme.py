@@ -222,6 +222,7 @@ def test_make_targets_exist():
         ("benchmarks.serving", "docs/results/serving_beside.json", "docs/serving.md"),
         ("benchmarks.serving", "docs/results/serving_beside_before.json", "docs/serving.md"),
         ("benchmarks.frozen", "docs/results/frozen.json", "docs/downstream.md"),
+        ("benchmarks.demo", "docs/results/demo.json", "docs/demo.md"),
         ("benchmarks.detection", "docs/results/detection.json", "docs/detection.md"),
         ("benchmarks.detection", "docs/results/detection_shipped.json", "docs/detection.md"),
         ("benchmarks.budgets", "docs/results/budgets.json", "docs/evaluation.md"),

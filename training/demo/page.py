@@ -37,6 +37,7 @@ _FIRST_DIGIT, _FIRST_EPSILON = 7, 0.1
 _PICKED, _DRAWN = "picked", "drawn"
 
 _CANVAS, _BRUSH = 280, 22
+_NARROW = 280  # pixels: of two columns that would be narrower, one goes under the other
 _MOST_BYTES = "1mb"
 _KEPT_SECONDS = 600  # of drawings that browsers have sent
 
@@ -144,7 +145,7 @@ def page(readers: Sequence[Reader], split: Split) -> Any:
         source, number = gr.State(_PICKED), gr.State(0)
         gr.Markdown(f"# {_TITLE}\n{_EXPLAINED}", elem_classes="explained")
         with gr.Row():
-            with gr.Column(scale=2, min_width=280):
+            with gr.Column(scale=2, min_width=_NARROW):
                 with gr.Tabs():
                     with gr.Tab("Pick") as pick:
                         digit = gr.Radio(list(range(10)), value=_FIRST_DIGIT, label="digit")
@@ -159,10 +160,14 @@ def page(readers: Sequence[Reader], split: Split) -> Any:
                         )  # fmt: skip
                 colour = gr.Radio(list(COLORS), value=COLORS[-1], label="colour")
             # Beside what it changes, on a narrow screen too.
-            with gr.Column(scale=5, min_width=280):
+            with gr.Column(scale=5, min_width=_NARROW):
                 with gr.Row():
-                    epsilon = gr.Slider(0, MOST, value=_FIRST_EPSILON, step=STEP, label="ε")
-                    aim = gr.Dropdown(list(AIMS), value=FIRST, label="the attack's target")
+                    epsilon = gr.Slider(
+                        0, MOST, value=_FIRST_EPSILON, step=STEP, label="ε", min_width=_NARROW
+                    )
+                    aim = gr.Dropdown(
+                        list(AIMS), value=FIRST, label="the attack's target", min_width=_NARROW
+                    )
                 seen = gr.HTML()
         gr.Markdown(_MEANT, elem_classes="explained")
         given = [source, digit, number, sketch, colour, epsilon, aim]
