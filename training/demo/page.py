@@ -55,7 +55,7 @@ _MEANT = """
   head says another digit. No attack can change it. That the digit is right, it does not say.
 - **The change** is scaled: grey where there is none, and the largest is black or white.
 - **The target** is a digit that the head shall say, or none: then any other will do. A longer
-  search takes some ten seconds (the budget `strong`; the short one is `paper`).
+  search, the budget `strong`, takes some ten seconds.
 """
 
 
