@@ -66,7 +66,7 @@ def test_at_radius_0_it_says_what_the_heads_say(demo, images):
 
 
 @pytest.mark.parametrize("aim", [FIRST, "the digit 3"])
-@pytest.mark.parametrize("epsilon", [0.05, MOST])
+@pytest.mark.parametrize("epsilon", [0.05, pytest.param(MOST, marks=pytest.mark.long)])
 def test_attacked_images_stay_in_the_ball_and_are_images(demo, images, aim, epsilon):
     for reader in demo[0]:
         for image in images:
@@ -93,6 +93,7 @@ def test_what_is_proven_is_not_broken_and_what_is_not_may_be(demo, images):
     assert proven >= 2 and broken >= 2
 
 
+@pytest.mark.long
 def test_a_target_is_what_the_head_says_where_the_attack_may_do_much(demo, images):
     _, robust = demo[0]
     reached = [
@@ -147,6 +148,7 @@ def test_a_question_is_answered_for_each_encoder(demo):
 # ---------------------------------------------------------------------- what it keeps
 
 
+@pytest.mark.long
 def test_what_is_kept_is_not_made_again_and_what_is_damaged_is(
     few_digits, tmp_path, monkeypatch, capsys
 ):
@@ -205,7 +207,9 @@ def test_without_gradio_the_remedy_is_told(capsys, monkeypatch):
     assert "not installed: Gradio; pip install 'tf-avae[demo]'" in refused(capsys)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_a_signal_ends_it_quietly(demo, capsys, monkeypatch, signum):
     monkeypatch.setattr("training.demo.ready.ready", lambda: demo)
     opened = []
