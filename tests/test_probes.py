@@ -4,6 +4,7 @@ import itertools
 import json
 import types
 
+import keras
 import numpy as np
 import pytest
 import scipy.stats
@@ -224,6 +225,26 @@ def test_a_head_of_two_layers_is_a_function_of_its_seed(fit):
     one, again, other = (fit(X, Y, s).probe(NEW[:5]).numpy() for s in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert not np.allclose(one, other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: keras.config.set_dtype_policy("mixed_float16"),
+        lambda: keras.config.set_floatx("bfloat16"),
+        lambda: keras.utils.set_random_seed(7),
+    ],
+)
+def test_interval_head_is_the_same_whatever_kerass_settings(change):
+    expected = fit_interval(X, Y, radii=(0.1,)).probe(NEW[:5]).numpy()
+    before = keras.config.dtype_policy(), keras.config.floatx()
+    try:
+        change()
+        found = fit_interval(X, Y, radii=(0.1,)).probe(NEW[:5]).numpy()
+    finally:
+        keras.config.set_dtype_policy(before[0])
+        keras.config.set_floatx(before[1])
+    np.testing.assert_array_equal(found, expected)
 
 
 def proven(probe, x, y, reach):

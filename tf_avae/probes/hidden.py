@@ -97,10 +97,11 @@ def fit_interval(
     seen = given.embeddings[held_out], given.columns[held_out]
     scaler = one_scale(given.embeddings[fit])
     head = _Bounded(given.embeddings.shape[1], len(given.classes), given.seed)
-    x, y = scaler.transform(given.embeddings[fit]), given.columns[fit]
-    examples = tf.data.Dataset.from_tensor_slices((np.float32(x), np.int32(y)))
-    passes = math.ceil(_LEAST_STEPS * _BATCH / len(y))
-    epoch = examples.shuffle(len(y), seed=given.seed).repeat(passes).batch(_BATCH)
+    x = tf.constant(scaler.transform(given.embeddings[fit]), tf.float32)
+    y = tf.constant(given.columns[fit], tf.int32)
+    steps = max(_LEAST_STEPS, math.ceil(len(fit) / _BATCH))
+    # NumPy's: TensorFlow's own shuffle depends on the program's seed too.
+    order = np.random.default_rng(given.seed)
     tried: list[tuple[float, float]] = []
     for before, radius in itertools.pairwise((0.0, 0.0, *radii)):
         rise = keras.callbacks.LambdaCallback(
@@ -108,7 +109,14 @@ def fit_interval(
                 start + (end - start) * (number + 1) / _EPOCHS
             )
         )
-        head.fit(epoch, epochs=_EPOCHS, shuffle=False, verbose=0, callbacks=[rise])
+        count = _EPOCHS * steps * _BATCH
+        passes = [order.permutation(len(fit)) for _ in range(math.ceil(count / len(fit)))]
+        at = tf.data.Dataset.from_tensor_slices(np.concatenate(passes)[:count])
+        batches = at.batch(_BATCH).map(lambda at: (tf.gather(x, at), tf.gather(y, at)))
+        head.fit(
+            batches, epochs=_EPOCHS, steps_per_epoch=steps, shuffle=False, verbose=0,
+            callbacks=[rise],
+        )  # fmt: skip
         layers = [layer.get_weights() for layer in head.layers]
         now = probe_of(scaler, layers, given.classes)
         tried.append((radius, accuracy(now._replace(numbers=None), *seen)))
@@ -137,7 +145,9 @@ class _Bounded(keras.Sequential):
         )
         self.radius = tf.Variable(0.0, trainable=False)
         self._classes, self._bounds = classes, Bounds(self)
-        self.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+        # Of a number, Keras would make a rate in its floatx; and it would scale by its policy.
+        adam = keras.optimizers.Adam(lambda: tf.constant(1e-3))
+        self.compile(adam, jit_compile=False, auto_scale_loss=False)
 
     def compute_loss(
         self, x: Latents, y: Tensor, y_pred: Tensor, sample_weight: None = None,
