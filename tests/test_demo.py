@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 import uvicorn
 import yaml
+from fastapi.testclient import TestClient
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
@@ -114,6 +115,10 @@ def test_a_drawing_becomes_an_image_as_mnist_makes_them(demo):
         found = drawn(canvas)
         assert found.shape == (28, 28) and found.dtype == np.uint8 and found.max() == 255
         assert np.corrcoef(found.ravel(), image.ravel())[0, 1] > 0.8
+    faint = np.zeros((280, 280), np.uint8)
+    faint[[0, -1], [0, -1]] = 60
+    with pytest.raises(InputError, match="too faint"):
+        drawn(faint)
     line = np.zeros((280, 280), np.uint8)
     line[100:103, 5:205] = 9  # thinner than a pixel of the image, and faint
     assert np.count_nonzero(drawn(line)) == 20
@@ -242,6 +247,40 @@ def test_a_hosting_space_runs_the_same_page(monkeypatch):
         runpy.run_path(str(folder / told["app_file"]), run_name="__main__")
     given = command.parser().parse_args(asked)
     assert (given.host, given.port, given.no_browser) == ("0.0.0.0", 7860, True)
+
+
+@pytest.fixture
+def asked_for(tmp_path, monkeypatch):
+    """A client of the page as this machine alone is served it."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    with TestClient(
+        page.application(page.page([], None), "127.0.0.1"), base_url="http://127.0.0.1:7860"
+    ) as client:
+        yield client
+
+
+def test_no_request_reads_a_file_of_this_machine(asked_for, tmp_path):
+    """A drawing's layers are files; only what a browser has sent is one."""
+    secret = tmp_path / "secret.png"
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(secret)
+    layer = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    sketch = {"background": None, "layers": [layer], "composite": None}
+    data = [page._DRAWN, 7, 0, sketch, "white", 0.1, FIRST]
+    body = {"fn_index": 3, "session_hash": "one", "data": data}
+    refused = asked_for.post("/gradio_api/run/predict", json=body)
+    assert refused.status_code >= 400
+    asked_for.post("/gradio_api/queue/join", json=body)
+    with asked_for.stream("GET", "/gradio_api/queue/data?session_hash=one") as events:
+        told = next(line for line in events.iter_lines() if "process_completed" in line)
+    assert '"success":false' in told.replace(" ", "")
+    assert "secret.png" not in refused.text + told
+    assert list(tmp_path.rglob("secret.png")) == [secret]  # and no copy is where it could be had
+    assert asked_for.get(f"/gradio_api/file={secret}").status_code == 403
+
+
+def test_a_page_of_elsewhere_cannot_ask_under_its_own_name(asked_for):
+    assert asked_for.get("/config").status_code == 200
+    assert asked_for.get("/config", headers={"host": "elsewhere.example"}).status_code == 400
 
 
 # ---------------------------------------------------------------------- in a browser

@@ -55,7 +55,8 @@ def _demo(arguments: argparse.Namespace) -> int:
             readers, split = ready()
         except Stopped as stop:
             return stop.code
-        _serve(application(page(readers, split)), listening, not arguments.no_browser)
+        app = application(page(readers, split), arguments.host)
+        _serve(app, listening, not arguments.no_browser)
     return 0
 
 

@@ -39,7 +39,7 @@ def drawn(ink: Any) -> np.ndarray:
         ink: [H, W] uint8, how much there is of it; or None.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or hardly any.
     """
     if ink is None or not np.any(ink):
         raise InputError("the drawing is empty; draw a digit, or pick one")
@@ -53,6 +53,8 @@ def drawn(ink: Any) -> np.ndarray:
         ),
         np.float64,
     )
+    if not small.max():
+        raise InputError("the drawing is too faint; draw a digit, or pick one")
     small *= 255.0 / small.max()
     image = np.zeros((SIDE, SIDE), np.uint8)
     height, width = small.shape

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from tf_avae.datasets.color_mnist.dataset import COLORS
 from tf_avae.datasets.color_mnist.idx import Split
@@ -39,6 +40,10 @@ _PICKED, _DRAWN = "picked", "drawn"
 _CANVAS, _BRUSH = 280, 22
 _NARROW = 280  # pixels: of two columns that would be narrower, one goes under the other
 _MOST_BYTES = "1mb"
+_MOST_PIXELS = 4_000_000  # of a drawing; Pillow refuses images of twice as many
+_MOST_WAITING = 20  # questions that wait for an answer
+_LOOPBACK = ["127.0.0.1", "localhost"]
+_ANY = "0.0.0.0"
 _KEPT_SECONDS = 600  # of drawings that browsers have sent
 
 _EXPLAINED = f"""
@@ -188,17 +193,31 @@ def _ink(sketch: dict | None) -> np.ndarray | None:
     return np.max(layers, axis=0) if layers else None
 
 
-def application(made: Any) -> fastapi.FastAPI:
-    """The page as an application of the web."""
+def application(made: Any, host: str = _ANY) -> fastapi.FastAPI:
+    """The page as an application of the web.
+
+    Args:
+        made: from `page`.
+        host: where it listens; of one that is this machine alone, requests for another are refused.
+    """
     import fastapi
     import gradio as gr
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    # Without, Gradio takes any path of this machine that a request names for an upload.
+    made.has_launched = True
+    made.queue(api_open=False, max_size=_MOST_WAITING, default_concurrency_limit=1)
+    Image.MAX_IMAGE_PIXELS = _MOST_PIXELS
 
     system = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
     text, code = ([gr.themes.Font(name) for name in names] for names in system)
+    # Its own pages would take scripts from elsewhere.
+    app = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    if host in _LOOPBACK:
+        # A page of elsewhere could have its own name lead here.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=_LOOPBACK)
     return gr.mount_gradio_app(
-        # Its own pages would take scripts from elsewhere.
-        fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
-        made, "/", theme=gr.themes.Default(font=text, font_mono=code),
+        app, made, "/", show_error=False, theme=gr.themes.Default(font=text, font_mono=code),
         css_paths=[Path(__file__).parent / "page.css"], footer_links=[], run_history=False,
         ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False,
         max_file_size=_MOST_BYTES,
