@@ -186,7 +186,7 @@ def test_margin_probe_does_not_say_the_commonest_class_of_everything(share):
     rng = np.random.default_rng(2)
     y = (rng.random(3000) < share).astype(int)
     x = rng.normal(size=(3000, 16))
-    x[:, 0] += 4 * y
+    x[:, 0] += 7 * y
     right = fit_margin(x, y).probe(tf.constant(x, tf.float32)).numpy().argmax(1) == y
     assert right.mean() > scipy.stats.norm.cdf(2) - 0.03
     assert right[y == 1].mean() > 0.9
@@ -282,15 +282,28 @@ def test_interval_head_takes_the_largest_radius_that_costs_little():
     strict, lax = (
         fit_interval(X * MILD, Y, most_lost=lost, **options).notes for lost in (0.05, 1.0)
     )
-    radii, accuracy = zip(*lax["held_out_accuracy"], strict=True)
+    radii, accuracy = zip(*lax["held_out_balanced_accuracy"], strict=True)
     assert radii == (0.0, 0.1, 1.0, 3.0) and lax["radius"] == 3.0
     assert accuracy[-1] < accuracy[0] - 0.05  # the radius has its price here
     # The stricter one stops where it has lost too much, and takes the one before.
-    tried = strict["held_out_accuracy"]
-    assert tried == lax["held_out_accuracy"][: len(tried)] and len(tried) > 1
-    best = accuracy[0] - 0.05
-    assert accuracy[len(tried) - 1] < best <= min(accuracy[: len(tried) - 1])
+    tried = strict["held_out_balanced_accuracy"]
+    assert tried == lax["held_out_balanced_accuracy"][: len(tried)] and len(tried) > 1
+    least = max(accuracy[: len(tried)]) - 0.05
+    assert accuracy[len(tried) - 1] < least <= min(accuracy[: len(tried) - 1])
     assert strict["radius"] == tried[-2][0]
+
+
+def test_interval_head_does_not_give_up_a_rare_class():
+    """Its share is less than the accuracy that a radius may cost."""
+    rng = np.random.default_rng(5)
+    y = (np.arange(6000) % 83 == 0).astype(int)
+    x = rng.normal(size=(6000, 16))
+    x[:, 0] += 7 * y
+    fitted = fit_interval(x[:4000], y[:4000], radii=(0.4, 1.6, 6.4))
+    seen = dict(fitted.notes["held_out_balanced_accuracy"])
+    assert seen[fitted.notes["radius"]] >= max(seen.values()) - 0.015 > min(seen.values())
+    rare = x[4000:][y[4000:] == 1].astype(np.float32)
+    assert fitted.probe(rare).numpy().argmax(1).mean() > 0.5
 
 
 @pytest.mark.parametrize(

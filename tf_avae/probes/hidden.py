@@ -12,6 +12,7 @@ from tf_avae.bounds import Bounds, Box
 from tf_avae.errors import InputError
 from tf_avae.probes.probe import (
     Fitted,
+    Probe,
     accuracy,
     checked,
     held_out_size,
@@ -30,12 +31,12 @@ RADII = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 of the dimensions' mean variance."""
 
 MOST_LOST = 0.015
-"""The held-out accuracy that `fit_interval` gives away for a larger radius, at most."""
+"""The held-out balanced accuracy that `fit_interval` gives away for a larger radius, at most."""
 
 _UNITS, _BATCH = 256, 256
 _MLP_EPOCHS, _MLP_PATIENCE = 50, 4
 # Epochs without a radius, and then from each to the next; steps of an epoch at least.
-_EPOCHS, _LEAST_STEPS = 4, 10
+_EPOCHS, _LEAST_STEPS = 4, 50
 
 
 def fit_mlp(embeddings: np.ndarray, labels: np.ndarray, seed: int = 0) -> Fitted:
@@ -77,9 +78,10 @@ def fit_interval(
     The loss is the mean of two cross-entropies, of the logits and of the worst that they can be
     while each dimension of an embedding moves by up to a radius: by interval bounds (Gowal et al.,
     arXiv 1810.12715) the lowest of the label and the highest of the others. The radius is 0 first
-    and grows from one of `radii` to the next; the head at the largest one whose accuracy on a
-    held-out sixth of the examples is at most `most_lost` below the first's is taken. No attack is
-    looked at, and no encoder.
+    and grows from one of `radii` to the next, until the balanced accuracy on a held-out sixth of
+    the examples is more than `most_lost` below the best so far; the head of the radius before is
+    taken. (Where one class is rare, plain accuracy would not notice that it is given up.) No attack
+    is looked at, and no encoder.
 
     Args:
         radii: ascending, above 0; all dimensions have one scale, the root of their mean variance,
@@ -119,12 +121,18 @@ def fit_interval(
         )  # fmt: skip
         layers = [layer.get_weights() for layer in head.layers]
         now = probe_of(scaler, layers, given.classes)
-        tried.append((radius, accuracy(now._replace(numbers=None), *seen)))
-        if radius and tried[-1][1] < tried[0][1] - most_lost:
+        tried.append((float(radius), _balanced(now._replace(numbers=None), *seen)))
+        if tried[-1][1] < max(share for _, share in tried) - most_lost:
             break
-        probe, chosen = now, radius
-    notes = {"radius": chosen, "held_out_accuracy": tried, "converged": True}
+        probe, chosen = now, float(radius)
+    notes = {"radius": chosen, "held_out_balanced_accuracy": tried, "converged": True}
     return Fitted(probe, notes)
+
+
+def _balanced(probe: Probe, embeddings: np.ndarray, columns: np.ndarray) -> float:
+    """The mean over classes of the accuracy on their examples."""
+    of = (columns == column for column in np.unique(columns))
+    return float(np.mean([accuracy(probe, embeddings[at], columns[at]) for at in of]))
 
 
 class _Bounded(keras.Sequential):
