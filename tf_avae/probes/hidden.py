@@ -3,12 +3,10 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from tf_avae.backend import Lazy, keras, tf
-from tf_avae.bounds import Bounds, Box
 from tf_avae.errors import InputError
 from tf_avae.probes.probe import (
     Fitted,
@@ -21,7 +19,6 @@ from tf_avae.probes.probe import (
     solve,
     split,
 )
-from tf_avae.types import Latents, Tensor
 
 neural_network = Lazy("sklearn.neural_network")
 preprocessing = Lazy("sklearn.preprocessing")
@@ -36,7 +33,7 @@ MOST_LOST = 0.015
 _UNITS, _BATCH = 256, 256
 _MLP_EPOCHS, _MLP_PATIENCE = 50, 4
 # Epochs without a radius, and then from each to the next; steps of an epoch at least.
-_EPOCHS, _LEAST_STEPS = 4, 50
+_EPOCHS, _LEAST_STEPS = 4, 25
 
 
 def fit_mlp(embeddings: np.ndarray, labels: np.ndarray, seed: int = 0) -> Fitted:
@@ -90,6 +87,8 @@ def fit_interval(
 
     Other arguments, errors: those of `fit_mlp`.
     """
+    from tf_avae.probes.bounded import BoundedHead  # Keras, which help does without
+
     if not (len(radii) and all(0 < a < b for a, b in itertools.pairwise((*radii, np.inf)))):
         raise InputError(f"radii are {list(radii)}; give at least one, ascending, above 0, finite")
     if not 0 <= most_lost <= 1:
@@ -98,7 +97,7 @@ def fit_interval(
     fit, held_out = split(given.columns, given.seed)
     seen = given.embeddings[held_out], given.columns[held_out]
     scaler = one_scale(given.embeddings[fit])
-    head = _Bounded(given.embeddings.shape[1], len(given.classes), given.seed)
+    head = BoundedHead(given.embeddings.shape[1], _UNITS, len(given.classes), given.seed)
     x = tf.constant(scaler.transform(given.embeddings[fit]), tf.float32)
     y = tf.constant(given.columns[fit], tf.int32)
     steps = max(_LEAST_STEPS, math.ceil(len(fit) / _BATCH))
@@ -133,40 +132,3 @@ def _balanced(probe: Probe, embeddings: np.ndarray, columns: np.ndarray) -> floa
     """The mean over classes of the accuracy on their examples."""
     of = (columns == column for column in np.unique(columns))
     return float(np.mean([accuracy(probe, embeddings[at], columns[at]) for at in of]))
-
-
-class _Bounded(keras.Sequential):
-    """A head that trains against interval bounds of its logits.
-
-    Attributes:
-        radius: how far each dimension of its inputs may move.
-    """
-
-    def __init__(self, size: int, classes: int, seed: int):
-        def dense(units: int, number: int, **options: Any) -> keras.layers.Dense:
-            kernel = keras.initializers.GlorotUniform(seed=seed + number)
-            return keras.layers.Dense(units, kernel_initializer=kernel, dtype="float32", **options)
-
-        inputs = keras.Input((size,), dtype="float32")
-        super().__init__(
-            [inputs, dense(_UNITS, 0, activation="relu"), dense(classes, 1)], name="head"
-        )
-        self.radius = tf.Variable(0.0, trainable=False)
-        self._classes, self._bounds = classes, Bounds(self)
-        # Of a number, Keras would make a rate in its floatx; and it would scale by its policy.
-        adam = keras.optimizers.Adam(lambda: tf.constant(1e-3))
-        self.compile(adam, jit_compile=False, auto_scale_loss=False)
-
-    def compute_loss(
-        self, x: Latents, y: Tensor, y_pred: Tensor, sample_weight: None = None,
-        training: bool = True,
-    ) -> Tensor:  # fmt: skip
-        """The mean over a batch, a number."""
-        box = Box(x - self.radius, x + self.radius)
-        logits = self._bounds(box)
-        right = tf.one_hot(y, self._classes, on_value=True, off_value=False)
-        worst = tf.where(right, logits.lower, logits.upper)
-        losses = [
-            tf.nn.sparse_softmax_cross_entropy_with_logits(y, given) for given in (y_pred, worst)
-        ]
-        return tf.reduce_mean(losses)
